@@ -1,0 +1,228 @@
+"""Every exception that device_sdk raises, in one tree.
+
+::
+
+    DeviceSdkError
+    ├── ArgumentError (+ValueError)            a wrong value, named by ``argument``
+    │   └── ArgumentTypeError (+TypeError)     a value of the wrong type
+    ├── ProtocolError
+    │   ├── LocalProtocolError (+ValueError)   we asked for something MQTT forbids now
+    │   └── RemoteProtocolError                the peer broke the rules (``reason_code``)
+    │       └── MalformedPacketError           its bytes cannot be a packet
+    ├── RefusedError                           the broker said no (``reason_code``)
+    │   ├── ConnectRefused
+    │   ├── PublishRefused
+    │   └── SubscribeRefused
+    ├── NotConnectedError                      the operation needs a network connection
+    ├── ClosedError                            the client was closed, or never started
+    ├── DeliveryError                          a message will not be acknowledged
+    │   ├── DeliveryExpiredError               its expiry passed before it was sent
+    │   ├── DroppedError                       a bound or the close dropped it
+    │   └── SessionLostError                   the broker no longer has the session
+    ├── TransportError (+OSError)
+    │   ├── ConnectFailedError                 no byte stream could be opened
+    │   └── TransportClosedError               the stream ended or was aborted
+    ├── StoreError
+    │   └── QueueFullError                     a bound of the queue was reached
+    ├── DriverError
+    │   ├── BusError (+OSError)                the bus failed: no acknowledge, I/O error
+    │   ├── DeviceNotFoundError                nothing answers at that place
+    │   ├── ChecksumError                      data arrived damaged
+    │   └── ReadTimeoutError (+TimeoutError)   the device did not answer in time
+    ├── ConfigError (+ValueError)              a configuration file is wrong
+    └── MissingDependency (+ImportError)       an extra is not installed (``extra``)
+
+Reason codes are plain integers here, so that this module depends on nothing; their names are in
+:class:`device_sdk.mqtt.codes.ReasonCode`. Waiting too long raises the builtin :class:`TimeoutError`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "BusError",
+    "ChecksumError",
+    "ClosedError",
+    "ConfigError",
+    "ConnectFailedError",
+    "ConnectRefused",
+    "DeliveryError",
+    "DeliveryExpiredError",
+    "DeviceNotFoundError",
+    "DeviceSdkError",
+    "DriverError",
+    "DroppedError",
+    "LocalProtocolError",
+    "MalformedPacketError",
+    "MissingDependency",
+    "NotConnectedError",
+    "ProtocolError",
+    "PublishRefused",
+    "QueueFullError",
+    "ReadTimeoutError",
+    "RefusedError",
+    "RemoteProtocolError",
+    "SessionLostError",
+    "StoreError",
+    "SubscribeRefused",
+    "TransportClosedError",
+    "TransportError",
+]
+
+
+class DeviceSdkError(Exception):
+    """Base of everything that device_sdk raises on purpose."""
+
+
+class ArgumentError(DeviceSdkError, ValueError):
+    """An argument has a value that can never work.
+
+    Raised before anything is queued or sent. ``argument`` is the name of the parameter.
+    Example: ``publish("a/#", b"")`` (wildcards are for filters), ``qos=3``.
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}: {problem}")
+        self.argument = argument
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument has the wrong type. Example: ``publish("a", payload=21.5)``."""
+
+
+class ProtocolError(DeviceSdkError):
+    """One side broke MQTT's rules; see the two subclasses for which."""
+
+
+class LocalProtocolError(ProtocolError, ValueError):
+    """We asked for something the protocol does not allow in the present state.
+
+    Example: QoS 2 on a connection whose server announced Maximum QoS 1.
+    """
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent a well-formed packet that it was not allowed to send.
+
+    ``reason_code`` is what an MQTT 5.0 client says in its DISCONNECT (0x82, 0x93, 0x94, ...).
+    """
+
+    def __init__(self, problem: str, reason_code: int = 0x82) -> None:
+        super().__init__(problem)
+        self.reason_code = reason_code
+
+
+class MalformedPacketError(RemoteProtocolError):
+    """The peer's bytes cannot be decoded as a control packet. ``reason_code`` is 0x81 or 0x95."""
+
+    def __init__(self, problem: str, reason_code: int = 0x81) -> None:
+        super().__init__(problem, reason_code)
+
+
+class RefusedError(DeviceSdkError):
+    """The broker answered with a reason code that means no.
+
+    ``reason_code`` is the number on the wire (MQTT 3.x return codes included), ``reason_string``
+    and ``user_properties`` are what an MQTT 5.0 broker added, or ``None`` and ``()``.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        reason_code: int,
+        reason_string: str | None = None,
+        user_properties: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(f"{problem}: {reason_string}" if reason_string else problem)
+        self.reason_code = reason_code
+        self.reason_string = reason_string
+        self.user_properties = user_properties
+
+
+class ConnectRefused(RefusedError):
+    """CONNACK carried an error. Example: 0x86, bad user name or password."""
+
+
+class PublishRefused(RefusedError):
+    """PUBACK or PUBREC carried a reason code of 0x80 or above. Example: 0x87, not authorized."""
+
+
+class SubscribeRefused(RefusedError):
+    """SUBACK or UNSUBACK refused at least one topic filter."""
+
+
+class NotConnectedError(DeviceSdkError):
+    """The operation needs an established network connection and there is none."""
+
+
+class ClosedError(DeviceSdkError):
+    """The client is closed, not started yet, or belongs to the parent of a forked process."""
+
+
+class DeliveryError(DeviceSdkError):
+    """The message behind a delivery will never be acknowledged."""
+
+
+class DeliveryExpiredError(DeliveryError):
+    """The message's expiry interval passed before it was first sent."""
+
+
+class DroppedError(DeliveryError):
+    """The message was dropped by a bound of the queue, a server limit or the end of the client."""
+
+
+class SessionLostError(DeliveryError):
+    """The broker lost the session and the client was told not to publish again."""
+
+
+class TransportError(DeviceSdkError, OSError):
+    """The byte stream below MQTT failed."""
+
+
+class ConnectFailedError(TransportError):
+    """No stream could be opened: name not found, connection refused, no route, timed out."""
+
+
+class TransportClosedError(TransportError):
+    """The stream ended, was reset, or was aborted by our side."""
+
+
+class StoreError(DeviceSdkError):
+    """The session store cannot do what was asked."""
+
+
+class QueueFullError(StoreError):
+    """The outgoing queue reached a bound of its policy and the policy is to reject."""
+
+
+class DriverError(DeviceSdkError):
+    """A sensor could not be read."""
+
+
+class BusError(DriverError, OSError):
+    """The bus failed. Example: no acknowledge from the device's address."""
+
+
+class DeviceNotFoundError(DriverError):
+    """Nothing is at the given place. Example: ``/proc/meminfo`` is missing."""
+
+
+class ChecksumError(DriverError):
+    """The device answered, but the data was damaged on the way."""
+
+
+class ReadTimeoutError(DriverError, TimeoutError):
+    """The device did not answer within its specified time."""
+
+
+class ConfigError(DeviceSdkError, ValueError):
+    """A configuration is wrong; the message lists every fault found."""
+
+
+class MissingDependency(DeviceSdkError, ImportError):
+    """An optional package is needed and not installed. ``extra`` names what to install."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra: pip install 'device-sdk[{extra}]'")
+        self.extra = extra

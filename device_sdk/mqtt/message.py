@@ -1,0 +1,186 @@
+"""What an application hands over and receives: Message, Will, Subscription.
+
+Written out by hand, not as dataclasses: importing :mod:`dataclasses` costs a third of the import budget.
+"""
+
+from __future__ import annotations
+
+from device_sdk.errors import ArgumentError, ArgumentTypeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = ["Message", "Subscription", "Will", "payload_bytes"]
+
+
+def payload_bytes(payload: object) -> bytes:
+    """Return an application payload as bytes.
+
+    Accepts any bytes-like object, ``str`` (encoded as UTF-8) and ``None`` (empty). A mutable buffer is
+    copied, so the caller may reuse it at once.
+
+    Raises: ArgumentTypeError: any other type. ArgumentError: a string with a lone surrogate.
+    """
+    if type(payload) is bytes:
+        return payload
+    if payload is None:
+        return b""
+    if isinstance(payload, str):
+        try:
+            return payload.encode()
+        except UnicodeEncodeError:
+            raise ArgumentError("payload", "is a str that cannot be encoded as UTF-8") from None
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return bytes(payload)
+    try:
+        return bytes(memoryview(payload))  # type: ignore[arg-type]
+    except TypeError:
+        raise ArgumentTypeError(
+            "payload", f"must be bytes-like, str or None, not {type(payload).__name__}; encode it first"
+        ) from None
+
+
+class Message:
+    """One application message as it arrived.
+
+    ``topic`` str; ``payload`` bytes; ``qos`` 0, 1 or 2; ``retain``, ``dup`` bool; ``packet_id`` 1..65535, or
+    0 at QoS 0; ``properties`` the MQTT 5.0 properties by their snake_case names, or ``None``.
+
+    Equality is identity: two messages with the same content are two messages.
+    """
+
+    __slots__ = ("dup", "handled", "packet_id", "payload", "properties", "qos", "retain", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int = 0,
+        retain: bool = False,
+        dup: bool = False,
+        packet_id: int = 0,
+        properties: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.dup = dup
+        self.packet_id = packet_id
+        self.properties = properties
+        self.handled = False
+
+    @property
+    def content_type(self) -> str | None:
+        """MIME type or other description of the payload. Source: MQTT 5.0 §3.3.2.3.9."""
+        return self._property("content_type")
+
+    @property
+    def response_topic(self) -> str | None:
+        """Topic that a responder publishes to. Source: MQTT 5.0 §3.3.2.3.5."""
+        return self._property("response_topic")
+
+    @property
+    def correlation_data(self) -> bytes | None:
+        """Opaque data that the response repeats. Source: MQTT 5.0 §3.3.2.3.6."""
+        return self._property("correlation_data")
+
+    @property
+    def message_expiry_interval(self) -> int | None:
+        """Seconds of life left when the broker sent it. Source: MQTT 5.0 §3.3.2.3.3."""
+        return self._property("message_expiry_interval")
+
+    @property
+    def payload_format_indicator(self) -> int | None:
+        """1 when the sender declares the payload UTF-8 text. Source: MQTT 5.0 §3.3.2.3.2."""
+        return self._property("payload_format_indicator")
+
+    @property
+    def subscription_identifiers(self) -> tuple[int, ...]:
+        """Identifiers of our subscriptions that matched. Source: MQTT 5.0 §3.3.2.3.8."""
+        return tuple(self._property("subscription_identifier") or ())
+
+    @property
+    def user_properties(self) -> tuple[tuple[str, str], ...]:
+        """Name and value pairs, in order, names may repeat. Source: MQTT 5.0 §3.3.2.3.7."""
+        return tuple(self._property("user_property") or ())
+
+    def _property(self, name: str) -> Any:
+        return None if self.properties is None else self.properties.get(name)
+
+    def __repr__(self) -> str:
+        return f"Message({self.topic!r}, {len(self.payload)} bytes, qos={self.qos}, retain={self.retain})"
+
+
+class _Value:
+    """Equality and repr over the ``__slots__`` of the class and its bases."""
+
+    __slots__ = ()
+    _fields: tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls._fields = cls._fields + cls.__slots__
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self._fields)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
+        return f"{type(self).__name__}({fields})"
+
+
+class Will(_Value):
+    """The message that the broker publishes when this client disappears.
+
+    ``properties``: MQTT 5.0 will properties by snake_case name, for example
+    ``{"will_delay_interval": 5, "content_type": "text/plain"}``. Source: MQTT 5.0 §3.1.2.5, §3.1.3.2.
+    """
+
+    __slots__ = ("payload", "properties", "qos", "retain", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        payload: object = b"",
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.payload = payload_bytes(payload)
+        self.qos = qos
+        self.retain = retain
+        self.properties: Mapping[str, Any] = properties or {}
+
+
+class Subscription(_Value):
+    """A topic filter with its subscription options.
+
+    ``topic`` is the topic filter; ``qos`` the maximum QoS asked for; the other three are MQTT 5.0 only:
+    ``no_local``, ``retain_as_published``, ``retain_handling`` 0 (send retained messages), 1 (only for a new
+    subscription), 2 (never). Source: MQTT 5.0 §3.8.3.1.
+    """
+
+    __slots__ = ("no_local", "qos", "retain_as_published", "retain_handling", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        qos: int = 0,
+        *,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: int = 0,
+    ) -> None:
+        self.topic = topic
+        self.qos = qos
+        self.no_local = no_local
+        self.retain_as_published = retain_as_published
+        self.retain_handling = retain_handling
