@@ -1,0 +1,65 @@
+"""MQTT device SDK for Raspberry Pi and Linux single-board computers.
+
+::
+
+    from device_sdk import Client
+
+    with Client("mqtt://127.0.0.1") as client:
+        client.publish("site/17/temperature", b"21.5", qos=1).wait(10)
+
+Public names are loaded when they are first used (PEP 562), so importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from device_sdk._version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.client import Client
+    from device_sdk.engine.outbox import Delivery
+    from device_sdk.engine.reconnect import ReconnectPolicy
+    from device_sdk.mqtt.message import Message, Subscription, Will
+    from device_sdk.store.base import Store, StorePolicy
+    from device_sdk.store.memory import MemoryStore
+
+__all__ = [
+    "Client",
+    "Delivery",
+    "MemoryStore",
+    "Message",
+    "ReconnectPolicy",
+    "Store",
+    "StorePolicy",
+    "Subscription",
+    "Will",
+    "__version__",
+]
+
+_HOMES = {
+    "Client": "device_sdk.client",
+    "Delivery": "device_sdk.engine.outbox",
+    "MemoryStore": "device_sdk.store.memory",
+    "Message": "device_sdk.mqtt.message",
+    "ReconnectPolicy": "device_sdk.engine.reconnect",
+    "Store": "device_sdk.store.base",
+    "StorePolicy": "device_sdk.store.base",
+    "Subscription": "device_sdk.mqtt.message",
+    "Will": "device_sdk.mqtt.message",
+}
+
+
+def __getattr__(name: str) -> object:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'device_sdk' has no attribute {name!r}") from None
+    from importlib import import_module
+
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

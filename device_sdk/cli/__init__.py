@@ -1,0 +1,87 @@
+"""The ``device-sdk`` command.
+
+A command is a function ``(arguments) -> exit code`` in a module that is imported only when it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from device_sdk._version import __version__
+from device_sdk.cli.common import ExitCode, add_log_level, exit_code_for, set_up_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": (
+        "device_sdk.cli.demo:demo",
+        "publish this machine's sensors through a network outage, lose nothing",
+    ),
+    "pub": ("device_sdk.cli.pubsub:pub", "publish a message and wait for its acknowledgement"),
+    "sub": ("device_sdk.cli.pubsub:sub", "subscribe and print messages as they arrive"),
+    "sensors": ("device_sdk.cli.sensors:sensors", "list the sensor drivers, read a sensor"),
+}
+"""Every command: name -> (``"module:function"``, one line of help)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; see :class:`~device_sdk.cli.common.ExitCode`.
+
+    An expected error becomes one line on standard error. Only a defect of the program shows a traceback.
+    """
+    set_up_logging("warning")
+    try:
+        arguments = _parser().parse_args(argv)
+        code = _command(arguments.command)(arguments.arguments)
+        sys.stdout.flush()
+        return int(code)
+    except SystemExit as end:
+        # argparse has said what is wrong, or printed the help.
+        return end.code if isinstance(end.code, int) else ExitCode.USAGE
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _reader_went_away()
+    except Exception as error:
+        expected = exit_code_for(error)
+        if expected is None:
+            raise
+        print(f"device-sdk: {error}", file=sys.stderr)
+        return expected
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog="device-sdk",
+        description="MQTT device SDK for Raspberry Pi and Linux single-board computers.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+        + "\n\n'device-sdk COMMAND --help' shows the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"device-sdk {__version__}")
+    add_log_level(parser, default=None)
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="of the command")
+    return parser
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    module_name, _, function_name = COMMANDS[name][0].partition(":")
+    command: Callable[[list[str]], int] = getattr(importlib.import_module(module_name), function_name)
+    return command
+
+
+def _reader_went_away() -> int:
+    """End quietly when standard output was closed, as in ``device-sdk sub ... | head -1``."""
+    # What is still buffered must go somewhere, or Python complains once more at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.OK

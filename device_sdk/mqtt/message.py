@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Message", "Subscription", "Will", "payload_bytes"]
 
+_NO_PROPERTIES: dict[str, Any] = {}
+
 
 def payload_bytes(payload: object) -> bytes:
     """Return an application payload as bytes.
@@ -75,40 +77,39 @@ class Message:
     @property
     def content_type(self) -> str | None:
         """MIME type or other description of the payload. Source: MQTT 5.0 §3.3.2.3.9."""
-        return self._property("content_type")
+        return (self.properties or _NO_PROPERTIES).get("content_type")
 
     @property
     def response_topic(self) -> str | None:
         """Topic that a responder publishes to. Source: MQTT 5.0 §3.3.2.3.5."""
-        return self._property("response_topic")
+        return (self.properties or _NO_PROPERTIES).get("response_topic")
 
     @property
     def correlation_data(self) -> bytes | None:
         """Opaque data that the response repeats. Source: MQTT 5.0 §3.3.2.3.6."""
-        return self._property("correlation_data")
+        return (self.properties or _NO_PROPERTIES).get("correlation_data")
 
     @property
     def message_expiry_interval(self) -> int | None:
         """Seconds of life left when the broker sent it. Source: MQTT 5.0 §3.3.2.3.3."""
-        return self._property("message_expiry_interval")
+        return (self.properties or _NO_PROPERTIES).get("message_expiry_interval")
 
     @property
     def payload_format_indicator(self) -> int | None:
         """1 when the sender declares the payload UTF-8 text. Source: MQTT 5.0 §3.3.2.3.2."""
-        return self._property("payload_format_indicator")
+        return (self.properties or _NO_PROPERTIES).get("payload_format_indicator")
 
     @property
     def subscription_identifiers(self) -> tuple[int, ...]:
         """Identifiers of our subscriptions that matched. Source: MQTT 5.0 §3.3.2.3.8."""
-        return tuple(self._property("subscription_identifier") or ())
+        found = (self.properties or _NO_PROPERTIES).get("subscription_identifier", ())
+        return (found,) if isinstance(found, int) else tuple(found)
 
     @property
     def user_properties(self) -> tuple[tuple[str, str], ...]:
         """Name and value pairs, in order, names may repeat. Source: MQTT 5.0 §3.3.2.3.7."""
-        return tuple(self._property("user_property") or ())
-
-    def _property(self, name: str) -> Any:
-        return None if self.properties is None else self.properties.get(name)
+        pairs = (self.properties or _NO_PROPERTIES).get("user_property", ())
+        return tuple((name, value) for name, value in pairs)
 
     def __repr__(self) -> str:
         return f"Message({self.topic!r}, {len(self.payload)} bytes, qos={self.qos}, retain={self.retain})"

@@ -1,8 +1,8 @@
 """One class per control packet; the protocol version is an argument of the codec, not a field.
 
 ``type`` is the packet's name in lower case. ``properties`` is a dict of MQTT 5.0 properties by their
-snake_case names (``user_property`` a list of pairs, ``subscription_identifier`` in PUBLISH a list), empty when
-there are none and in MQTT 3.x.
+snake_case names (``user_property`` a list of pairs, ``subscription_identifier`` in PUBLISH an int, or a list
+when there are several), empty when there are none and in MQTT 3.x.
 """
 
 from __future__ import annotations

@@ -1,0 +1,161 @@
+"""What the commands share: exit codes, argument types, the parser with its global options."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from enum import IntEnum
+
+from device_sdk.errors import (
+    ArgumentError,
+    ConfigError,
+    ConnectFailedError,
+    DeviceSdkError,
+    DriverError,
+    MissingDependency,
+    NotConnectedError,
+    RefusedError,
+    TransportError,
+)
+
+__all__ = [
+    "LOG_LEVELS",
+    "ExitCode",
+    "Ticker",
+    "add_log_level",
+    "command_parser",
+    "exit_code_for",
+    "non_negative_int",
+    "positive_int",
+    "positive_seconds",
+    "set_up_logging",
+]
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+# Without an end in sight a command waits this long at most (a year): Python's waits overflow beyond it.
+_MAX_SECONDS = 366 * 86400.0
+
+
+class ExitCode(IntEnum):
+    """Exit status of every command: the cause, so that a shell script can tell them apart."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NO_CONNECTION = 3
+    REFUSED = 4
+    TIMEOUT = 5
+    SENSOR = 6
+    MISSING = 69
+    INTERRUPTED = 130
+
+
+# The first class that fits decides, so a subclass stands before its base.
+_CODE_OF_ERROR: tuple[tuple[type[Exception], ExitCode], ...] = (
+    (ArgumentError, ExitCode.USAGE),
+    (ConfigError, ExitCode.USAGE),
+    (MissingDependency, ExitCode.MISSING),
+    (DriverError, ExitCode.SENSOR),
+    (RefusedError, ExitCode.REFUSED),
+    (ConnectFailedError, ExitCode.NO_CONNECTION),
+    (NotConnectedError, ExitCode.NO_CONNECTION),
+    (TransportError, ExitCode.NO_CONNECTION),
+    (TimeoutError, ExitCode.TIMEOUT),
+    (DeviceSdkError, ExitCode.FAILED),
+)
+
+
+def exit_code_for(error: Exception) -> ExitCode | None:
+    """Return the exit code of an expected error, ``None`` for one that is a defect of the program."""
+    return next((code for kind, code in _CODE_OF_ERROR if isinstance(error, kind)), None)
+
+
+def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of one command, with the options that every command has."""
+    parser = argparse.ArgumentParser(
+        prog=f"device-sdk {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_log_level(parser, default=argparse.SUPPRESS)
+    return parser
+
+
+def add_log_level(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add ``--log-level``; it is understood before and after the command's name."""
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        metavar="LEVEL",
+        type=str.lower,
+        default=default,
+        action=_SetLogLevel,
+        help=f"log to standard error: {', '.join(LOG_LEVELS)} (default: warning)",
+    )
+
+
+class _SetLogLevel(argparse.Action):
+    """Takes effect while the arguments are read, so both places of the option work alike."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        set_up_logging(str(values))
+
+
+def set_up_logging(level: str) -> None:
+    """Send log records of ``level`` and above to standard error. Later calls change the level."""
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.getLogger().setLevel(level.upper())
+
+
+class Ticker:
+    """The points in time 0, 1, 2, ... times ``interval``; anchored, so that they do not drift.
+
+    ``next`` is the one that comes next. Ticks that were missed are skipped, not made up for.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self.next = 0.0
+        self._tick = 0
+
+    def due(self, now: float) -> bool:
+        """Tell whether the next tick has come; if so, move on to the first one after ``now``."""
+        if now < self.next:
+            return False
+        self._tick = max(self._tick + 1, math.ceil(now / self.interval))
+        self.next = self._tick * self.interval
+        return True
+
+
+def positive_int(text: str) -> int:
+    """Argument type: an integer of at least 1."""
+    number = non_negative_int(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def non_negative_int(text: str) -> int:
+    """Argument type: an integer of at least 0."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def positive_seconds(text: str) -> float:
+    """Argument type: seconds, above 0 and at most a year."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0 < seconds <= _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and {_MAX_SECONDS:.0f} seconds")
+    return seconds

@@ -1,0 +1,217 @@
+"""What happens in the demo: the plan, the network that goes away, the loop that plays it, the books."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from device_sdk.cli.common import Ticker
+from device_sdk.cli.demo_view import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from device_sdk.cli.broker import ChildBroker
+    from device_sdk.cli.demo_node import Node
+    from device_sdk.cli.demo_subscriber import SubscriberProcess
+    from device_sdk.cli.demo_view import View
+    from device_sdk.cli.stop_signals import StopSignals
+    from device_sdk.testing.fault_proxy import FaultProxy
+
+__all__ = ["DRAIN_S", "LONGEST_WAIT_S", "Network", "Plan", "Report", "Scene", "make_plan"]
+
+DRAIN_S = 60.0
+# The demo's clients try again at least this often, as they would on a local network; the default is 60 s.
+LONGEST_WAIT_S = 4.0
+_INTERRUPTED_DRAIN_S = 20.0
+_DRAIN_LOOK_S = 0.1
+
+_MIN_OUTAGE_S = 8.0
+_OUTAGE_SHARE = 0.25
+# The clients need a moment to notice that the network is gone; theirs must not be shorter than promised.
+_NOTICE_S = 0.25
+_MIN_CALM_S = 2.0  # before and after the outage
+
+_MAX_RATE_HZ = 10.0
+# A long outage is sampled more slowly: a broker with usual settings keeps 1,000 messages per client.
+_MAX_QUEUE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When what happens, in seconds since the first sample. ``outage`` is how long the network is away."""
+
+    seconds: float
+    interval: float
+    outage_begin: float
+    outage: float
+
+    @property
+    def queue_expected(self) -> int:
+        """How many samples the outage should hold up."""
+        return max(20, round(self.outage / self.interval))
+
+
+def make_plan(seconds: float, outage: bool) -> Plan:
+    """Lay out a run: the network is away in the middle for 8 s or a quarter of the run, whichever is longer.
+
+    A run that is too short for that is extended.
+    """
+    if not outage:
+        return Plan(seconds, 1 / _MAX_RATE_HZ, seconds, 0.0)
+    away = max(_MIN_OUTAGE_S, _OUTAGE_SHARE * seconds) + _NOTICE_S
+    seconds = max(seconds, away + 2 * _MIN_CALM_S)
+    return Plan(seconds, max(1 / _MAX_RATE_HZ, away / _MAX_QUEUE), (seconds - away) / 2, away)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The books. ``lost``: published sequence numbers that the subscriber process never received.
+
+    ``duplicates``: arrivals of a number that was there already, which QoS 1 allows. ``longest_outage_s``: the
+    longest time that the node was without a connection. ``peak_queue``: the most samples that ever waited.
+    """
+
+    published: int
+    delivered: int
+    lost: int
+    duplicates: int
+    longest_outage_s: float
+    peak_queue: int
+
+
+class Network:
+    """What goes away and returns: the network at the proxy, or with ``broker`` the broker itself."""
+
+    def __init__(self, plan: Plan, proxy: FaultProxy, broker: ChildBroker | None, view: View) -> None:
+        self.up = True
+        self._plan = plan
+        self._proxy = proxy
+        self._broker = broker
+        self._view = view
+        self._gone_at: float | None = None
+
+    def follow(self, now: float) -> None:
+        """Do what the plan has for this moment."""
+        if self._gone_at is None:
+            if now >= self._plan.outage_begin and self._plan.outage:
+                self._gone_at = now
+                self._cut()
+        elif now >= self._gone_at + self._plan.outage:
+            self.restore()
+
+    def restore(self) -> None:
+        """Bring the network, or the broker, back if it is away."""
+        if self.up:
+            return
+        if self._broker is not None:
+            self._broker.start()
+        else:
+            self._proxy.restore()
+        self.up = True
+        self._view.note(f"the {self._what} is back")
+
+    def _cut(self) -> None:
+        self.up = False
+        self._view.note(f"the {self._what} goes away for {self._plan.outage:.1f} s; sampling goes on")
+        if self._broker is not None:
+            self._broker.terminate()
+        else:
+            self._proxy.cut()
+
+    @property
+    def _what(self) -> str:
+        return "broker" if self._broker is not None else "network"
+
+
+class Scene:
+    """Plays the plan: samples on schedule, moves the network, refreshes the view, drains, counts."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        node: Node,
+        subscriber: SubscriberProcess,
+        network: Network,
+        view: View,
+        signals: StopSignals,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plan = plan
+        self._node = node
+        self._subscriber = subscriber
+        self._network = network
+        self._view = view
+        self._signals = signals
+        self._clock = clock
+        self._begin = clock()
+        self._sampling = Ticker(plan.interval)
+        self._showing = Ticker(view.interval)
+
+    def play(self) -> None:
+        """Sample until the plan's end or the first signal."""
+        self._begin = self._clock()
+        while not self._signals.count and (now := self._now()) < self._plan.seconds:
+            self._network.follow(now)
+            if self._sampling.due(now):
+                self._node.sample()
+            self._show_when_due("sampling")
+            wake = min(self._sampling.next, self._showing.next, self._plan.seconds)
+            self._signals.wait(wake - self._now())
+
+    def drain(self) -> None:
+        """Wait until everything arrived: 60 s at most, 20 s after a signal, not at all after a second one."""
+        self._network.restore()
+        if self._signals.count:
+            self._view.note("stopping: waiting for what is still on its way (once more to leave it)")
+        deadline = self._now() + (_INTERRUPTED_DRAIN_S if self._signals.count else DRAIN_S)
+        while self._on_its_way() and self._signals.count < 2 and self._now() < deadline:
+            self._show_when_due("draining")
+            self._signals.wait(_DRAIN_LOOK_S)
+        self._view.show(self._snapshot("done"))
+
+    def report(self) -> Report:
+        """Close the books."""
+        published, seen = self._node.published, self._subscriber.seen
+        delivered = sum(number in seen for number in range(published))
+        return Report(
+            published=published,
+            delivered=delivered,
+            lost=published - delivered,
+            duplicates=self._subscriber.duplicates,
+            longest_outage_s=round(self._node.longest_outage, 2),
+            peak_queue=self._node.peak_queue,
+        )
+
+    def _on_its_way(self) -> bool:
+        if self._subscriber.state == "ended":
+            return False
+        accepted = self._node.published - self._node.rejected
+        return self._subscriber.received < accepted or self._node.queue > 0
+
+    def _now(self) -> float:
+        return self._clock() - self._begin
+
+    def _show_when_due(self, phase: str) -> None:
+        if self._showing.due(self._now()):
+            self._view.show(self._snapshot(phase))
+
+    def _snapshot(self, phase: str) -> Snapshot:
+        node, subscriber = self._node, self._subscriber
+        return Snapshot(
+            elapsed=self._now(),
+            seconds=self._plan.seconds,
+            phase=phase,
+            network_up=self._network.up,
+            node_state=node.state,
+            subscriber_state=subscriber.state,
+            published=node.published,
+            acknowledged=node.acknowledged,
+            queue=node.queue,
+            queue_expected=self._plan.queue_expected,
+            peak_queue=node.peak_queue,
+            received=subscriber.received,
+            duplicates=subscriber.duplicates,
+            sample=node.last_sample,
+        )

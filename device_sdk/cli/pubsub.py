@@ -1,0 +1,162 @@
+"""``device-sdk pub`` and ``device-sdk sub``."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from device_sdk import Client
+from device_sdk.cli.common import ExitCode, command_parser, positive_int, positive_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from device_sdk import Message
+    from device_sdk.engine.outbox import Delivery
+    from device_sdk.engine.router import Inbox
+
+    Show = Callable[[Message], bytes]
+
+__all__ = ["pub", "sub"]
+
+_DEFAULT_URL = "mqtt://127.0.0.1"
+_DEFAULT_TIMEOUT_S = 10.0
+
+# Lines from standard input that may wait for their acknowledgement at once.
+_MAX_WAITING = 1000
+
+
+def pub(argv: list[str]) -> int:
+    """Connect, publish, wait for every acknowledgement, close."""
+    parser = command_parser("pub", "Publish one message, or one per line of standard input.")
+    parser.add_argument("-t", "--topic", required=True, help="topic name")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-m", "--message", help="payload")
+    what.add_argument("--stdin-lines", action="store_true", help="publish each line of standard input")
+    parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=0, help="default: 0")
+    parser.add_argument("-r", "--retain", action="store_true", help="the broker keeps the message")
+    parser.add_argument(
+        "--timeout", type=positive_seconds, default=_DEFAULT_TIMEOUT_S, metavar="S",
+        help="how long the connection, and each acknowledgement, may take (default: 10)",
+    )  # fmt: skip
+    _add_connection(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.stdin_lines:
+        payloads: Iterable[bytes] = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+    else:
+        # fsencode gives back the very bytes of the command line.
+        payloads = [os.fsencode(arguments.message)]
+    client = _client(arguments)
+    try:
+        client.connect(arguments.timeout)
+        waiting: deque[Delivery] = deque()
+        for payload in payloads:
+            if len(waiting) == _MAX_WAITING:
+                waiting.popleft().wait(arguments.timeout)
+            waiting.append(
+                client.publish(arguments.topic, payload, qos=arguments.qos, retain=arguments.retain)
+            )
+        for delivery in waiting:
+            delivery.wait(arguments.timeout)
+    finally:
+        client.close()
+    return ExitCode.OK
+
+
+def sub(argv: list[str]) -> int:
+    """Subscribe and print what arrives until the count, the timeout or Ctrl-C."""
+    parser = command_parser("sub", "Subscribe to topic filters and print the payloads as they arrive.")
+    parser.add_argument(
+        "-t", "--topic", dest="filters", action="append", required=True, metavar="FILTER",
+        help="topic filter; may be given several times",
+    )  # fmt: skip
+    parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=0, help="default: 0")
+    parser.add_argument("-n", "--count", type=positive_int, help="end after this many messages")
+    parser.add_argument("--timeout", type=positive_seconds, metavar="S", help="end after S seconds")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-v", "--verbose", action="store_true", help="print the topic before the payload")
+    how.add_argument("--json", action="store_true", help="print one JSON object per message")
+    _add_connection(parser)
+    arguments = parser.parse_args(argv)
+    show = _print_json if arguments.json else _print_with_topic if arguments.verbose else _print_payload
+    client = _client(arguments)
+    try:
+        # The inbox comes before the subscriptions, or retained messages would have nowhere to go.
+        inbox = client.messages()
+        client.connect(_DEFAULT_TIMEOUT_S)
+        for topic_filter in arguments.filters:
+            client.subscribe(topic_filter, qos=arguments.qos).wait(_DEFAULT_TIMEOUT_S)
+        return _print_messages(inbox, show, arguments.count, arguments.timeout)
+    finally:
+        client.close()
+
+
+def _print_messages(inbox: Inbox, show: Show, count: int | None, timeout: float | None) -> int:
+    """Print until ``count`` messages came (else TIMEOUT or INTERRUPTED); without a count any end is OK."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    shown = 0
+    try:
+        while shown != count:
+            message = inbox.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            sys.stdout.buffer.write(show(message) + b"\n")
+            sys.stdout.buffer.flush()
+            shown += 1
+    except (TimeoutError, KeyboardInterrupt) as end:
+        if count is not None:
+            print(f"device-sdk: {shown} of {count} messages arrived", file=sys.stderr)
+            return ExitCode.TIMEOUT if isinstance(end, TimeoutError) else ExitCode.INTERRUPTED
+    return ExitCode.OK
+
+
+def _print_payload(message: Message) -> bytes:
+    return message.payload
+
+
+def _print_with_topic(message: Message) -> bytes:
+    return message.topic.encode() + b" " + message.payload
+
+
+def _print_json(message: Message) -> bytes:
+    """One JSON object; a payload that is not UTF-8 text goes into ``payload_base64`` instead."""
+    shown: dict[str, object] = {
+        "time": round(time.time(), 3),
+        "topic": message.topic,
+        "qos": message.qos,
+        "retain": message.retain,
+    }
+    try:
+        shown["payload"] = message.payload.decode()
+    except UnicodeDecodeError:
+        shown["payload_base64"] = base64.b64encode(message.payload).decode()
+    return json.dumps(shown).encode()
+
+
+def _add_connection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url", default=_DEFAULT_URL, help=f"mqtt://[user:password@]host[:port] (default: {_DEFAULT_URL})"
+    )
+    parser.add_argument("--client-id", metavar="ID", help="client identifier (default: a random one)")
+    parser.add_argument(
+        "-V",
+        dest="version",
+        choices=("5.0", "3.1.1", "3.1"),
+        default="5.0",
+        help="MQTT version (default: 5.0)",
+    )
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    """Return a client for one use: the broker keeps nothing of it."""
+    return Client(
+        arguments.url,
+        client_id=arguments.client_id,
+        version=arguments.version,
+        clean_start=True,
+        session_expiry=0,
+    )

@@ -1,0 +1,540 @@
+"""The client for programs with threads: publish and subscribe from anywhere, handlers in one thread."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from time import monotonic
+
+from device_sdk.engine.engine import CLOSED, CONNECTED, Engine
+from device_sdk.engine.outbox import Delivery
+from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.router import Inbox, Request
+from device_sdk.errors import ArgumentError, ArgumentTypeError, ClosedError, DeviceSdkError
+from device_sdk.mqtt.message import Message, Subscription, payload_bytes
+from device_sdk.mqtt.options import ConnectOptions, check_range
+from device_sdk.mqtt.topics import validate_filter, validate_topic
+from device_sdk.mqtt.wire import encode_properties
+from device_sdk.net.base import Transport, open_transport, parse_url
+from device_sdk.store.base import SavedSession, Store, StorePolicy
+from device_sdk.threads import CallbackThread, NetworkThread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Any
+
+    from device_sdk.engine.report import ClientEvent, Stats
+    from device_sdk.mqtt.events import ConnectAcknowledged
+    from device_sdk.mqtt.message import Will
+
+    Handler = Callable[[Message], object]
+
+__all__ = ["Client"]
+
+_TOPIC_CACHE_SIZE = 1_000
+_JOIN_SECONDS = 2.0
+_EXIT_DRAIN_SECONDS = 1.0
+_LARGEST_PAYLOAD = 268_435_455 - 65_537 - 2 - 5  # the most that fits beside the longest topic name
+
+
+class Client:
+    """An MQTT client with a bounded queue, automatic reconnection and one callback thread.
+
+    All methods may be called from any thread, also inside handlers; not from a signal handler (set a flag
+    there). After ``fork()`` the child's copy raises :class:`ClosedError`; make a new client in the child.
+
+    Args:
+        url: ``mqtt://[user:password@]host[:port]``, or a ready :class:`~device_sdk.net.base.Transport`.
+        client_id: name of the session; ``None`` makes one up (kept in the store, if there is one).
+        version: ``"5.0"``, ``"3.1.1"`` or ``"3.1"``.
+        clean_start: ``None`` resumes with a store, and without one begins clean once per process; ``True``
+            begins every connection clean; ``False`` always resumes.
+        session_expiry: seconds that the broker keeps the session after the connection (MQTT 5.0).
+        keep_alive: seconds of silence after which PINGREQ is sent, 0 to 65,535, 0 is off.
+        inflight: QoS 1 and 2 messages sent and not yet acknowledged, 1 to 65,535.
+        store: where session and queue live; ``None`` is the memory of this object.
+        policy: bounds of the queue, see :class:`~device_sdk.store.base.StorePolicy`.
+        will: the message that the broker publishes when this client disappears.
+        user_name, password: credentials; those in the URL are the fallback.
+        receive_maximum: QoS 1 and 2 messages the broker may send ahead of our acknowledgement (MQTT 5.0).
+        maximum_packet_size: bytes of the largest packet that is accepted from the broker.
+        topic_alias_maximum: topic aliases that the broker may use (MQTT 5.0).
+        properties: further CONNECT properties by snake_case name (MQTT 5.0).
+        connect_timeout: seconds for opening the stream, and again for CONNACK.
+        reconnect: bounds of the back-off, see :class:`~device_sdk.engine.reconnect.ReconnectPolicy`.
+        inbox_limit: received messages in hand before reading from the network pauses.
+        buffer_qos0: queue QoS 0 messages too while there is no connection.
+        on_session_lost: ``"republish"`` sends unacknowledged messages again as new ones, ``"fail"`` ends
+            their deliveries with :class:`SessionLostError`.
+        on_connect, on_disconnect, on_message, on_event: hooks, run in the callback thread with one argument:
+            :class:`ConnectAcknowledged`, the error, a message that no subscription's handler matched, a
+            :class:`~device_sdk.engine.report.ClientEvent`.
+
+    Raises: ArgumentError, ArgumentTypeError: a value that cannot work, by its name. StoreError: the store
+    cannot be opened.
+    """
+
+    def __init__(
+        self,
+        url: str | Transport,
+        *,
+        client_id: str | None = None,
+        version: str = "5.0",
+        clean_start: bool | None = None,
+        session_expiry: int = 86_400,
+        keep_alive: int = 60,
+        inflight: int = 20,
+        store: Store | None = None,
+        policy: StorePolicy | None = None,
+        will: Will | None = None,
+        user_name: str | None = None,
+        password: bytes | str | None = None,
+        receive_maximum: int = 100,
+        maximum_packet_size: int = 256 * 1024,
+        topic_alias_maximum: int = 0,
+        properties: Mapping[str, Any] | None = None,
+        connect_timeout: float = 10.0,
+        reconnect: ReconnectPolicy | None = None,
+        inbox_limit: int = 1_000,
+        buffer_qos0: bool = False,
+        on_session_lost: str = "republish",
+        on_connect: Callable[[ConnectAcknowledged], object] | None = None,
+        on_disconnect: Callable[[DeviceSdkError], object] | None = None,
+        on_message: Handler | None = None,
+        on_event: Callable[[ClientEvent], object] | None = None,
+    ) -> None:
+        if store is not None and not isinstance(store, Store):
+            raise ArgumentTypeError("store", f"must be a Store or None, not {type(store).__name__}")
+        if on_session_lost not in ("republish", "fail"):
+            raise ArgumentError("on_session_lost", f'must be "republish" or "fail", not {on_session_lost!r}')
+        transport, url_user, url_password = _transport(url)
+        check_range("inflight", inflight, 1, 65_535)
+        check_range("inbox_limit", inbox_limit, 1, 1_000_000)
+        saved = SavedSession() if store is None else store.open()
+        self._options = ConnectOptions(
+            client_id or saved.facts.get("client_id") or f"device-sdk-{os.urandom(8).hex()}",
+            version=version,
+            keep_alive=keep_alive,
+            session_expiry=session_expiry,
+            receive_maximum=receive_maximum,
+            maximum_packet_size=maximum_packet_size,
+            topic_alias_maximum=topic_alias_maximum,
+            user_name=url_user if user_name is None else user_name,
+            password=url_password if password is None else password,
+            will=will,
+            connect_timeout=connect_timeout,
+            properties=properties,
+        )
+        self._policy = policy or StorePolicy()
+        self._lock = threading.Lock()
+        self._engine = Engine(
+            self._lock,
+            transport,
+            self._options,
+            policy=self._policy,
+            store=store,
+            reconnect=reconnect or ReconnectPolicy(),
+            draw=_random_fraction,
+            inflight=inflight,
+            inbox_limit=inbox_limit,
+            clean_start=clean_start,
+            buffer_qos0=buffer_qos0,
+            on_session_lost=on_session_lost,
+        )
+        self._engine.on_connect = on_connect
+        self._engine.on_disconnect = on_disconnect
+        self._engine.on_event = on_event
+        self.on_message = on_message
+        self._no_properties = b"\0" if version == "5.0" else b""
+        self._topics: dict[str, bytes] = {}
+        self._closed = False
+        self._life = threading.Lock()  # one start() or close() at a time
+        self._network: NetworkThread | None = None
+        self._callbacks: CallbackThread | None = None
+        if store is not None:
+            self._engine.adopt(saved, store, monotonic(), self._wake)
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to connect and return at once; the client keeps trying for ever. Again: nothing happens.
+
+        Raises: ClosedError: after :meth:`close`, or in a forked child.
+        """
+        with self._life:
+            self._check_open()
+            if self._network is not None:
+                return
+            self._callbacks = CallbackThread(self._engine, lambda: self.on_message, self._wake)
+            self._network = NetworkThread(self._engine, self._callbacks, self._options.connect_timeout)
+            with self._lock:
+                self._engine.start(monotonic())
+            self._callbacks.start()
+            self._network.start()
+            _clients.add(self)
+
+    def connect(self, timeout: float = 10.0) -> None:
+        """Start, and wait until the broker has accepted the connection.
+
+        Raises: ConnectFailedError, ConnectRefused, RemoteProtocolError, TransportClosedError: the first
+        attempt failed. TimeoutError: no outcome within ``timeout`` seconds. After an error the client has
+        stopped trying; what was queued is still there, and connect() or start() may be called again.
+        """
+        outcome = threading.Event()
+        with self._lock:
+            if self._engine.state == CONNECTED:
+                return
+            self._engine.attempt_over = outcome
+        self.start()
+        decided = outcome.wait(timeout)
+        with self._lock:
+            self._engine.attempt_over = None
+            error = self._engine.last_error
+            if self._engine.state == CONNECTED:
+                return
+        with self._life:
+            self._stop_threads(monotonic() + _JOIN_SECONDS)
+        if decided and error is not None:
+            raise error
+        raise TimeoutError(f"no connection to {self._engine.transport.description} within {timeout:g} s")
+
+    def close(self, drain: float = 5.0) -> None:
+        """Finish what is queued for at most ``drain`` seconds, disconnect, and end the threads.
+
+        Without a store, what the broker has not acknowledged by then is dropped, and its deliveries raise.
+        Returns within ``drain`` and about four more seconds. Idempotent. Inside a handler: the callback
+        thread ends after the handler has returned.
+        """
+        with self._life:
+            if self._closed:
+                return
+            self._closed = True
+            deadline = monotonic() + drain
+            if self._network is not None:
+                self._drain(deadline)
+                self._stop_threads(deadline + _JOIN_SECONDS)
+            self._engine.finish()
+            _clients.discard(self)
+
+    def __enter__(self) -> Client:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def reconnect_now(self) -> None:
+        """End a wait between two attempts at once, for example when the link came up."""
+        with self._lock:
+            self._engine.reconnect_now(monotonic())
+            wake = self._engine.unpark()
+        if wake:
+            self._wake()
+
+    # Publish and subscribe
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes | bytearray | memoryview | str | None = b"",
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        expiry: float | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> Delivery:
+        """Publish a message, now or as soon as there is a connection and room in the window.
+
+        Never raises for the network. QoS 0 without a connection is dropped unless ``buffer_qos0``, except
+        that it waits for the client's first attempt to connect.
+
+        Args:
+            topic: topic name, no wildcards.
+            payload: bytes-like, str (sent as UTF-8) or ``None`` (empty).
+            qos: 0, 1 or 2.
+            retain: whether the broker keeps it for later subscribers.
+            expiry: seconds after which it is worthless; not sent any more then, and at a 5.0 broker the
+                message expiry interval.
+            properties: further PUBLISH properties by snake_case name (MQTT 5.0).
+
+        Returns: the delivery, to wait for or to forget.
+
+        Raises: ArgumentError, ArgumentTypeError: an argument that cannot work, by its name; nothing was
+        queued. QueueFullError: a bound of the policy. LocalProtocolError: the connected broker does not
+        take it. ClosedError: after close().
+        """
+        topic_field = self._topics.get(topic)
+        if topic_field is None:
+            topic_field = self._topic_field(topic)
+        if type(payload) is not bytes or len(payload) > _LARGEST_PAYLOAD:
+            payload = _checked_payload(payload)
+        if qos not in (0, 1, 2):
+            raise ArgumentError("qos", f"must be 0, 1 or 2, not {qos!r}")
+        block = self._no_properties if properties is None else self._property_block(properties)
+        now = expires_at = None
+        if expiry is not None:
+            now = monotonic()
+            expires_at = now + _positive("expiry", expiry)
+        engine = self._engine
+        flags = qos << 1 | bool(retain)
+        if self._closed:
+            raise ClosedError("publish() on a client that is closed")
+        with self._lock:
+            delivery = engine.publish(topic_field, payload, flags, block, expires_at, now)
+            wake = engine.parked
+            if wake:
+                engine.parked = False
+            if delivery is None:
+                delivery = self._publish_blocking(topic_field, payload, flags, block, expires_at)
+        if wake:
+            self._wake()
+        return delivery
+
+    def subscribe(
+        self,
+        topic: str | Subscription | list[Subscription],
+        qos: int = 0,
+        *,
+        on_message: Handler | None = None,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: int = 0,
+    ) -> Request:
+        """Want messages, from now on and after every reconnect.
+
+        Also without a connection: it is sent on the next one. ``on_message`` runs in the callback thread; if
+        several subscriptions match a message, each handler runs once. A handler that raises is reported by
+        event and log, and the message counts as handled.
+
+        Args:
+            topic: a topic filter, or Subscription objects with their own options.
+            qos, no_local, retain_as_published, retain_handling: see :class:`Subscription`.
+            on_message: called with each :class:`Message` that matches.
+
+        Returns: the request; ``wait(timeout)`` gives the granted QoS values or raises SubscribeRefused.
+
+        Raises: ArgumentError, ArgumentTypeError: by name. ClosedError: after close().
+        """
+        self._check_open()
+        if isinstance(topic, str):
+            topic = Subscription(
+                topic,
+                qos,
+                no_local=no_local,
+                retain_as_published=retain_as_published,
+                retain_handling=retain_handling,
+            )
+        wanted = [topic] if isinstance(topic, Subscription) else _subscriptions(topic)
+        for subscription in wanted:
+            _check_subscription(subscription, self._options.version)
+        with self._lock:
+            request = self._engine.subscribe(wanted, on_message)
+            wake = self._engine.unpark()
+        if wake:
+            self._wake()
+        return request
+
+    def unsubscribe(self, topic: str | list[str]) -> Request:
+        """Stop wanting one or more topic filters; their handlers see nothing more.
+
+        Raises: ArgumentError, ArgumentTypeError: by name. ClosedError: after close().
+        """
+        self._check_open()
+        topic_filters = [topic] if isinstance(topic, str) else list(topic)
+        if not topic_filters:
+            raise ArgumentError("topic", "is an empty list; name at least one topic filter")
+        for topic_filter in topic_filters:
+            validate_filter(topic_filter)
+        with self._lock:
+            request = self._engine.unsubscribe(topic_filters)
+            wake = self._engine.unpark()
+        if wake:
+            self._wake()
+        return request
+
+    def messages(self) -> Inbox:
+        """Return the inbox: every message that no handler takes waits there, from this call on.
+
+        Call it before subscribing if nothing may be missed. Iterating ends when the client is closed;
+        ``get(timeout)`` takes one message.
+        """
+        with self._lock:
+            router = self._engine.router
+            if router.inbox is None:
+                router.inbox = Inbox(self._finished)
+            return router.inbox
+
+    # What is going on
+
+    @property
+    def client_id(self) -> str:
+        """The client identifier that names the session."""
+        return self._options.client_id
+
+    @property
+    def state(self) -> str:
+        """``idle``, ``connecting``, ``connected``, ``waiting`` for the next attempt, ``closing``, ``closed``."""
+        return self._engine.state
+
+    @property
+    def stats(self) -> Stats:
+        """A copy of the counters."""
+        with self._lock:
+            return self._engine.stats()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.client_id!r} {self._engine.transport.description} {self.state}>"
+
+    # Helpers
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self!r} cannot be used any more; make a new Client")
+
+    def _wake(self) -> None:
+        network = self._network
+        if network is not None:
+            network.wake()
+
+    def _finished(self, message: Message) -> None:
+        """The program is through with a message from the inbox."""
+        message.handled = True
+        callbacks = self._callbacks
+        if callbacks is not None:
+            callbacks.settle(1)
+
+    def _topic_field(self, topic: str) -> bytes:
+        encoded = validate_topic(topic)
+        if len(self._topics) >= _TOPIC_CACHE_SIZE:
+            self._topics.clear()
+        field = self._topics[topic] = len(encoded).to_bytes(2, "big") + encoded
+        return field
+
+    def _property_block(self, properties: Mapping[str, Any]) -> bytes:
+        if not self._no_properties:
+            if properties:
+                raise ArgumentError("properties", f"MQTT {self._options.version} has no properties")
+            return b""
+        for name in ("message_expiry_interval", "topic_alias", "subscription_identifier"):
+            if name in properties:
+                hint = "use expiry=" if name == "message_expiry_interval" else "the client decides about it"
+                raise ArgumentError("properties", f"{name} cannot be given here; {hint}")
+        return encode_properties(properties, "publish")
+
+    def _publish_blocking(
+        self, topic_field: bytes, payload: bytes, flags: int, block: bytes, expires_at: float | None
+    ) -> Delivery:
+        """Wait for room in the queue; the lock is held, and released while waiting."""
+        engine = self._engine
+        deadline = monotonic() + self._policy.block_timeout
+        while True:
+            engine.outbox.wait_room(deadline - monotonic())
+            self._check_open()
+            delivery = engine.publish(topic_field, payload, flags, block, expires_at, monotonic())
+            if delivery is not None:
+                return delivery
+
+    def _drain(self, deadline: float) -> None:
+        network, callbacks = self._network, self._callbacks
+        assert network is not None and callbacks is not None
+        with self._lock:
+            self._engine.draining = True
+            self._engine.await_handlers = not callbacks.is_current()
+            self._engine.parked = False
+        network.wake()
+        network.drained.wait(max(0.0, deadline - monotonic()))
+
+    def _stop_threads(self, deadline: float) -> None:
+        network, callbacks = self._network, self._callbacks
+        if network is None or callbacks is None:
+            return
+        with self._lock:
+            self._engine.close_connection()
+        network.wake()
+        if not network.join(max(0.1, deadline - monotonic())):
+            self._engine.transport.abort()
+            network.join(_JOIN_SECONDS)
+        callbacks.stop(_JOIN_SECONDS)
+        self._network = self._callbacks = None
+
+    def _after_fork(self) -> None:
+        """In a forked child: unusable, and the connection stays the parent's."""
+        self._closed = True
+        self._engine.state = CLOSED
+        self._network = self._callbacks = None
+
+
+def _transport(url: object) -> tuple[Transport, str | None, str | None]:
+    """Return the transport and the credentials of the URL."""
+    if isinstance(url, Transport):
+        return url, None, None
+    if not isinstance(url, str):
+        raise ArgumentTypeError("url", f"must be a str or a Transport, not {type(url).__name__}")
+    parsed = parse_url(url)
+    return open_transport(url), parsed.user_name, parsed.password
+
+
+def _checked_payload(payload: object) -> bytes:
+    encoded = payload_bytes(payload)
+    if len(encoded) > _LARGEST_PAYLOAD:
+        raise ArgumentError("payload", f"has {len(encoded)} bytes; a packet holds {_LARGEST_PAYLOAD} at most")
+    return encoded
+
+
+def _positive(argument: str, value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ArgumentTypeError(argument, f"must be a number of seconds, not {type(value).__name__}")
+    if not value > 0:
+        raise ArgumentError(argument, f"must be above 0 seconds, not {value!r}")
+    return float(value)
+
+
+def _subscriptions(topic: object) -> list[Subscription]:
+    if not isinstance(topic, (list, tuple)) or not all(isinstance(item, Subscription) for item in topic):
+        raise ArgumentTypeError("topic", "must be a str, a Subscription or a list of Subscriptions")
+    if not topic:
+        raise ArgumentError("topic", "is an empty list; name at least one topic filter")
+    return list(topic)
+
+
+def _check_subscription(subscription: Subscription, version: str) -> None:
+    validate_filter(subscription.topic)
+    check_range("qos", subscription.qos, 0, 2)
+    check_range("retain_handling", subscription.retain_handling, 0, 2)
+    if subscription.no_local and subscription.topic.startswith("$share/"):
+        raise ArgumentError("no_local", "is not allowed on a shared subscription [MQTT-3.8.3-4]")
+    has_options = subscription.no_local or subscription.retain_as_published or subscription.retain_handling
+    if has_options and version != "5.0":
+        raise ArgumentError("version", f"MQTT {version} has no subscription options but the QoS")
+
+
+def _random_fraction() -> float:
+    """A random number from 0 to 1; importing :mod:`random` would cost more than the rest of the client."""
+    return int.from_bytes(os.urandom(4), "big") / 0xFFFFFFFF
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """At exit: a short chance for what is queued; the threads are daemons and end with the process."""
+    for client in list(_clients):
+        client.close(_EXIT_DRAIN_SECONDS)
+
+
+def _disown_all() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_disown_all)

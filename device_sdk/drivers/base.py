@@ -1,0 +1,145 @@
+"""What a sensor driver is: channels, one read for all values, and the table of drivers that there are.
+
+A driver is synchronous and belongs to one thread at a time; whoever runs it owns the thread. Its life is
+``open() -> read() ... -> close()``, and it may be opened again after ``close()``::
+
+    with open_driver("host") as sensor:
+        for reading in sensor.read():
+            print(reading.channel, reading.value, reading.unit)
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+from device_sdk.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = [
+    "DRIVERS",
+    "Channel",
+    "Driver",
+    "Quality",
+    "Reading",
+    "Value",
+    "driver_class",
+    "open_driver",
+]
+
+Value = float | int | bool | str | None
+"""What a channel can measure. ``None`` only together with the quality ``"bad"``; never NaN or infinity."""
+
+Quality = Literal["good", "uncertain", "bad"]
+"""``good``: measured now. ``uncertain``: a real value of doubtful use, for example out of the sensor's
+range. ``bad``: the channel could not be measured this time, the value is ``None``."""
+
+DRIVERS: dict[str, str] = {
+    "host": "device_sdk.drivers.host:HostDriver",
+}
+"""Every driver: kind -> ``"module:Class"``. A module is imported when its kind is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One quantity that a driver measures.
+
+    ``name`` is unique within the driver and does not change; ``unit`` is a SenML unit name (RFC 8428 §12.1,
+    RFC 8798 §3: ``"Cel"``, ``"Pa"``, ``"%RH"``, ``"B"``, ``"s"``, ``"count"``), ``"1"`` for a plain number.
+    """
+
+    name: str
+    unit: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value of one channel.
+
+    ``time`` is the wall clock when it was measured, in seconds since 1970-01-01 UTC (``time.time()``). All
+    readings of one ``read()`` carry the same time.
+    """
+
+    channel: str
+    value: Value
+    unit: str
+    time: float
+    quality: Quality = "good"
+
+
+class Driver(ABC):
+    """Base of all drivers. Not thread-safe: one thread at a time."""
+
+    @abstractmethod
+    def channels(self) -> tuple[Channel, ...]:
+        """Return what is measured, in the order of ``read()``. Known after ``open()``.
+
+        Raises: DriverError: the driver is not open.
+        """
+
+    @abstractmethod
+    def open(self) -> None:
+        """Find the device and get it ready. Does nothing when it is open already.
+
+        Raises: DeviceNotFoundError: nothing is at that place. DriverError: it does not behave as it should.
+        """
+
+    @abstractmethod
+    def read(self) -> tuple[Reading, ...]:
+        """Measure every channel in one transaction, in the order of ``channels()``.
+
+        A channel that alone cannot be measured is there with the quality ``"bad"``.
+
+        Raises: DriverError, or one of its subclasses: there are no values this time. The driver stays open
+        and may be read again.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the device. Does nothing when it is closed already; never raises."""
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def driver_class(kind: str) -> type[Driver]:
+    """Return the class behind a kind of :data:`DRIVERS`.
+
+    Raises: ArgumentError: there is no such kind; the message lists the kinds and suggests the nearest.
+    """
+    target = DRIVERS.get(kind)
+    if target is None:
+        near = difflib.get_close_matches(kind, DRIVERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ArgumentError(
+            "kind", f"no driver is called {kind!r}, there is: {', '.join(sorted(DRIVERS))}{hint}"
+        )
+    module_name, _, class_name = target.partition(":")
+    found: type[Driver] = getattr(importlib.import_module(module_name), class_name)
+    return found
+
+
+def open_driver(kind: str, **options: object) -> Driver:
+    """Create the driver of this kind with its options, open it and return it.
+
+    Raises: ArgumentError: no such kind. TypeError: the driver has no such option. DriverError: what
+    :meth:`Driver.open` raises.
+    """
+    driver = driver_class(kind)(**options)
+    driver.open()
+    return driver

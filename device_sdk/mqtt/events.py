@@ -1,0 +1,82 @@
+"""What :meth:`Protocol.receive_data` returns, in the order in which it happened.
+
+Two kinds of event are not here, because the object itself is the event: an arrived application message is a
+:class:`~device_sdk.mqtt.message.Message`, and a finished outgoing one is its
+:class:`~device_sdk.mqtt.session.Outgoing` record with the final ``state``.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from device_sdk.errors import DeviceSdkError
+
+__all__ = [
+    "AuthReceived",
+    "ConnectAcknowledged",
+    "ConnectionEnded",
+    "SubscribeAcknowledged",
+    "UnsubscribeAcknowledged",
+]
+
+
+class ConnectAcknowledged:
+    """The server accepted the connection; the session has been resumed or begun anew.
+
+    ``republish`` holds the messages that the server no longer knows about, in their original order: they
+    have lost their packet identifiers and are to be published again as new ones.
+    """
+
+    __slots__ = ("properties", "republish", "session_present")
+
+    def __init__(self, session_present: bool, properties: dict[str, Any], republish: list[Any]) -> None:
+        self.session_present = session_present
+        self.properties = properties
+        self.republish = republish
+
+
+class SubscribeAcknowledged:
+    """SUBACK: one reason code per topic filter, in the order of the SUBSCRIBE."""
+
+    __slots__ = ("packet_id", "properties", "reason_codes")
+
+    def __init__(self, packet_id: int, reason_codes: list[int], properties: dict[str, Any]) -> None:
+        self.packet_id = packet_id
+        self.reason_codes = reason_codes
+        self.properties = properties
+
+
+class UnsubscribeAcknowledged(SubscribeAcknowledged):
+    """UNSUBACK: in MQTT 3.x, which has no reason codes, one 0 per topic filter."""
+
+    __slots__ = ()
+
+
+class AuthReceived:
+    """AUTH: the server continues (0x18) or ends (0x00) an enhanced authentication."""
+
+    __slots__ = ("properties", "reason_code")
+
+    def __init__(self, reason_code: int, properties: dict[str, Any]) -> None:
+        self.reason_code = reason_code
+        self.properties = properties
+
+
+class ConnectionEnded:
+    """The network connection is over; always the last event of its connection.
+
+    ``error`` says why: :class:`ConnectRefused` (CONNACK), :class:`RefusedError` (the server's DISCONNECT),
+    :class:`RemoteProtocolError` or :class:`TransportClosedError` (closed, reset, no answer in time).
+    ``reason_code`` is the code that the server sent, or ``None`` when the end came from elsewhere.
+    """
+
+    __slots__ = ("error", "properties", "reason_code")
+
+    def __init__(
+        self, error: DeviceSdkError, reason_code: int | None = None, properties: dict[str, Any] | None = None
+    ) -> None:
+        self.error = error
+        self.reason_code = reason_code
+        self.properties = properties or {}

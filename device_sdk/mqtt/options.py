@@ -1,0 +1,118 @@
+"""What a client says in CONNECT, checked once when the client is made."""
+
+from __future__ import annotations
+
+from device_sdk.errors import ArgumentError, ArgumentTypeError
+from device_sdk.mqtt.codes import VERSIONS
+from device_sdk.mqtt.encode import encode_packet
+from device_sdk.mqtt.message import Will
+from device_sdk.mqtt.packets import Connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = ["ConnectOptions", "check_range"]
+
+
+def check_range(argument: str, value: object, low: int, high: int) -> int:
+    """Return ``value`` if it is a whole number from ``low`` to ``high``.
+
+    Raises: ArgumentTypeError, ArgumentError: it is not; the message names ``argument``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ArgumentTypeError(argument, f"must be a whole number, not {type(value).__name__}")
+    if not low <= value <= high:
+        raise ArgumentError(argument, f"must be from {low} to {high}, not {value}")
+    return value
+
+
+class ConnectOptions:
+    """The fields of CONNECT and the limits that we announce in it.
+
+    ``keep_alive`` seconds, 0 (off) to 65,535; ``session_expiry`` seconds, 0 to 4,294,967,295 (never);
+    ``receive_maximum`` QoS 1 and 2 messages that the server may send unacknowledged, 1 to 65,535;
+    ``maximum_packet_size`` bytes of one received packet, also enforced for MQTT 3.x, 64 to 268,435,460;
+    ``topic_alias_maximum`` aliases that the server may use, 0 to 65,535; ``connect_timeout`` seconds to wait
+    for CONNACK. Source: MQTT 5.0 §3.1.
+    """
+
+    __slots__ = (
+        "client_id",
+        "connect_timeout",
+        "keep_alive",
+        "maximum_packet_size",
+        "password",
+        "properties",
+        "receive_maximum",
+        "session_expiry",
+        "topic_alias_maximum",
+        "user_name",
+        "version",
+        "will",
+    )
+
+    def __init__(
+        self,
+        client_id: str = "",
+        *,
+        version: str = "5.0",
+        keep_alive: int = 60,
+        session_expiry: int = 0,
+        receive_maximum: int = 100,
+        maximum_packet_size: int = 256 * 1024,
+        topic_alias_maximum: int = 0,
+        user_name: str | None = None,
+        password: bytes | str | None = None,
+        will: Will | None = None,
+        connect_timeout: float = 10.0,
+        properties: Mapping[str, Any] | None = None,
+    ) -> None:
+        if version not in VERSIONS:
+            raise ArgumentError("version", f'must be "5.0", "3.1.1" or "3.1", not {version!r}')
+        if will is not None and not isinstance(will, Will):
+            raise ArgumentTypeError("will", f"must be a Will, not {type(will).__name__}")
+        self.client_id = client_id
+        self.version = version
+        self.keep_alive = check_range("keep_alive", keep_alive, 0, 65_535)
+        self.session_expiry = check_range("session_expiry", session_expiry, 0, 0xFFFFFFFF)
+        self.receive_maximum = check_range("receive_maximum", receive_maximum, 1, 65_535)
+        self.maximum_packet_size = check_range("maximum_packet_size", maximum_packet_size, 64, 268_435_460)
+        self.topic_alias_maximum = check_range("topic_alias_maximum", topic_alias_maximum, 0, 65_535)
+        self.user_name = user_name
+        self.password = password.encode() if isinstance(password, str) else password
+        self.will = will
+        self.connect_timeout = connect_timeout
+        self.properties = dict(properties or {})
+        self.encode(clean_start=True)  # so that a wrong field is an error of the constructor
+
+    def encode(self, *, clean_start: bool) -> bytes:
+        """Return the CONNECT packet.
+
+        Raises: ArgumentError: a field that cannot be represented, by its name.
+        """
+        properties: dict[str, Any] = {}
+        if self.version == "5.0":
+            properties = {
+                "session_expiry_interval": self.session_expiry,
+                "receive_maximum": self.receive_maximum,
+                "maximum_packet_size": self.maximum_packet_size,
+            }
+            if self.topic_alias_maximum:
+                properties["topic_alias_maximum"] = self.topic_alias_maximum
+            properties.update(self.properties)
+        packet = Connect(
+            self.client_id,
+            clean_start=clean_start,
+            keep_alive=self.keep_alive,
+            user_name=self.user_name,
+            password=self.password,
+            will=self.will,
+            properties=properties,
+        )
+        return encode_packet(packet, self.version)
+
+    def __repr__(self) -> str:
+        secret = "" if self.password is None else ", password=***"
+        return f"ConnectOptions({self.client_id!r}, version={self.version!r}{secret})"

@@ -1,0 +1,491 @@
+"""One network connection, sans-IO: bytes and time go in, events and bytes come out.
+
+A :class:`Protocol` lives as long as its connection; the :class:`~device_sdk.mqtt.session.Session` behind it
+outlives it. Nothing here opens a socket, reads a clock or starts a thread, and :meth:`Protocol.receive_data`
+never raises for what the peer does: events decoded before a fault are returned, the last one tells the fault.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from device_sdk.errors import (
+    ConnectRefused,
+    DroppedError,
+    LocalProtocolError,
+    PublishRefused,
+    RefusedError,
+    RemoteProtocolError,
+    TransportClosedError,
+)
+from device_sdk.mqtt.codes import reason_name
+from device_sdk.mqtt.encode import encode_packet
+from device_sdk.mqtt.events import (
+    AuthReceived,
+    ConnectAcknowledged,
+    ConnectionEnded,
+    SubscribeAcknowledged,
+    UnsubscribeAcknowledged,
+)
+from device_sdk.mqtt.packets import Auth, Disconnect, Pubcomp, Pubrel, Subscribe, Unsubscribe
+from device_sdk.mqtt.receive import CLOSED, CONNECTED, CONNECTING, DISCONNECTING, IDLE, Receiver
+from device_sdk.mqtt.session import DROPPED, REFUSED, SENT, publish_header
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from device_sdk.errors import DeviceSdkError
+    from device_sdk.mqtt.message import Message, Subscription
+    from device_sdk.mqtt.options import ConnectOptions
+    from device_sdk.mqtt.packets import Connack, Packet
+    from device_sdk.mqtt.session import Outgoing, Session
+
+    Event = (
+        Message
+        | Outgoing
+        | ConnectAcknowledged
+        | SubscribeAcknowledged
+        | UnsubscribeAcknowledged
+        | AuthReceived
+        | ConnectionEnded
+    )
+
+__all__ = ["CLOSED", "CONNECTED", "CONNECTING", "DISCONNECTING", "IDLE", "Protocol"]
+
+_LARGEST_PACKET = 268_435_460
+_DUP = 0x08
+_PINGREQ = b"\xc0\x00"
+
+
+class Protocol(Receiver):
+    """The client's end of one network connection.
+
+    ``inflight`` bounds the unacknowledged QoS 1 and 2 messages together with the server's receive maximum.
+    Not thread-safe: the engine's lock guards it.
+
+    After CONNACK these tell what the server allows: ``window`` (messages in flight), ``server`` (the
+    properties of CONNACK), ``keep_alive`` (seconds, 0 is off).
+    """
+
+    def __init__(self, session: Session, options: ConnectOptions, *, inflight: int = 20) -> None:
+        super().__init__(session, options)
+        self.session = session
+        self.options = options
+        self.version = options.version
+        self.state = IDLE
+        self.window = 0
+        self.keep_alive: float = options.keep_alive
+        self.server: dict[str, Any] = {}
+        self.buffered = 0  # bytes that wait in data_to_send()
+        self.reading_paused = False  # our side does not read: silence proves nothing
+        self._inflight = inflight
+        self._clean_start = True
+        self._gates: list[tuple[int, int]] = []  # (index of a chunk in _out, change it must not overtake)
+        self._urgent: list[bytes] = []
+        self._last_packet: bytes | None = None
+        self._resend: deque[Outgoing] = deque()
+        self._refused_flags: frozenset[int] = frozenset()
+        self._largest_packet = _LARGEST_PACKET
+        self._connect_deadline = 0.0
+        self._last_sent = 0.0
+        self._ping_deadline: float | None = None
+
+    # What goes out
+
+    def connect(self, now: float, *, clean_start: bool) -> None:
+        """Queue CONNECT. Source: MQTT 5.0 §3.1."""
+        self.state = CONNECTING
+        self._clean_start = clean_start
+        self._connect_deadline = now + self.options.connect_timeout
+        self._send(self.options.encode(clean_start=clean_start))
+
+    def publish_qos0(self, topic_field: bytes, payload: bytes, flags: int, properties: bytes) -> None:
+        """Queue a QoS 0 PUBLISH; the arguments are those of :class:`Outgoing`.
+
+        Raises: LocalProtocolError: the server does not take it (see :meth:`check`).
+        """
+        size = len(topic_field) + len(properties) + len(payload)
+        packet = b"".join((publish_header(flags, size), topic_field, properties, payload))
+        self.send_encoded(packet, flags)
+
+    def send_encoded(self, packet: bytes, flags: int) -> None:
+        """Queue an encoded QoS 0 PUBLISH. Raises: as :meth:`publish_qos0`."""
+        if len(packet) > self._largest_packet or flags in self._refused_flags:
+            self.check(flags, len(packet))
+        self._out.append(packet)
+        self.buffered += len(packet)
+
+    def publish(self, message: Outgoing, now: float = 0.0) -> int:
+        """Give a QoS 1 or 2 message its packet identifier and queue its PUBLISH, encoded once and for all.
+
+        The caller has made sure that there is room in the window. ``now`` matters only with an expiry.
+
+        Raises: LocalProtocolError: the server does not take it; nothing has changed then.
+        Source: MQTT 5.0 §4.3.2, §4.3.3.
+        """
+        session, flags = self.session, message.flags
+        packet_id = session.allocate()
+        packet = message.encode(packet_id, now)
+        if len(packet) > self._largest_packet or flags in self._refused_flags:
+            self.check(flags, len(packet))
+        message.packet_id = packet_id
+        message.packet = packet
+        message.status = SENT
+        session.in_flight[packet_id] = message
+        if session.journal:
+            number = session.record(("sent", message.sequence, packet_id))
+            if flags >= 4:
+                self._gates.append((len(self._out), number))
+        self._out.append(packet)
+        self.buffered += len(packet)
+        return packet_id
+
+    def check(self, flags: int, size: int) -> None:
+        """Make sure that the server takes a PUBLISH of ``size`` bytes with these flags.
+
+        Raises: LocalProtocolError: above Maximum QoS, RETAIN without Retain Available, above Maximum Packet
+        Size. Source: MQTT 5.0 §3.2.2.3 [MQTT-3.2.2-11] [MQTT-3.2.2-14] [MQTT-3.2.2-15].
+        """
+        if flags in self._refused_flags:
+            if flags >> 1 > self.server.get("maximum_qos", 2):
+                raise LocalProtocolError(f"qos: the server's Maximum QoS is {self.server['maximum_qos']}")
+            raise LocalProtocolError("retain: the server does not support retained messages")
+        if size > self._largest_packet:
+            raise LocalProtocolError(
+                f"payload: a PUBLISH of {size} bytes is larger than the {self._largest_packet} bytes "
+                "that the server accepts (Maximum Packet Size)"
+            )
+
+    def subscribe(self, subscriptions: list[Subscription], properties: dict[str, Any] | None = None) -> int:
+        """Queue SUBSCRIBE and return its packet identifier.
+
+        Raises: LocalProtocolError: larger than the server accepts. ArgumentError: not encodable.
+        """
+        return self._request(Subscribe(0, subscriptions, properties), len(subscriptions))
+
+    def unsubscribe(self, topic_filters: list[str], properties: dict[str, Any] | None = None) -> int:
+        """Queue UNSUBSCRIBE and return its packet identifier. Raises: as :meth:`subscribe`."""
+        return self._request(Unsubscribe(0, topic_filters, properties), len(topic_filters))
+
+    def auth(self, reason_code: int, properties: dict[str, Any]) -> None:
+        """Queue AUTH: 0x18 continues, 0x19 begins a re-authentication. Source: MQTT 5.0 §4.12."""
+        if "authentication_method" not in self.options.properties:
+            raise LocalProtocolError("AUTH needs an authentication method in CONNECT")
+        self._send(encode_packet(Auth(reason_code, properties), self.version))
+
+    def disconnect(self, reason_code: int = 0, properties: dict[str, Any] | None = None) -> None:
+        """Queue DISCONNECT as the last packet; what still waits for the store stays behind.
+
+        Source: MQTT 5.0 §3.14 [MQTT-3.14.4-1].
+        """
+        if self.state in (CONNECTING, CONNECTED):
+            packet = Disconnect(reason_code, properties) if self.version == "5.0" else Disconnect()
+            self._last_packet = encode_packet(packet, self.version)
+            self.state = DISCONNECTING
+
+    def acknowledge_handled(self) -> None:
+        """Queue PUBACK or PUBREC for the messages marked ``handled``, as far as receive order allows.
+
+        Source: MQTT 5.0 §4.6 [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+        """
+        waiting, out, session = self._unacknowledged, self._out, self.session
+        while waiting and waiting[0].handled:
+            message = waiting.popleft()
+            packet_id = message.packet_id
+            if message.qos == 1:
+                self._incoming -= 1
+                out.append(b"\x40\x02" + packet_id.to_bytes(2, "big"))
+                continue
+            if packet_id in session.received:
+                session.received[packet_id] = None
+                if session.journal:
+                    self._gates.append((len(out), session.record(("received", packet_id))))
+            out.append(b"\x50\x02" + packet_id.to_bytes(2, "big"))
+
+    def data_to_send(self, durable_through: int, now: float) -> list[bytes]:
+        """Return the chunks that may leave now, in order, each one or more whole packets.
+
+        ``durable_through`` is the number of the last change that the store has made durable.
+        """
+        out = self._out
+        if self._gates:
+            out = self._open_chunks(durable_through)
+        else:
+            self._out = []
+            self.buffered = 0
+        if self._urgent:
+            out = self._urgent + out
+            self._urgent = []
+        if self._last_packet is not None:
+            out.append(self._last_packet)
+            self._last_packet = None
+            self._out, self._gates, self.buffered = [], [], 0
+        if out:
+            self._last_sent = now
+        return out
+
+    @property
+    def has_output(self) -> bool:
+        """Whether anything waits in :meth:`data_to_send`, be it for the store."""
+        return bool(self._out or self._urgent or self._last_packet)
+
+    def can_send(self, durable_through: int) -> bool:
+        """Whether :meth:`data_to_send` would return something."""
+        if not self._out or self._urgent or self._last_packet:
+            return bool(self._urgent or self._last_packet)
+        gates = self._gates
+        return not gates or gates[0][0] > 0 or gates[0][1] <= durable_through
+
+    @property
+    def held_acknowledgements(self) -> int:
+        """Received QoS 1 and 2 messages that wait for their handler or for an earlier message."""
+        return len(self._unacknowledged)
+
+    # What comes in, beside the packets (those are in Receiver)
+
+    def receive_eof(self, now: float) -> list[Event]:
+        """The peer closed its direction. Returns at most one :class:`ConnectionEnded`."""
+        if self.state == CLOSED:
+            return []
+        during = " before answering CONNECT" if self.state == CONNECTING else ""
+        self.state = CLOSED
+        return [ConnectionEnded(TransportClosedError(f"the server closed the connection{during}"))]
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`handle_deadline` wants to be called, in seconds of the caller's clock."""
+        if self.state == CONNECTING:
+            return self._connect_deadline
+        if self.state != CONNECTED or not self.keep_alive:
+            return None
+        if self._ping_deadline is None:
+            return min(self._last_sent, self._last_received) + self.keep_alive
+        return None if self.reading_paused else self._ping_deadline
+
+    def handle_deadline(self, now: float) -> list[Event]:
+        """Send PINGREQ when either direction was silent for the keep alive time; notice a dead peer.
+
+        Source: MQTT 5.0 §3.1.2.10 [MQTT-3.1.2-20].
+        """
+        deadline = self.next_deadline()
+        if deadline is None or now < deadline:
+            return []
+        if self.state == CONNECTING:
+            waited = self.options.connect_timeout
+            return self._fail(TransportClosedError(f"no answer to CONNECT within {waited:g} s"))
+        if self._ping_deadline is None:
+            self._urgent.append(_PINGREQ)
+            self._ping_deadline = now + self.keep_alive
+            return []
+        return self._fail(TransportClosedError(f"no answer to PINGREQ within {self.keep_alive:g} s"))
+
+    def output_progressed(self, now: float) -> None:
+        """Tell that the stream took bytes: while output drains, a late PINGRESP proves nothing."""
+        if self._ping_deadline is not None:
+            self._ping_deadline = now + self.keep_alive
+
+    # The handlers of single packets, called by Receiver
+
+    def _accept_connack(self, connack: Connack, events: list[Event]) -> None:
+        if connack.reason_code:
+            self._refused(connack, events)
+            return
+        present = not self._clean_start if self.version == "3.1" else connack.session_present
+        if present and self._clean_start:
+            raise RemoteProtocolError("CONNACK says session present although a clean start was asked for")
+        server = self.server = connack.properties
+        self.window = min(self._inflight, server.get("receive_maximum", 65_535))
+        self.keep_alive = server.get("server_keep_alive", self.options.keep_alive)
+        self._largest_packet = min(server.get("maximum_packet_size", _LARGEST_PACKET), _LARGEST_PACKET)
+        self._refused_flags = frozenset(
+            flags
+            for flags in range(6)
+            if flags >> 1 > server.get("maximum_qos", 2)
+            or (flags & 1 and not server.get("retain_available", 1))
+        )
+        self.state = CONNECTED
+        self._accept_all_packets()
+        if present:
+            events.append(ConnectAcknowledged(True, server, []))
+            self._resume(events)
+        else:
+            republish, finished = self.session.lose()
+            events.append(ConnectAcknowledged(False, server, republish))
+            events.extend(finished)
+
+    def _refused(self, connack: Connack, events: list[Event]) -> None:
+        self.state = CLOSED
+        properties = connack.properties
+        name = reason_name(connack.reason_code, self.version)
+        error = ConnectRefused(
+            f"the server refused the connection: {name} (0x{connack.reason_code:02x})",
+            connack.reason_code,
+            properties.get("reason_string"),
+            _pairs(properties),
+        )
+        events.append(ConnectionEnded(error, connack.reason_code, properties))
+
+    def _resume(self, events: list[Event]) -> None:
+        """Repeat what the server has not finished. Source: MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6."""
+        for packet_id in self.session.released:
+            self._send(b"\x62\x02" + packet_id.to_bytes(2, "big"))
+        for message in list(self.session.in_flight.values()):
+            packet = message.packet
+            assert packet is not None
+            if len(packet) > self._largest_packet or message.flags in self._refused_flags:
+                error = DroppedError("the server no longer accepts a message of this size, QoS or RETAIN")
+                self._finish(message, DROPPED, events, error)
+            else:
+                self._resend.append(message)
+        self._resend_more()
+
+    def _resend_more(self) -> None:
+        """Repeat as many PUBLISH packets as the window of this connection holds."""
+        resend = self._resend
+        while resend and len(self.session) - len(resend) < self.window:
+            packet = resend.popleft().packet
+            if packet is not None:
+                self._send(bytes((packet[0] | _DUP,)) + packet[1:])
+
+    def _accept_pubrec(
+        self, packet_id: int, reason_code: int, events: list[Event], packet: Packet | None
+    ) -> None:
+        session = self.session
+        message = session.in_flight.get(packet_id)
+        if message is None:
+            # A repeated PUBREC, or one for an exchange that we have forgotten: let the server end it.
+            known = packet_id in session.released
+            code = 0 if known or self.version != "5.0" else 0x92
+            self._send(encode_packet(Pubrel(packet_id, code), self.version))
+        elif message.flags < 4:
+            raise RemoteProtocolError(f"PUBREC answers packet identifier {packet_id}, which is not QoS 2")
+        elif reason_code >= 0x80:
+            self._refuse(message, reason_code, packet, events)
+        else:
+            del session.in_flight[packet_id]
+            session.released[packet_id] = message
+            message.packet = None
+            message.payload = b""
+            if session.journal:
+                self._gates.append((len(self._out), session.record(("released", message.sequence))))
+            self._out.append(b"\x62\x02" + packet_id.to_bytes(2, "big"))
+
+    def _accept_pubrel(self, packet_id: int) -> None:
+        received = self.session.received
+        if packet_id not in received:
+            code = 0x92 if self.version == "5.0" else 0
+            self._send(encode_packet(Pubcomp(packet_id, code), self.version))
+            return
+        if received[packet_id] is not None:
+            raise RemoteProtocolError(f"PUBREL for packet identifier {packet_id} came before our PUBREC")
+        del received[packet_id]
+        self._incoming -= 1
+        self.session.record(("completed", packet_id))
+        self._out.append(b"\x70\x02" + packet_id.to_bytes(2, "big"))
+
+    def _refuse(
+        self, message: Outgoing, reason_code: int, packet: Packet | None, events: list[Event]
+    ) -> None:
+        properties: dict[str, Any] = getattr(packet, "properties", {})
+        name = reason_name(reason_code, self.version)
+        error = PublishRefused(
+            f"the server refused the message: {name} (0x{reason_code:02x})",
+            reason_code,
+            properties.get("reason_string"),
+            _pairs(properties),
+        )
+        self._finish(message, REFUSED, events, error)
+
+    def _finish(
+        self, message: Outgoing, status: str, events: list[Event], error: DeviceSdkError | None = None
+    ) -> None:
+        """End an exchange: free its packet identifier and its place in the window."""
+        session = self.session
+        if session.in_flight.pop(message.packet_id, None) is None:
+            session.released.pop(message.packet_id, None)
+        message.status = status
+        message.error = error
+        message.packet = None
+        if session.journal:
+            session.record(("done", message.sequence))
+        events.append(message)
+        if self._resend:
+            self._resend_more()
+
+    def _accept_suback(self, packet: Any, events: list[Event]) -> None:
+        expected = self.session.requests.pop(packet.packet_id, None)
+        name = packet.type.upper()
+        if expected is None or expected[0] != packet.type:
+            raise RemoteProtocolError(f"{name} for packet identifier {packet.packet_id}, which we never sent")
+        codes = packet.reason_codes
+        if packet.type == "unsuback" and self.version != "5.0":
+            codes = [0] * expected[1]
+        if len(codes) != expected[1]:
+            raise RemoteProtocolError(f"{name} has {len(codes)} reason codes for {expected[1]} topic filters")
+        kind = SubscribeAcknowledged if packet.type == "suback" else UnsubscribeAcknowledged
+        events.append(kind(packet.packet_id, codes, packet.properties))
+
+    def _accept_disconnect(self, packet: Disconnect, events: list[Event]) -> None:
+        self.state = CLOSED
+        name = reason_name(packet.reason_code, self.version)
+        error = RefusedError(
+            f"the server disconnected: {name} (0x{packet.reason_code:02x})",
+            packet.reason_code,
+            packet.properties.get("reason_string"),
+            _pairs(packet.properties),
+        )
+        events.append(ConnectionEnded(error, packet.reason_code, packet.properties))
+
+    def _accept_auth(self, packet: Auth, events: list[Event]) -> None:
+        method = self.options.properties.get("authentication_method")
+        if method is None or packet.properties.get("authentication_method") != method:
+            raise RemoteProtocolError("AUTH with another authentication method than that of our CONNECT")
+        events.append(AuthReceived(packet.reason_code, packet.properties))
+
+    def _accept_pingresp(self) -> None:
+        self._ping_deadline = None
+
+    # Helpers
+
+    def _send(self, packet: bytes) -> None:
+        self._out.append(packet)
+        self.buffered += len(packet)
+
+    def _request(self, packet: Subscribe | Unsubscribe, count: int) -> int:
+        packet.packet_id = packet_id = self.session.allocate()
+        encoded = encode_packet(packet, self.version)
+        if len(encoded) > self._largest_packet:
+            raise LocalProtocolError(
+                f"topic filters: the {packet.type.upper()} would be larger than the {self._largest_packet} "
+                "bytes that the server accepts (Maximum Packet Size); use several calls"
+            )
+        answer = "suback" if packet.type == "subscribe" else "unsuback"
+        self.session.requests[packet_id] = (answer, count)
+        self._send(encoded)
+        return packet_id
+
+    def _open_chunks(self, durable_through: int) -> list[bytes]:
+        """Split the output at the first chunk whose change is not durable yet."""
+        passed = 0
+        while passed < len(self._gates) and self._gates[passed][1] <= durable_through:
+            passed += 1
+        cut = self._gates[passed][0] if passed < len(self._gates) else len(self._out)
+        chunks, self._out = self._out[:cut], self._out[cut:]
+        self._gates = [(index - cut, number) for index, number in self._gates[passed:]]
+        self.buffered = sum(map(len, self._out))
+        return chunks
+
+    def _fail(self, error: DeviceSdkError) -> list[Event]:
+        """End the connection from our side; MQTT 5.0 tells the server why."""
+        said_something = self.state in (CONNECTING, CONNECTED)
+        self.state = CLOSED
+        self._out, self._gates, self._urgent, self.buffered = [], [], [], 0
+        if said_something and self.version == "5.0" and isinstance(error, RemoteProtocolError):
+            self._last_packet = encode_packet(Disconnect(error.reason_code), self.version)
+        return [ConnectionEnded(error)]
+
+
+def _pairs(properties: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    pairs: Iterable[Any] = properties.get("user_property", ())
+    return tuple((name, value) for name, value in pairs)

@@ -1,0 +1,213 @@
+"""The session: what client and server remember of each other beyond one network connection.
+
+Source: MQTT 5.0 §4.1, §4.3, §4.4; MQTT 3.1.1 §3.1.2.4, §4.4. Client and server packet identifiers are two
+separate name spaces, hence ``in_flight``/``released`` on one side and ``received`` on the other.
+
+Write-ahead. A session that is kept in a store emits numbered *changes*. The protocol marks each chunk of
+output that must not overtake a change with the number of that change. Without a store nothing is numbered.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from device_sdk.errors import LocalProtocolError
+from device_sdk.mqtt.wire import encode_varint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from device_sdk.errors import DeviceSdkError
+    from device_sdk.mqtt.message import Message
+
+    Change = tuple[Any, ...]
+
+__all__ = [
+    "ACKNOWLEDGED",
+    "DROPPED",
+    "EXPIRED",
+    "INVALIDATED",
+    "PENDING_STATES",
+    "QUEUED",
+    "REFUSED",
+    "SENT",
+    "STORED",
+    "Outgoing",
+    "Session",
+    "publish_header",
+]
+
+# The states of an outgoing message, in the public API's words.
+QUEUED = "queued"
+STORED = "stored"
+SENT = "sent"
+ACKNOWLEDGED = "acknowledged"
+REFUSED = "refused"
+EXPIRED = "expired"
+DROPPED = "dropped"
+INVALIDATED = "invalidated"
+PENDING_STATES = frozenset({QUEUED, STORED, SENT})
+
+_HIGHEST_PACKET_ID = 65_535
+_PUBLISH = 0x30
+_SHORT_HEADERS: dict[int, list[bytes]] = {}
+
+
+def publish_header(flags: int, size: int) -> bytes:
+    """Return the fixed header of a PUBLISH with ``flags`` and ``size`` bytes after it (0 to 268,435,455)."""
+    if size > 127:
+        return bytes((_PUBLISH | flags,)) + encode_varint(size)
+    headers = _SHORT_HEADERS.get(flags)
+    if headers is None:
+        headers = _SHORT_HEADERS[flags] = [bytes((_PUBLISH | flags, length)) for length in range(128)]
+    return headers[size]
+
+
+class Outgoing:
+    """One application message on its way out.
+
+    A single object is the record in the queue, the entry in the window and the completion event, so that a
+    message costs one allocation. ``topic_field`` is the encoded topic name with its length; ``properties``
+    the encoded property block with its length (MQTT 5.0) or empty (3.x), without the message expiry interval,
+    which is worked out from ``expires_at`` (seconds of the caller's clock, or ``None``) when the packet is
+    made; ``flags`` are the QoS and RETAIN bits of the fixed header. ``packet`` is the encoded PUBLISH, kept
+    for the repeat after a reconnect.
+    """
+
+    __slots__ = (
+        "error",
+        "expires_at",
+        "flags",
+        "packet",
+        "packet_id",
+        "payload",
+        "properties",
+        "sequence",
+        "status",
+        "topic_field",
+    )
+
+    def __init__(
+        self,
+        topic_field: bytes,
+        payload: bytes,
+        flags: int,
+        properties: bytes = b"",
+        expires_at: float | None = None,
+    ) -> None:
+        self.topic_field = topic_field
+        self.payload = payload
+        self.flags = flags
+        self.properties = properties
+        self.expires_at = expires_at
+        self.sequence = 0
+        self.status: str = QUEUED
+        self.packet_id = 0
+        self.packet: bytes | None = None
+        self.error: DeviceSdkError | None = None
+
+    @property
+    def qos(self) -> int:
+        """0, 1 or 2."""
+        return self.flags >> 1
+
+    @property
+    def retain(self) -> bool:
+        """Whether the server keeps the message for later subscribers."""
+        return bool(self.flags & 1)
+
+    def encode(self, packet_id: int, now: float) -> bytes:
+        """Return the PUBLISH packet; ``packet_id`` is 0 at QoS 0, ``now`` matters only with an expiry."""
+        topic, payload = self.topic_field, self.payload
+        properties = self.properties
+        if self.expires_at is not None and properties:
+            properties = self._with_expiry(self.expires_at - now)
+        identifier = packet_id.to_bytes(2, "big") if packet_id else b""
+        size = len(topic) + len(identifier) + len(properties) + len(payload)
+        return b"".join((publish_header(self.flags, size), topic, identifier, properties, payload))
+
+    def _with_expiry(self, seconds_left: float) -> bytes:
+        """Return the property block with the life that the message has left, at least one second."""
+        block = self.properties
+        start = next(index for index in range(4) if block[index] < 128) + 1
+        seconds = min(max(1, ceil(seconds_left)), 0xFFFFFFFF)
+        body = b"\x02" + seconds.to_bytes(4, "big") + block[start:]
+        return encode_varint(len(body)) + body
+
+
+class Session:
+    """State that survives the network connection. Not thread-safe: the engine's lock guards it."""
+
+    def __init__(self, *, journal: bool = False) -> None:
+        self.in_flight: dict[int, Outgoing] = {}  # PUBLISH sent, in the order of sending
+        self.released: dict[int, Outgoing] = {}  # PUBREC received, in the order of the PUBRECs
+        self.received: dict[int, Message | None] = {}  # incoming QoS 2: not yet released by PUBREL
+        self.requests: dict[int, Any] = {}  # SUBSCRIBE and UNSUBSCRIBE; these end with the connection
+        self.last_packet_id = 0
+        self.generation = 0  # how often the server lost the session
+        self.journal = journal
+        self.change_number = 0
+        self._changes: list[Change] = []
+
+    def __len__(self) -> int:
+        """Messages that the server has not finished acknowledging."""
+        return len(self.in_flight) + len(self.released)
+
+    def allocate(self) -> int:
+        """Reserve the next free packet identifier.
+
+        Returns: 1..65535, unused by any PUBLISH, SUBSCRIBE or UNSUBSCRIBE of this client.
+        Raises: LocalProtocolError: all 65,535 are in use.
+        Source: MQTT 5.0 §2.2.1 [MQTT-2.2.1-3].
+        """
+        packet_id = self.last_packet_id
+        for _ in range(_HIGHEST_PACKET_ID):
+            packet_id = packet_id + 1 if packet_id < _HIGHEST_PACKET_ID else 1
+            if (
+                packet_id not in self.in_flight
+                and packet_id not in self.released
+                and packet_id not in self.requests
+            ):
+                self.last_packet_id = packet_id
+                return packet_id
+        raise LocalProtocolError("all 65,535 packet identifiers are in use; wait for acknowledgements")
+
+    def record(self, change: Change) -> int:
+        """Append a change to the journal and return its number; without a journal do nothing and return 0."""
+        if not self.journal:
+            return 0
+        self._changes.append(change)
+        self.change_number += 1
+        return self.change_number
+
+    def take_changes(self) -> list[Change]:
+        """Return the changes since the last call. The last of them has the number ``change_number``."""
+        changes = self._changes
+        if changes:
+            self._changes = []
+        return changes
+
+    def lose(self) -> tuple[list[Outgoing], list[Outgoing]]:
+        """Discard what the server no longer knows.
+
+        Returns: the messages to publish again as new ones, in their original order, and those that were past
+        PUBREC: the server owned them already, so they count as acknowledged and must not be repeated.
+        Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-5].
+        """
+        self.generation += 1
+        republish = list(self.in_flight.values())
+        finished = list(self.released.values())
+        self.in_flight.clear()
+        self.released.clear()
+        self.received.clear()
+        for message in republish:
+            message.packet = None
+            message.packet_id = 0
+            message.status = QUEUED
+        for message in finished:
+            message.status = ACKNOWLEDGED
+            message.packet = None
+            self.record(("done", message.sequence))
+        self.record(("lost",))
+        return republish, finished

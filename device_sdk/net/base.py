@@ -1,0 +1,317 @@
+"""The byte stream contract, and how a URL becomes a byte stream.
+
+::
+
+    transport = open_transport("mqtt://broker.example")
+    transport.open(time.monotonic() + 10)      # may block; everything after it never does
+    transport.send(b"...")
+    transport.recv()
+    transport.close()                          # and open() again for the next attempt
+
+A new kind of stream is a subclass of :class:`Transport` in a module of its own and one line in
+:data:`TRANSPORTS`, or an entry point of the group ``device_sdk.transports`` in another distribution.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+
+from device_sdk.errors import ArgumentError, ArgumentTypeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+__all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "open_transport", "parse_url"]
+
+# Scheme -> "module:Class". The class is called with the ParsedUrl and the options of open_transport().
+TRANSPORTS = {
+    "memory": "device_sdk.net.memory:MemoryTransport",
+    "mqtt": "device_sdk.net.tcp:TcpTransport",
+    "tcp": "device_sdk.net.tcp:TcpTransport",
+}
+ENTRY_POINT_GROUP = "device_sdk.transports"
+
+# Schemes that lead to a host, and its port when the URL names none.
+DEFAULT_PORTS = {"mqtt": 1883, "tcp": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+
+_EXAMPLE = "mqtt://broker.example:1883"
+
+
+class Transport(ABC):
+    """One byte stream to one place: non-blocking once open, reopened for each attempt.
+
+    The life of the object is ``open() -> send(), recv() ... -> close() -> open() ...``; what is worth
+    remembering between attempts stays in it. Its owner is whoever drives it: one thread at a time calls
+    everything here, with two exceptions. ``open()`` may run in a thread of its own while the owner waits,
+    and ``abort()`` may be called from any thread at any time.
+
+    An owner polls :meth:`fileno` for reading, and for writing only while :meth:`wants_write` is true. When
+    the descriptor is ready or the deadline has come, it calls :meth:`recv`, :meth:`flush` or
+    :meth:`handle_deadline`; after any of them it reads once more and offers its pending output again,
+    because any of them may have made progress possible.
+    """
+
+    __slots__ = ()
+
+    description: str
+    """What and where, for logs and errors, without secrets: ``"tcp broker.example:1883"``."""
+
+    @abstractmethod
+    def open(self, deadline: float) -> None:
+        """Establish the stream, at the latest at ``deadline`` in seconds of :func:`time.monotonic`.
+
+        May block: a name look-up, a handshake, a modem that attaches. It cannot always be interrupted
+        (``getaddrinfo`` cannot), so a caller that must not wait runs it in a daemon thread and abandons
+        that after ``abort()`` and ``close()``: the abandoned call then raises, keeps nothing open and
+        does not disturb a later ``open()`` of the same object.
+
+        Raises: ConnectFailedError: no stream in time; the text names every way tried.
+        TransportClosedError: :meth:`abort` or :meth:`close` ended this call, or ``abort()`` was called
+        before it. TransportError: it is open already.
+        """
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return the descriptor to poll; it stays the same from ``open()`` to ``close()``.
+
+        Level-triggered: readable while :meth:`recv` has something to tell. Raises: TransportClosedError:
+        not open.
+        """
+
+    @abstractmethod
+    def recv(self) -> bytes | None:
+        """Return what has arrived: bytes, ``None`` for nothing now, ``b""`` when the peer has closed.
+
+        One read below per call, so the size is bounded; nothing that could be read stays inside without
+        the descriptor being readable. ``None`` can also mean that only something internal happened.
+
+        Raises: TransportClosedError: reset, aborted, or not open.
+        """
+
+    @abstractmethod
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Take bytes from the front of ``data`` and return how many: possibly 0, possibly all.
+
+        The bytes taken are the stream's from then on. After a partial send the rest of *that* data must
+        come next, unchanged: a stream may have framed it already.
+
+        Raises: TransportClosedError: reset, aborted, closed by the peer, or not open. What the peer sent
+        before may still be there for :meth:`recv`.
+        """
+
+    def wants_write(self) -> bool:
+        """Whether to poll for writing: only if progress becomes possible when the descriptor is writable.
+
+        True after a ``send()`` that the kernel cut short, or with output inside that :meth:`flush` can
+        pass on. Never true while the stream waits for something else, such as a modem's prompt or room
+        in an in-process buffer: that is announced by the descriptor becoming readable.
+        """
+        return False
+
+    def flush(self) -> None:  # noqa: B027 - most streams hold nothing back
+        """Pass on output held inside; to be called when the descriptor is writable. Never blocks.
+
+        Raises: TransportClosedError.
+        """
+
+    def next_deadline(self) -> float | None:
+        """Return when :meth:`handle_deadline` wants to be called, in monotonic seconds, or ``None``."""
+        return None
+
+    def handle_deadline(self, now: float) -> None:  # noqa: B027 - most streams have no timers
+        """Do what was due at ``now`` (monotonic seconds): a retry, a guard time. Never blocks.
+
+        Raises: TransportClosedError: the stream is dead, for example a modem that stopped answering.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End the stream now. From any thread, at any time, any number of times; never blocks or raises.
+
+        A blocked ``open()`` raises soon, the descriptor becomes readable, ``recv()`` and ``send()``
+        raise, and the peer sees the end of the stream. It holds until ``close()``: with none in progress,
+        the next ``open()`` raises at once, so an abort that comes a moment too early is not lost. An
+        owner that is told to stop needs a flag of its own besides, to be checked after ``close()``.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything and forget an ``abort()``. Owner thread only, idempotent, never blocks.
+
+        Afterwards ``open()`` may be called again. Unsent output is lost; draining it first is the
+        owner's business.
+        """
+
+
+class ParsedUrl:
+    """The parts of a URL.
+
+    ``scheme`` lower case; ``host`` as written, without the brackets of an IPv6 address, ``""`` if none;
+    ``port`` 1..65535, or 0 for a scheme that has no ports; ``path`` as written, with its percent-encoding;
+    ``query``, ``user_name`` and ``password`` decoded, the last two ``None`` when they are not given.
+    """
+
+    __slots__ = ("host", "password", "path", "port", "query", "scheme", "user_name")
+
+    def __init__(
+        self,
+        scheme: str,
+        host: str,
+        port: int = 0,
+        path: str = "",
+        query: dict[str, str] | None = None,
+        user_name: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self.path = path
+        self.query = query or {}
+        self.user_name = user_name
+        self.password = password
+
+    @property
+    def address(self) -> str:
+        """Host and port as they are written in a URL: ``broker.example:1883``, ``[::1]:1883``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.port else host
+
+    def __repr__(self) -> str:
+        secret = "" if self.password is None else ":***"
+        user = "" if self.user_name is None else f"{self.user_name}{secret}@"
+        query = "&".join(f"{name}={value}" for name, value in self.query.items())
+        text = f"{self.scheme}://{user}{self.address}{self.path}{'?' if query else ''}{query}"
+        return f"ParsedUrl({text!r})"
+
+
+def parse_url(url: str) -> ParsedUrl:
+    """Split ``scheme://[user_name[:password]@]host[:port][/path][?name=value&...]`` into its parts.
+
+    Written here because importing :mod:`urllib.parse` costs more than the rest of this package's
+    transports. An IPv6 address stands in brackets, its zone after ``%25``. Source: RFC 3986, RFC 6874.
+
+    Raises: ArgumentTypeError: not a str. ArgumentError: what is wrong with it, never showing the password.
+    """
+    if not isinstance(url, str):
+        raise ArgumentTypeError("url", f"must be a str such as {_EXAMPLE!r}, not {type(url).__name__}")
+    if not url.isprintable() or " " in url:
+        _reject(url, "contains white space or a control character; percent-encode it, a space is %20")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        _reject(url, f"has no scheme; write for example {_EXAMPLE!r}")
+    scheme = scheme.lower()
+    if not (scheme[:1].isalpha() and scheme.isascii() and scheme.translate(_WITHOUT_PUNCTUATION).isalnum()):
+        _reject(url, f"does not start with a scheme; write for example {_EXAMPLE!r}")
+    if "#" in rest:
+        _reject(url, "contains '#', which has no meaning here; inside a value it is written %23")
+    rest, _, query = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    user_info, at, host_port = authority.rpartition("@")
+    user_name, colon, password = user_info.partition(":")
+    host, port = _host_and_port(url, host_port)
+    if scheme in DEFAULT_PORTS and not host:
+        _reject(url, f"names no host; write for example '{scheme}://broker.example'")
+    return ParsedUrl(
+        scheme,
+        host,
+        port or DEFAULT_PORTS.get(scheme, 0),
+        slash + path,
+        _parse_query(url, query),
+        _percent_decoded(url, user_name) if at else None,
+        _percent_decoded(url, password) if colon else None,
+    )
+
+
+# RFC 3986 §3.1: a scheme is a letter, then letters, digits and these.
+_WITHOUT_PUNCTUATION = str.maketrans("", "", "+-.")
+# Host names in practice hold letters (of any language), digits and these.
+_HOST_PUNCTUATION = str.maketrans("", "", "-._~")
+_IPV6_CHARACTERS = frozenset("0123456789abcdefABCDEF:.")
+
+
+def _reject(url: str, problem: str) -> NoReturn:
+    """Raise for ``url``, shown without anything that may be a user name or a password."""
+    scheme, separator, rest = url.partition("://")
+    _, at, public = rest.rpartition("@")
+    raise ArgumentError("url", f"{scheme + separator + '***@' + public if at else url!r} {problem}")
+
+
+def _host_and_port(url: str, text: str) -> tuple[str, int]:
+    """Split ``host[:port]``; the port is 0 when there is none."""
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        address, percent, zone = host.partition("%25")
+        if not bracket or address.count(":") < 2 or not _IPV6_CHARACTERS.issuperset(address):
+            _reject(url, "has a malformed IPv6 address in brackets; write for example 'mqtt://[::1]:1883'")
+        host = f"{address}%{zone}" if percent else address
+        if port and not port.startswith(":"):
+            _reject(url, f"has text between ']' and the port; write for example 'mqtt://[{address}]:1883'")
+        colon, port = port[:1], port[1:]
+    else:
+        host, colon, port = text.partition(":")
+        if ":" in port:
+            _reject(url, "has more than one ':' after the host; an IPv6 address stands in brackets: [::1]")
+        if not (host.translate(_HOST_PUNCTUATION).isalnum() or not host):
+            _reject(url, f"has a host name with a character that no host name has; example {_EXAMPLE!r}")
+    if not colon:
+        return host, 0
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        hint = "; in a user name or password '/', '?' and '@' are written %2F, %3F and %40" * ("@" in url)
+        _reject(url, f"has a port that is not a number 1..65535; write for example {_EXAMPLE!r}{hint}")
+    return host, int(port)
+
+
+def _parse_query(url: str, query: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for item in query.split("&") if query else ():
+        name, _, value = item.partition("=")
+        name = _percent_decoded(url, name)
+        if not name or name in values:
+            _reject(url, f"has a query with {f'{name!r} twice' if name else 'a nameless value'}")
+        values[name] = _percent_decoded(url, value)
+    return values
+
+
+def _percent_decoded(url: str, text: str) -> str:
+    """Decode ``%41`` and the like as UTF-8. Source: RFC 3986 §2.1."""
+    if "%" not in text:
+        return text
+    first, *others = text.encode().split(b"%")
+    try:
+        # Indexing, not slicing: a lone digit at the end must not pass.
+        decoded = [bytes((int(chr(part[0]) + chr(part[1]), 16),)) + part[2:] for part in others]
+        return (first + b"".join(decoded)).decode()
+    except (IndexError, ValueError):
+        _reject(url, "has a '%' that is not followed by two hexadecimal digits of UTF-8; '%' itself is %25")
+
+
+def open_transport(url: str | ParsedUrl, **options: Any) -> Transport:
+    """Return the transport that the URL's scheme stands for, not opened yet.
+
+    ``options`` go to its class: see there, for example :class:`device_sdk.net.tcp.TcpTransport`.
+
+    Raises: ArgumentError: the URL is malformed, its scheme unknown here (the text lists those there are),
+    or it carries parts that its transport has no use for.
+    """
+    parsed = url if isinstance(url, ParsedUrl) else parse_url(url)
+    where = TRANSPORTS.get(parsed.scheme)
+    if where is None:
+        transport_class = _from_entry_points(parsed.scheme)
+    else:
+        module, _, name = where.partition(":")
+        transport_class = getattr(importlib.import_module(module), name)
+    transport: Transport = transport_class(parsed, **options)
+    return transport
+
+
+def _from_entry_points(scheme: str) -> Any:
+    # Reading the installed distributions takes milliseconds: only a scheme that is not ours pays.
+    metadata = importlib.import_module("importlib.metadata")
+    found = {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    if scheme not in found:
+        schemes = ", ".join(sorted({*TRANSPORTS, *found}))
+        raise ArgumentError("url", f"no transport for {scheme!r} is installed; there are: {schemes}")
+    return found[scheme].load()

@@ -1,0 +1,95 @@
+"""A store in the memory of this process: the session survives its client, not its process."""
+
+from __future__ import annotations
+
+from device_sdk.errors import StoreError
+from device_sdk.store.base import SavedMessage, SavedSession, Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Change = tuple[Any, ...]
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore(Store):
+    """Keeps the log in dictionaries; every change is durable as soon as it is submitted.
+
+    Give the same object to a second client, after the first was closed, and it goes on with the session. It
+    is also the reference for what any other store has to do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: dict[int, SavedMessage] = {}
+        self._in_flight: dict[int, SavedMessage] = {}
+        self._past_pubrec: dict[int, SavedMessage] = {}
+        self._saved = SavedSession()
+        self._is_open = False
+
+    def open(self) -> SavedSession:
+        """Return the session as it stands. Raises: StoreError: a client has it open already."""
+        if self._is_open:
+            raise StoreError("this MemoryStore is in use by another client; close that one first")
+        self._is_open = True
+        self.durable_through = 0
+        saved = self._saved
+        waiting = [self._waiting[sequence] for sequence in sorted(self._waiting)]
+        saved.messages = [*self._in_flight.values(), *self._past_pubrec.values(), *waiting]
+        return saved
+
+    def submit(self, changes: Sequence[Change], number: int) -> None:
+        """Apply the changes at once."""
+        for kind, *fields in changes:
+            getattr(self, "_" + kind)(*fields)
+        self.durable_through = number
+
+    def close(self) -> None:
+        """Let another client open it."""
+        self._is_open = False
+
+    # One method per kind of change, with the fields that CHANGES lists
+
+    def _message(self, sequence: int, *fields: Any) -> None:
+        self._waiting[sequence] = SavedMessage(sequence, *fields)
+        self._saved.next_sequence = sequence + 1
+
+    def _sent(self, sequence: int, packet_id: int) -> None:
+        message = self._waiting.pop(sequence)
+        message.packet_id = packet_id
+        self._in_flight[sequence] = message
+
+    def _released(self, sequence: int) -> None:
+        message = self._in_flight.pop(sequence)
+        message.released = True
+        self._past_pubrec[sequence] = message
+
+    def _done(self, sequence: int) -> None:
+        for messages in (self._in_flight, self._past_pubrec, self._waiting):
+            messages.pop(sequence, None)
+
+    def _received(self, packet_id: int) -> None:
+        self._saved.received.add(packet_id)
+
+    def _completed(self, packet_id: int) -> None:
+        self._saved.received.discard(packet_id)
+
+    def _lost(self) -> None:
+        for message in self._in_flight.values():
+            message.packet_id = 0
+        self._waiting.update(self._in_flight)
+        self._in_flight.clear()
+        self._past_pubrec.clear()
+        self._saved.received.clear()
+
+    def _subscribed(self, topic_filter: str, *options: Any) -> None:
+        self._saved.subscriptions[topic_filter] = options
+
+    def _unsubscribed(self, topic_filter: str) -> None:
+        self._saved.subscriptions.pop(topic_filter, None)
+
+    def _fact(self, name: str, value: Any) -> None:
+        self._saved.facts[name] = value

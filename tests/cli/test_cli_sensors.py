@@ -1,0 +1,92 @@
+"""``device-sdk sensors``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from device_sdk.cli import main
+from device_sdk.cli.common import ExitCode
+from device_sdk.drivers import DRIVERS, Reading
+from device_sdk.drivers.host import HostDriver
+
+
+def test_list_names_every_driver_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sensors", "list"]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(DRIVERS)
+    assert lines[0] == "host  The machine the program runs on: load, memory, uptime, network counters."
+
+
+def test_read_shows_a_table_with_units(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sensors", "read", "host"]) == ExitCode.OK
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["CHANNEL", "VALUE", "UNIT", "QUALITY"]
+    table = {row.split()[0]: row.split()[1:] for row in rows}
+    assert table["load.1m"][1:] == ["1", "good"]
+    assert int(table["memory.total"][0]) > 0
+    assert table["memory.total"][1] == "B"
+
+
+def test_read_json_is_one_object_per_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sensors", "read", "host", "--json", "--interval", "0.01", "--count", "3"]) == ExitCode.OK
+    samples = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(samples) == 3
+    assert samples[0]["driver"] == "host"
+    assert samples[0]["time"] <= samples[1]["time"] <= samples[2]["time"]
+    uptime = samples[0]["readings"]["uptime"]
+    assert uptime["unit"] == "s"
+    assert uptime["quality"] == "good"
+    assert uptime["value"] > 0
+
+
+def test_a_channel_without_a_value_shows_a_dash(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = (Reading("net.wwan0.rx_bytes", None, "B", 0.0, "bad"),)
+    monkeypatch.setattr(HostDriver, "read", lambda self: gone)
+    assert main(["sensors", "read", "host"]) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines()[1].split() == ["net.wwan0.rx_bytes", "-", "B", "bad"]
+
+
+def test_a_sensor_that_is_not_there_is_one_line_and_its_own_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sensors", "read", "host", "--root", str(tmp_path)]) == ExitCode.SENSOR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/proc/net/dev is missing" in line
+
+
+def sensors_process(*options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "device_sdk", "sensors", "read", "host", "--json", *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [((), ExitCode.OK), (("--count", "1000000"), ExitCode.INTERRUPTED)]
+)
+def test_ctrl_c_ends_an_endless_read_cleanly_and_interrupts_a_counted_one(
+    options: tuple[str, ...], code: ExitCode
+) -> None:
+    with sensors_process("--interval", "0.01", *options) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=20)
+    assert (process.returncode, complaints) == (code, "")
+
+
+def test_a_reader_that_leaves_the_pipe_ends_it_quietly() -> None:
+    with sensors_process("--interval", "0.01") as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(20) == ExitCode.OK
+        assert process.stderr.read() == ""

@@ -1,0 +1,58 @@
+"""Rules for every test: a skip has a reason, and what must run may not be skipped.
+
+``DEVICE_SDK_REQUIRE`` is a comma-separated list of capabilities that this run promises to have, for example
+``mosquitto,iotcore`` (scripts/test sets it). A test that cannot run without one skips with the reason
+``needs mosquitto``; when the capability was promised, that skip is a failure. Hanging tests are ended by
+pytest-timeout, see pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+# No deadline per example: a busy board is slow without being wrong.
+settings.register_profile("device_sdk", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=20_000)
+# In CI Hypothesis has loaded a profile of its own, with a fixed seed.
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("device_sdk")
+
+# What pytest says when the author gave no reason.
+NO_REASON = {"", "unconditional skip"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    return report if hasattr(report, "wasxfail") else _judge_skip(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _judge_skip((yield))
+
+
+def _judge_skip(report: Report) -> Report:
+    """Turn a skip that the rules forbid into a failure."""
+    if not report.skipped or not isinstance(report.longrepr, tuple):
+        return report
+    reason = report.longrepr[2].removeprefix("Skipped").lstrip(": ")
+    required = {name.strip() for name in os.environ.get("DEVICE_SDK_REQUIRE", "").split(",")}
+    if reason in NO_REASON:
+        problem = "skipped without a reason; give one"
+    elif reason.startswith("needs ") and required.intersection(reason.removeprefix("needs ").split()):
+        problem = f"{reason}, and DEVICE_SDK_REQUIRE promises it"
+    else:
+        return report
+    report.outcome = "failed"
+    report.longrepr = f"{report.nodeid}: {problem}"
+    return report

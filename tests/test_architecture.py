@@ -1,0 +1,128 @@
+"""Who may import whom, and how large things may grow: read from the source, nothing is imported.
+
+Imports under ``if TYPE_CHECKING:`` count: a room that needs another room's types depends on it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "device_sdk"
+
+# A room is a module or a package directly in device_sdk. It may import itself and the rooms named here.
+BELOW_SHELLS = {"errors", "mqtt", "net", "store", "engine"}
+BELOW_NODE = BELOW_SHELLS | {"drivers", "threads", "client", "aio", "paho"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "_version": set(),
+    "_log": set(),
+    "errors": set(),
+    "mqtt": {"errors"},
+    "net": {"errors"},
+    "store": {"errors"},
+    "drivers": {"errors"},
+    "engine": {"errors", "mqtt", "net", "store"},
+    "threads": BELOW_SHELLS,
+    "client": BELOW_SHELLS | {"threads"},
+    "aio": BELOW_SHELLS,
+    "paho": BELOW_SHELLS,
+    "node": BELOW_NODE | {"__init__"},
+    "cli": BELOW_NODE | {"node", "__init__"},
+    "testing": {"errors", "mqtt", "net", "store", "drivers"},
+    "__init__": BELOW_NODE,
+    "__main__": {"cli"},
+}
+FOR_EVERYBODY = {"_version", "_log"}
+
+# File pattern -> rooms it may import besides. The demo cuts the network with the fault proxy.
+EXCEPTIONS: dict[str, set[str]] = {"cli/demo*.py": {"testing"}}
+
+# File pattern -> modules it may import inside a function, because most programs never need them.
+LAZY_IMPORTS: dict[str, set[str]] = {
+    "__init__.py": {"importlib.import_module"},
+    "_log.py": {"logging"},
+    "cli/demo.py": {"device_sdk.testing.fault_proxy.FaultProxy"},
+    "cli/demo_view.py": {"rich.live.Live", "rich.table.Table"},
+}
+
+# Files that import what a table names ("module:Class"), when it is asked for. Nobody else imports by name.
+TABLE_OWNERS = {"__init__.py", "cli/__init__.py", "drivers/base.py", "net/base.py", "testing/__init__.py"}
+
+MAX_MODULE_LINES = 600
+MAX_FUNCTION_LINES = 60
+
+
+def sources(*folders: Path) -> list[tuple[Path, ast.Module]]:
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    return [(path, ast.parse(path.read_text(encoding="utf-8"), str(path))) for path in paths]
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Dotted names that the import statements and the "module:Name" strings below a node refer to."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                found.update(alias.name for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                found.update(f"{'.' * level}{module or ''}.{alias.name}" for alias in names)
+            case ast.Constant(value=str(text)) if re.fullmatch(r"device_sdk(\.\w+)+:\w+", text):
+                found.add(text.partition(":")[0])
+    return found
+
+
+def rooms(tree: ast.AST) -> set[str]:
+    """Rooms that are imported; ``from device_sdk import Client`` imports the room ``__init__``."""
+    names = {dotted.split(".")[1] for dotted in imports(tree) if dotted.startswith("device_sdk.")}
+    return {name if name in MAY_IMPORT else "__init__" for name in names}
+
+
+def granted(table: dict[str, set[str]], path: Path) -> set[str]:
+    return {item for pattern, items in table.items() if path in PACKAGE.glob(pattern) for item in items}
+
+
+def test_a_room_imports_only_the_rooms_below_it() -> None:
+    for path, tree in sources(PACKAGE):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        allowed = {room} | MAY_IMPORT[room] | FOR_EVERYBODY | granted(EXCEPTIONS, path)
+        assert rooms(tree) <= allowed, f"{path}: must not import {sorted(rooms(tree) - allowed)}"
+
+
+def test_imports_are_absolute_and_at_the_top_of_the_file() -> None:
+    for path, tree in sources(PACKAGE):
+        functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        hidden = {dotted for function in functions for dotted in imports(function)}
+        hidden -= granted(LAZY_IMPORTS, path)
+        assert not hidden, f"{path}: imports {sorted(hidden)} inside a function"
+        relative = {dotted for dotted in imports(tree) if dotted.startswith(".")}
+        assert not relative, f"{path}: write device_sdk... instead of {sorted(relative)}"
+
+
+def test_only_the_owners_of_lazy_tables_import_by_name() -> None:
+    owners = {
+        path.relative_to(PACKAGE).as_posix()
+        for path, tree in sources(PACKAGE)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__"))
+    }
+    assert owners == TABLE_OWNERS
+
+
+def test_every_exception_is_still_needed() -> None:
+    for table, used_by in ((EXCEPTIONS, rooms), (LAZY_IMPORTS, imports)):
+        for pattern, granted_items in table.items():
+            trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.glob(pattern)]
+            unused = granted_items - {item for tree in trees for item in used_by(tree)}
+            assert not unused, f"{pattern}: nothing there imports {sorted(unused)} any more"
+
+
+def test_modules_and_functions_stay_readable() -> None:
+    for path, tree in sources(PACKAGE, ROOT / "hil"):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= MAX_MODULE_LINES, f"{path}: {lines} lines; split it"
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert length <= MAX_FUNCTION_LINES, f"{path}:{node.lineno}: {node.name} has {length} lines"
