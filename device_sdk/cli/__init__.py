@@ -84,4 +84,4 @@ def _reader_went_away() -> int:
     """End quietly when standard output was closed, as in ``device-sdk sub ... | head -1``."""
     # What is still buffered must go somewhere, or Python complains once more at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitCode.OK
+    return ExitCode.INTERRUPTED

@@ -99,9 +99,10 @@ def _run(
     with ExitStack() as stack:
         proxy = stack.enter_context(FaultProxy(host, port))
         proxied = _through(url, proxy.port)
+        # The node first: should the broker refuse, its error says why better than a child process could.
+        node = stack.enter_context(Node(proxied, topic, node_id, arguments.version, expiry))
         subscriber = SubscriberProcess(proxied, topic, subscriber_id, arguments.version, expiry)
         stack.enter_context(subscriber)
-        node = stack.enter_context(Node(proxied, topic, node_id, arguments.version, expiry))
         _introduce(plan, arguments.seconds, broker.name if broker else f"the broker at {host}:{port}")
         view = stack.enter_context(make_view())
         network = Network(plan, proxy, broker if arguments.restart_broker else None, view)

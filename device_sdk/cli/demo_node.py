@@ -39,6 +39,8 @@ class Node:
             url,
             client_id=client_id,
             version=version,
+            # A session that began with Clean Start is not kept over a restart of every broker.
+            clean_start=False,
             session_expiry=session_expiry,
             reconnect=ReconnectPolicy(longest=LONGEST_WAIT_S),
             on_connect=self._outage.ended,

@@ -5,8 +5,8 @@ the order of arrival and with repetitions, so that a duplicate shows as a number
 
     {"state": "connected", "received": [12, 13, 14]}
 
-The parent writes one line, the options (there may be a password in the URL, so they are no arguments). Closing
-the pipe is the request to end: should the parent be killed, the kernel does it, and the process ends as well.
+The parent writes one line, the options; as arguments everybody could read a password in them. Closing the
+pipe is the request to end. Should the parent be killed, the kernel closes it, and the process ends as well.
 """
 
 from __future__ import annotations
@@ -153,6 +153,8 @@ def main() -> int:
         version=options["version"],
         clean_start=False,
         session_expiry=options["session_expiry"],
+        # Mosquitto 2.0.11 sends more than a smaller one allows after an outage.
+        receive_maximum=65_535,
         reconnect=ReconnectPolicy(longest=LONGEST_WAIT_S),
     )
     try:

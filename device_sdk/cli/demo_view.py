@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveView", "PlainView", "Snapshot", "View", "bar", "make_view"]
 
 _BAR_WIDTH = 30
+_PLAIN_HEADING = "  time  network  node        subscriber  published  acknowledged  received  queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,20 @@ class PlainView(View):
 
     interval = 1.0
 
+    def __init__(self) -> None:
+        self._heading_due = True
+
     def show(self, snapshot: Snapshot) -> None:
-        """Print one line."""
+        """Print one line, under a heading the first time."""
+        if self._heading_due:
+            self._heading_due = False
+            print(_PLAIN_HEADING)
         s = snapshot
+        network = "up" if s.network_up else "DOWN"
         print(
-            f"{s.elapsed:4.0f} s  network {'up  ' if s.network_up else 'DOWN'}"
-            f"  node {s.node_state:<12} subscriber {s.subscriber_state:<12}"
-            f" published {s.published:5}  acknowledged {s.acknowledged:5}"
-            f"  queue {s.queue:4} {bar(s.queue, s.queue_expected, 20)}  received {s.received:5}  {s.sample}",
+            f"{s.elapsed:4.0f} s  {network:<7}  {s.node_state:<10}  {s.subscriber_state:<10}"
+            f"  {s.published:9}  {s.acknowledged:12}  {s.received:8}"
+            f"  {s.queue:5} {bar(s.queue, s.queue_expected, 10)}  {s.sample}",
             flush=True,
         )
 

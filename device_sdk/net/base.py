@@ -234,9 +234,10 @@ _IPV6_CHARACTERS = frozenset("0123456789abcdefABCDEF:.")
 
 def _reject(url: str, problem: str) -> NoReturn:
     """Raise for ``url``, shown without anything that may be a user name or a password."""
-    scheme, separator, rest = url.partition("://")
-    _, at, public = rest.rpartition("@")
-    raise ArgumentError("url", f"{scheme + separator + '***@' + public if at else url!r} {problem}")
+    secret, at, public = url.rpartition("@")
+    scheme, separator, _ = secret.partition("://")
+    shown = f"{scheme if separator else ''}{separator}***@{public}" if at else url
+    raise ArgumentError("url", f"{shown!r} {problem}")
 
 
 def _host_and_port(url: str, text: str) -> tuple[str, int]:

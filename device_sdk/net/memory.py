@@ -106,8 +106,7 @@ class MemoryTransport(Transport):
             if time.monotonic() >= deadline:
                 raise ConnectFailedError(f"cannot connect to memory://{self._name}: timed out")
             peer = _bare_end(f"{self.description} (peer)")
-            _link(self, peer, listener.capacity)
-            opened = self._incoming
+            opened = _link(self, peer, listener.capacity)
         try:
             listener._deliver(peer)
         except BaseException:
@@ -116,7 +115,7 @@ class MemoryTransport(Transport):
                 peer._release()
             raise
         with _lock:
-            if self._aborted or self._incoming is not opened:
+            if not self._is_live(opened):
                 self._release(opened)  # the abort itself holds until close()
                 raise TransportClosedError(f"{self.description} was aborted while it was opened")
 
@@ -205,8 +204,11 @@ class MemoryTransport(Transport):
             raise TransportClosedError(f"{self.description}: reset by the peer")
         return pipes
 
+    def _is_live(self, opened: _Pipe) -> bool:
+        return self._incoming is opened and not self._aborted
+
     def _release(self, only: _Pipe | None = None) -> None:
-        """Leave the stream if it is open, and, where ``only`` is given, if that is still its incoming pipe."""
+        """Leave the stream if it is open and, with ``only``, if that is still its incoming pipe."""
         if self._incoming is None or self._outgoing is None or only not in (None, self._incoming):
             return
         self._incoming.reader = self._outgoing.writer = None
@@ -323,10 +325,11 @@ def _bare_end(description: str) -> MemoryTransport:
     return end
 
 
-def _link(one: MemoryTransport, other: MemoryTransport, capacity: int) -> None:
-    """Open both ends of a new stream, with the lock held."""
+def _link(one: MemoryTransport, other: MemoryTransport, capacity: int) -> _Pipe:
+    """Open both ends of a new stream, with the lock held; return what comes in at the first."""
     there, back = _Pipe(one, other, capacity), _Pipe(other, one, capacity)
     for end, incoming, outgoing in ((one, back, there), (other, there, back)):
         end._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         end._incoming, end._outgoing = incoming, outgoing
         end._signalled = end._retry = False
+    return back

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import selectors
 import socket
@@ -65,13 +64,12 @@ class FaultProxy:
         self.host = listen_host
         self.port = listen_port
         self.connections = 0
-        self.bytes_up = 0
-        self.bytes_down = 0
+        self._passed_bytes: dict[Direction, int] = {"up": 0, "down": 0}
         self._targets = _resolve(target_host, target_port)
         self._faults = _Faults()
         self._open: set[_Connection] = set()
         self._commands: deque[_Command] = deque()
-        self._lock = threading.Lock()  # guards the next three
+        self._lock = threading.Lock()  # guards the next three and the byte counters
         self._thread: threading.Thread | None = None
         self._wake = -1
         self._stopping = False
@@ -92,7 +90,8 @@ class FaultProxy:
         self.port = self._reserved.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._faults = _Faults()
-        self.connections = self.bytes_up = self.bytes_down = 0
+        self.connections = 0
+        self._passed_bytes = {"up": 0, "down": 0}
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake, selectors.EVENT_READ)
@@ -119,6 +118,18 @@ class FaultProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes passed on to the target since the start."""
+        with self._lock:
+            return self._passed_bytes["up"]
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes passed on to the clients since the start."""
+        with self._lock:
+            return self._passed_bytes["down"]
 
     # Faults.
 
@@ -242,7 +253,7 @@ class FaultProxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-            except BlockingIOError:
+            except OSError:  # nobody waits any more, or has given up meanwhile
                 return
             self.connections += 1
             client.setblocking(False)
@@ -261,10 +272,14 @@ class FaultProxy:
             self._close(connection, reset=True)
             return
         family, address = connection.targets.pop(0)
-        connection.server = socket.socket(family, socket.SOCK_STREAM)
-        connection.server.setblocking(False)
-        connection.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if connection.server.connect_ex(address) not in (0, errno.EINPROGRESS):
+        try:
+            connection.server = socket.socket(family, socket.SOCK_STREAM)
+            connection.server.setblocking(False)
+            connection.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.server.connect(address)
+        except BlockingIOError:
+            pass  # the selector will tell
+        except OSError:
             self._connect(connection)
 
     def _close(self, connection: _Connection, *, reset: bool) -> None:
@@ -349,11 +364,10 @@ class FaultProxy:
             flow.finish(sock)
             return True
         allowance = self._faults.drop_after.get(direction)
-        sent = flow.write(sock, min(n for n in (self._faults.split, allowance, READ_BYTES) if n is not None))
-        if direction == "up":
-            self.bytes_up += sent
-        else:
-            self.bytes_down += sent
+        limit = min(n for n in (self._faults.split, allowance, READ_BYTES) if n is not None)
+        with self._lock:  # who has received a byte finds it counted
+            sent = flow.write(sock, limit)
+            self._passed_bytes[direction] += sent
         if allowance is None:
             return True
         if sent < allowance:
@@ -391,7 +405,10 @@ class _Command:
 
 
 class _Flow:
-    """One direction of one connection: chunks with the time they are due; ``b""`` is the end of stream."""
+    """One direction of one connection: chunks with the time they are due; ``b""`` is the end of stream.
+
+    Only the first chunk counts: one that is due earlier, because the delay was changed, waits its turn.
+    """
 
     def __init__(self) -> None:
         self.chunks: deque[tuple[float, memoryview | bytes]] = deque()
@@ -409,8 +426,7 @@ class _Flow:
         data = source.recv(READ_BYTES)
         self.ended = not data
         self.held_bytes += len(data)
-        # Never before an earlier chunk, whose delay may have been longer.
-        self.chunks.append((max(due, self.chunks[-1][0]) if self.chunks else due, memoryview(data)))
+        self.chunks.append((due, memoryview(data)))
 
     def write(self, sink: socket.socket, limit: int) -> int:
         due, data = self.chunks[0]

@@ -19,6 +19,10 @@ import pytest
 from device_sdk.cli import main
 from device_sdk.cli.broker import BROKERS
 from device_sdk.cli.common import ExitCode
+from device_sdk.cli.demo import _through
+from device_sdk.mqtt.packets import Connack
+from device_sdk.testing.broker_server import BrokerServer
+from device_sdk.testing.scripted_broker import ScriptedBroker, expect, ignore, send
 
 MarkedProcesses = Callable[[str], list[int]]
 EndedWithin = Callable[[int, float], bool]
@@ -140,7 +144,7 @@ def test_a_signal_in_the_outage_drains_reports_and_leaves_nothing(
 ) -> None:
     needs("mosquitto")
     demo = start(number.name, "--seconds", "5", "--broker", "mosquitto")
-    demo.read_until("network DOWN")
+    demo.read_until(" s  DOWN ")
     # As Ctrl-C in a terminal does: to the whole process group.
     os.killpg(demo.process.pid, number)
     code, result = demo.finish()
@@ -157,13 +161,34 @@ def test_a_killed_demo_takes_broker_and_subscriber_with_it(
 ) -> None:
     needs("mosquitto")
     demo = start("killed", "--seconds", "30", "--broker", "mosquitto")
-    demo.read_until("network up")
+    demo.read_until(" s  up ")
     children = [pid for pid in marked_processes(demo.marker) if pid != demo.process.pid]
     assert len(children) == 3, "guard, broker, subscriber"
     demo.process.kill()
     demo.process.wait(20)
     assert all(ended_within(pid, 15) for pid in children)
     assert list(demo.temporary.iterdir()) == []
+
+
+@pytest.mark.system
+def test_a_subscriber_that_dies_loses_samples_and_the_demo_says_so(
+    start: Callable[..., Demo], marked_processes: MarkedProcesses
+) -> None:
+    needs("mosquitto")
+    demo = start("lossy", "--seconds", "2", "--no-outage", "--broker", "mosquitto")
+    demo.read_until(" s  up ")
+    for pid in marked_processes(demo.marker):
+        if b"device_sdk.cli.demo_subscriber" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    code, result = demo.finish()
+    assert code == ExitCode.FAILED
+    assert result["published"] >= 15
+    assert result["lost"] == result["published"] - result["delivered"] > 0
+
+
+def test_the_way_through_the_proxy_keeps_the_credentials() -> None:
+    assert _through("mqtt://broker.example", 4711) == "mqtt://127.0.0.1:4711"
+    assert _through("mqtt://me:s%40cret@[::1]:1883", 4711) == "mqtt://me:s%40cret@127.0.0.1:4711"
 
 
 def test_without_any_broker_one_line_says_what_to_install(
@@ -183,6 +208,14 @@ def test_a_url_where_nobody_listens_is_no_connection(capsys: pytest.CaptureFixtu
         port = nobody.getsockname()[1]
         assert main(["demo", "--url", f"mqtt://127.0.0.1:{port}"]) == ExitCode.NO_CONNECTION
     assert f"no broker answers at 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_broker_that_refuses_the_node_is_told_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    # The first connection is the look whether anybody listens.
+    scripts = [[ignore()], [expect("connect"), send(Connack(reason_code=0x87))]]
+    with BrokerServer(ScriptedBroker(*scripts)) as server:
+        assert main(["demo", "--url", server.url]) == ExitCode.REFUSED
+    assert "not authorized" in capsys.readouterr().err.lower()
 
 
 @pytest.mark.parametrize(

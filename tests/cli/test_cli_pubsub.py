@@ -16,8 +16,13 @@ import pytest
 from device_sdk.cli import main
 from device_sdk.cli.broker import BROKERS, ChildBroker
 from device_sdk.cli.common import ExitCode
+from device_sdk.mqtt.packets import Connack, Puback, Suback
+from device_sdk.testing.broker_server import BrokerServer
+from device_sdk.testing.scripted_broker import ScriptedBroker, Step, expect, ignore, send
 
-TOPIC = "device-sdk/test/pubsub"
+VERSIONS = {"mosquitto": ("5.0", "3.1.1", "3.1"), "iotcore": ("5.0", "3.1.1")}
+RETAINED = "device-sdk/test/retained"
+TOPIC = "device-sdk/test/live"
 
 
 @pytest.fixture(scope="module", params=BROKERS)
@@ -37,22 +42,24 @@ def subscriber(url: str, *options: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "device_sdk", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
-    assert b"ready" in process.stdout.readline()
+    first = process.stdout.readline()
+    if b"ready" not in first:
+        process.kill()
+        raise AssertionError(f"sub printed {first!r} and {process.communicate(timeout=20)}")
     return process
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("version", ["5.0", "3.1.1", "3.1"])
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
-def test_what_pub_retains_sub_prints(
-    broker: ChildBroker, version: str, qos: str, capfdbinary: pytest.CaptureFixture[bytes]
+def test_what_pub_retains_sub_prints_in_every_version(
+    broker: ChildBroker, qos: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    if version == "3.1" and broker.name == "iotcore":
-        pytest.skip("iotcore does not speak MQTT 3.1")
-    connection = ["--url", broker.url(version), "-V", version, "-t", f"{TOPIC}/{version}/{qos}", "-q", qos]
-    assert main(["pub", *connection, "-r", "-m", f"21.5 °C at {qos}"]) == ExitCode.OK
-    assert main(["sub", *connection, "-n", "1", "--timeout", "10"]) == ExitCode.OK
-    assert capfdbinary.readouterr().out == f"21.5 °C at {qos}\n".encode()
+    for version in VERSIONS[broker.name]:
+        topic = f"{RETAINED}/{version}/{qos}"
+        connection = ["--url", broker.url(version), "-V", version, "-t", topic, "-q", qos]
+        assert main(["pub", *connection, "-r", "-m", f"21.5 °C at {qos}"]) == ExitCode.OK
+        assert main(["sub", *connection, "-n", "1", "--timeout", "10"]) == ExitCode.OK
+        assert capfdbinary.readouterr().out == f"21.5 °C at {qos}\n".encode()
 
 
 @pytest.mark.system
@@ -131,6 +138,40 @@ def test_a_broker_that_never_answers_is_a_timeout(capsys: pytest.CaptureFixture[
         url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
         assert main(["pub", "-t", "a", "-m", "x", "--url", url, "--timeout", "0.3"]) == ExitCode.TIMEOUT
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+NOT_AUTHORIZED = 0x87
+REFUSALS: dict[str, tuple[list[str], list[Step]]] = {
+    "connection": (["pub", "-m", "x"], [send(Connack(reason_code=NOT_AUTHORIZED))]),
+    "message": (
+        ["pub", "-m", "x", "-q", "1"],
+        [
+            send(Connack()),
+            expect("publish"),
+            send(lambda seen: Puback(seen.packet_id, NOT_AUTHORIZED)),
+            ignore(),
+        ],
+    ),
+    "subscription": (
+        ["sub"],
+        [
+            send(Connack()),
+            expect("subscribe"),
+            send(lambda seen: Suback(seen.packet_id, [NOT_AUTHORIZED])),
+            ignore(),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_what_the_broker_refuses_is_told_with_its_reason_and_code_4(
+    what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv, steps = REFUSALS[what]
+    with BrokerServer(ScriptedBroker([expect("connect"), *steps])) as server:
+        assert main([*argv, "-t", "a", "--url", server.url]) == ExitCode.REFUSED
+    assert "not authorized" in capsys.readouterr().err.lower()
 
 
 @pytest.mark.parametrize(

@@ -88,5 +88,5 @@ def test_a_reader_that_leaves_the_pipe_ends_it_quietly() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(20) == ExitCode.OK
+        assert process.wait(20) == ExitCode.INTERRUPTED
         assert process.stderr.read() == ""
