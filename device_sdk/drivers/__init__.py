@@ -13,14 +13,17 @@ from device_sdk.drivers.base import (
     driver_class,
     open_driver,
 )
+from device_sdk.drivers.sysfs_discover import Discovered, discover
 
 __all__ = [
     "DRIVERS",
     "Channel",
+    "Discovered",
     "Driver",
     "Quality",
     "Reading",
     "Value",
+    "discover",
     "driver_class",
     "open_driver",
 ]

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
+import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from device_sdk.errors import ArgumentError
+from device_sdk.errors import ArgumentError, DriverError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
 __all__ = [
@@ -28,7 +31,10 @@ __all__ = [
     "Quality",
     "Reading",
     "Value",
+    "did_you_mean",
     "driver_class",
+    "load_object",
+    "measured",
     "open_driver",
 ]
 
@@ -40,7 +46,12 @@ Quality = Literal["good", "uncertain", "bad"]
 range. ``bad``: the channel could not be measured this time, the value is ``None``."""
 
 DRIVERS: dict[str, str] = {
+    "bme280": "device_sdk.drivers.circuitpython:BME280Driver",
+    "circuitpython": "device_sdk.drivers.circuitpython:CircuitPythonDriver",
+    "function": "device_sdk.drivers.function:FunctionDriver",
     "host": "device_sdk.drivers.host:HostDriver",
+    "sht4x": "device_sdk.drivers.circuitpython:SHT4xDriver",
+    "sysfs": "device_sdk.drivers.sysfs:SysfsDriver",
 }
 """Every driver: kind -> ``"module:Class"``. A module is imported when its kind is asked for."""
 
@@ -63,7 +74,7 @@ class Reading:
     """One value of one channel.
 
     ``time`` is the wall clock when it was measured, in seconds since 1970-01-01 UTC (``time.time()``). All
-    readings of one ``read()`` carry the same time.
+    readings of one ``read()`` carry the same time. ``reason`` says why a value is not good, for people.
     """
 
     channel: str
@@ -71,6 +82,32 @@ class Reading:
     unit: str
     time: float
     quality: Quality = "good"
+    reason: str = ""
+
+
+def measured(channel: Channel, value: object, time: float) -> Reading:
+    """Make the reading out of what a device or a function gave.
+
+    Any real number, text or truth value is good. ``None``, NaN and infinity are ``bad``: they never leave as
+    a value.
+
+    Raises: DriverError: the value is of another type, for example a list.
+    """
+    number: Value
+    match value:
+        case None:
+            return Reading(channel.name, None, channel.unit, time, "bad", "no value")
+        case bool() | str():
+            return Reading(channel.name, value, channel.unit, time)
+        case numbers.Integral():
+            number = int(value)
+        case numbers.Real():
+            number = float(value)
+            if not math.isfinite(number):
+                return Reading(channel.name, None, channel.unit, time, "bad", f"the value was {number}")
+        case _:
+            raise DriverError(f"channel {channel.name}: expected a number, text or bool, found {value!r:.80}")
+    return Reading(channel.name, number, channel.unit, time)
 
 
 class Driver(ABC):
@@ -117,6 +154,28 @@ class Driver(ABC):
         self.close()
 
 
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'right'?"`` when one of the known names is near, else an empty text."""
+    near = difflib.get_close_matches(wrong, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def load_object(path: str, argument: str) -> Any:
+    """Import the object behind ``"package.module:name"``.
+
+    Raises: ArgumentError: the path is not of that form, or the module has no such name; it carries
+    ``argument``. Whatever importing the module raises, ImportError for a start.
+    """
+    module_name, colon, name = path.partition(":")
+    if not (colon and module_name and name):
+        raise ArgumentError(argument, f"expected 'package.module:name', found {path!r}")
+    module = importlib.import_module(module_name)
+    if not hasattr(module, name):
+        hint = did_you_mean(name, vars(module))
+        raise ArgumentError(argument, f"the module {module_name} has no {name!r}{hint}")
+    return getattr(module, name)
+
+
 def driver_class(kind: str) -> type[Driver]:
     """Return the class behind a kind of :data:`DRIVERS`.
 
@@ -124,13 +183,11 @@ def driver_class(kind: str) -> type[Driver]:
     """
     target = DRIVERS.get(kind)
     if target is None:
-        near = difflib.get_close_matches(kind, DRIVERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        there_is = ", ".join(sorted(DRIVERS))
         raise ArgumentError(
-            "kind", f"no driver is called {kind!r}, there is: {', '.join(sorted(DRIVERS))}{hint}"
+            "kind", f"no driver is called {kind!r}, there is: {there_is}{did_you_mean(kind, DRIVERS)}"
         )
-    module_name, _, class_name = target.partition(":")
-    found: type[Driver] = getattr(importlib.import_module(module_name), class_name)
+    found: type[Driver] = load_object(target, "kind")
     return found
 
 

@@ -20,7 +20,8 @@ def test_list_names_every_driver_with_one_line(capsys: pytest.CaptureFixture[str
     assert main(["sensors", "list"]) == ExitCode.OK
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == sorted(DRIVERS)
-    assert lines[0] == "host  The machine the program runs on: load, memory, uptime, network counters."
+    host = "host           The machine the program runs on: load, memory, uptime, network counters."
+    assert host in lines
 
 
 def test_read_shows_a_table_with_units(capsys: pytest.CaptureFixture[str]) -> None:

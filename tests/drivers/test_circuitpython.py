@@ -1,0 +1,561 @@
+"""The CircuitPython adapter: Adafruit's own drivers on fake chips, and small drivers that misbehave."""
+
+from __future__ import annotations
+
+import errno
+import math
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from device_sdk.drivers import Driver, Reading, open_driver
+from device_sdk.drivers.circuitpython import (
+    STANDARD_PROPERTIES,
+    BME280Driver,
+    CircuitPythonDriver,
+    SHT4xDriver,
+)
+from device_sdk.errors import (
+    ArgumentError,
+    BusError,
+    ChecksumError,
+    DeviceNotFoundError,
+    DriverError,
+    MissingDependency,
+    ReadTimeoutError,
+)
+from device_sdk.testing.fake_bme280 import FakeBME280
+from device_sdk.testing.fake_i2c import FakeI2CBus
+from device_sdk.testing.fake_sht4x import FakeSHT4x
+
+
+def read(driver: Driver) -> dict[str, Reading]:
+    return {reading.channel: reading for reading in driver.read()}
+
+
+def values(driver: Driver) -> dict[str, object]:
+    return {name: reading.value for name, reading in read(driver).items()}
+
+
+@pytest.fixture
+def bus() -> FakeI2CBus:
+    return FakeI2CBus("i2c-9")
+
+
+# Adafruit's drivers on fake chips
+
+
+@pytest.fixture
+def bme280(bus: FakeI2CBus) -> FakeBME280:
+    pytest.importorskip("adafruit_bme280.basic", reason="needs blinka")
+    chip = FakeBME280(temperature=21.5, humidity=43.2, pressure=99_000)
+    bus.add(0x76, chip)
+    return chip
+
+
+@pytest.fixture
+def sht4x(bus: FakeI2CBus) -> FakeSHT4x:
+    pytest.importorskip("adafruit_sht4x", reason="needs blinka")
+    chip = FakeSHT4x(temperature=22.5, humidity=41.0)
+    bus.add(0x44, chip)
+    return chip
+
+
+def test_adafruits_bme280_reads_what_the_fake_was_told(bus: FakeI2CBus, bme280: FakeBME280) -> None:
+    with open_driver("bme280", bus=bus) as sensor:
+        got = read(sensor)
+        assert list(got) == ["temperature", "humidity", "pressure"]
+        assert got["temperature"].value == pytest.approx(21.5, abs=0.005)
+        assert got["humidity"].value == pytest.approx(43.2, abs=0.01)
+        assert got["pressure"].value == pytest.approx(99_000, abs=0.2)
+        assert [(r.unit, r.quality) for r in got.values()] == [
+            ("Cel", "good"), ("%RH", "good"), ("Pa", "good")
+        ]  # fmt: skip
+        assert len({reading.time for reading in got.values()}) == 1
+        assert [(c.name, c.unit) for c in sensor.channels()] == [(r.channel, r.unit) for r in got.values()]
+        bme280.temperature = -12.25
+        assert read(sensor)["temperature"].value == pytest.approx(-12.25, abs=0.005)
+
+
+def test_adafruits_bme280_gives_the_worked_example_of_the_datasheet(
+    bus: FakeI2CBus, bme280: FakeBME280
+) -> None:
+    bme280.set_raw(519888, 415148, 30000)
+    with BME280Driver(bus) as sensor:
+        got = values(sensor)
+    assert got["temperature"] == pytest.approx(25.08, abs=0.005)
+    assert got["pressure"] == pytest.approx(100_653, abs=1)
+
+
+def test_adafruits_sht4x_reads_both_values_from_one_measurement(bus: FakeI2CBus, sht4x: FakeSHT4x) -> None:
+    with open_driver("sht4x", bus=bus) as sensor:
+        bus.history.clear()
+        got = values(sensor)
+    assert got["temperature"] == pytest.approx(22.5, abs=0.003)
+    assert got["humidity"] == pytest.approx(41.0, abs=0.002)
+    assert [transaction.written for transaction in bus.history] == [b"\xfd", None]
+
+
+def test_a_class_path_and_an_address_are_enough(bus: FakeI2CBus, bme280: FakeBME280) -> None:
+    with open_driver(
+        "circuitpython", driver="adafruit_bme280.basic:Adafruit_BME280_I2C", bus=bus, address=0x76
+    ) as sensor:
+        got = read(sensor)
+        assert len(sensor.channels()) == 3, "humidity and relative_humidity are one"
+    assert {name: reading.unit for name, reading in got.items()} == {
+        "temperature": "Cel", "humidity": "%RH", "pressure": "Pa"
+    }  # fmt: skip
+    assert got["pressure"].value == pytest.approx(99_000, abs=0.2)
+
+
+def test_settings_are_made_before_the_first_read(bus: FakeI2CBus, bme280: FakeBME280) -> None:
+    with CircuitPythonDriver(
+        "adafruit_bme280.advanced:Adafruit_BME280_I2C", bus, 0x76,
+        channels={"altitude": {"unit": "m"}},
+        settings={"sea_level_pressure": 990.0, "overscan_temperature": 5},
+    ) as sensor:  # fmt: skip
+        assert read(sensor)["altitude"].value == pytest.approx(0, abs=0.1)
+    assert bme280.registers[0xF4] >> 5 == 5
+
+
+def test_a_wrong_checksum_is_a_checksum_error_and_the_next_read_is_good(
+    bus: FakeI2CBus, sht4x: FakeSHT4x
+) -> None:
+    with SHT4xDriver(bus) as sensor:
+        sht4x.corrupt_crc()
+        with pytest.raises(ChecksumError, match=r"adafruit_sht4x:SHT4x on i2c-9 at 0x44: .*CRC"):
+            sensor.read()
+        assert values(sensor)["temperature"] == pytest.approx(22.5, abs=0.003)
+
+
+def test_no_acknowledge_is_a_bus_error_and_the_next_read_is_good(bus: FakeI2CBus, bme280: FakeBME280) -> None:
+    with BME280Driver(bus) as sensor:
+        bus.nack(0x76)
+        with pytest.raises(BusError, match="nothing answers at 0x76 on i2c-9") as caught:
+            sensor.read()
+        assert caught.value.errno == errno.EREMOTEIO
+        assert values(sensor)["temperature"] == pytest.approx(21.5, abs=0.005)
+
+
+def test_the_bus_is_free_after_every_kind_of_failure(bus: FakeI2CBus, sht4x: FakeSHT4x) -> None:
+    with SHT4xDriver(bus) as sensor:
+        faults: list[Callable[[], None]] = [sht4x.corrupt_crc, bus.stuck, lambda: bus.unplug(0x44)]
+        for fault in faults:
+            fault()
+            with pytest.raises(DriverError):
+                sensor.read()
+            bus.release()
+            with pytest.raises(DriverError, match="does not have the lock"):
+                bus.unlock()
+
+
+def test_an_unplugged_sensor_fails_until_it_is_opened_again(bus: FakeI2CBus, bme280: FakeBME280) -> None:
+    sensor = BME280Driver(bus)
+    with sensor:
+        bus.unplug(0x76)
+        with pytest.raises(BusError):
+            sensor.read()
+    with pytest.raises(DeviceNotFoundError):
+        sensor.open()
+    bus.plug(0x76)
+    with sensor:
+        assert values(sensor)["temperature"] == pytest.approx(21.5, abs=0.005)
+
+
+def test_an_absent_sensor_tells_which_addresses_the_chip_can_have(
+    bus: FakeI2CBus, bme280: FakeBME280
+) -> None:
+    with pytest.raises(
+        DeviceNotFoundError, match=r"on i2c-9 at 0x77.*check the wiring.*which is 0x76 or 0x77 for this chip"
+    ):
+        BME280Driver(bus, 0x77).open()
+
+
+def test_another_chip_at_the_address_is_not_the_device(bus: FakeI2CBus, bme280: FakeBME280) -> None:
+    bus.add(0x76, FakeBME280(chip_id=0x58))
+    with pytest.raises(DeviceNotFoundError, match="Chip ID 0x58"):
+        BME280Driver(bus).open()
+
+
+def test_a_stuck_bus_is_not_mistaken_for_an_absent_sensor(bus: FakeI2CBus, bme280: FakeBME280) -> None:
+    bus.stuck()
+    with pytest.raises(BusError, match="holds SCL low"):
+        BME280Driver(bus).open()
+
+
+def test_a_value_outside_the_sensors_range_is_uncertain(bus: FakeI2CBus, sht4x: FakeSHT4x) -> None:
+    with SHT4xDriver(bus) as sensor:
+        sht4x.temperature = 128.0
+        hot = read(sensor)["temperature"]
+        assert hot.quality == "uncertain"
+        assert "ends at 125 Cel" in hot.reason
+        sht4x.temperature = -41.0
+        assert "begins at -40 Cel" in read(sensor)["temperature"].reason
+        assert read(sensor)["humidity"].quality == "good"
+
+
+def test_an_address_that_the_chip_cannot_have_is_an_argument_error(bus: FakeI2CBus) -> None:
+    with pytest.raises(ArgumentError, match="expected 0x76 or 0x77, found 0x44"):
+        BME280Driver(bus, 0x44)
+
+
+def test_a_bus_by_name_is_opened_and_given_back(
+    monkeypatch: pytest.MonkeyPatch, bus: FakeI2CBus, bme280: FakeBME280, sht4x: FakeSHT4x
+) -> None:
+    module = ModuleType("rig_buses")
+    made: list[FakeI2CBus] = []
+
+    def make() -> FakeI2CBus:
+        made.append(bus)
+        return bus
+
+    module.make = make  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "rig_buses", module)
+    name = "fake:rig_buses:make"
+    with open_driver("bme280", bus=name) as first, open_driver("sht4x", bus=name) as second:
+        assert len(values(first)) == 3
+        assert len(values(second)) == 2
+    assert len(made) == 1, "both sensors share one bus and its lock"
+    with pytest.raises(DeviceNotFoundError):
+        open_driver("bme280", bus=name, address=0x77)
+    with open_driver("sht4x", bus=name):
+        assert len(made) == 3, "a driver that did not open gave the bus back"
+
+
+def test_two_threads_read_two_sensors_on_one_bus_without_mixing(
+    bus: FakeI2CBus, bme280: FakeBME280, sht4x: FakeSHT4x
+) -> None:
+    with BME280Driver(bus) as first, SHT4xDriver(bus) as second, ThreadPoolExecutor(2) as pool:
+        bus.history.clear()
+        tasks = [
+            pool.submit(lambda sensor: [sensor.read() for _ in range(5)], each) for each in (first, second)
+        ]
+        for task in tasks:
+            for readings in task.result(timeout=20):
+                assert {reading.quality for reading in readings} == {"good"}
+    order = [(transaction.address, transaction.written) for transaction in bus.history]
+    after_commands = [order[index + 1] for index, each in enumerate(order) if each == (0x44, b"\xfd")]
+    assert after_commands == [(0x44, None)] * 5, "nothing came between a command and its answer"
+
+
+# Small drivers that behave as CircuitPython drivers may
+
+
+@pytest.fixture
+def chips(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module for driver classes."""
+    module = ModuleType("chips")
+    monkeypatch.setitem(sys.modules, "chips", module)
+    yield module
+
+
+def chip_class(**properties: Callable[[], object]) -> type:
+    """A driver class that takes a bus and an address and has these properties."""
+
+    def construct(self: Any, i2c: FakeI2CBus, address: int = 0x10) -> None:
+        self.address = address
+
+    members = {name: property(_getter(get)) for name, get in properties.items()}
+    return type("Chip", (), {"__init__": construct, **members})
+
+
+def _getter(get: Callable[[], object]) -> Callable[[Any], object]:
+    return lambda chip: get()
+
+
+def fail(error: Exception) -> Callable[[], object]:
+    def get() -> object:
+        raise error
+
+    return get
+
+
+def driver_for(chips: ModuleType, bus: FakeI2CBus, chip: Callable[..., object], **options: Any) -> Driver:
+    chips.Chip = chip  # type: ignore[attr-defined]
+    return CircuitPythonDriver("chips:Chip", bus, **options)
+
+
+STANDARD_VALUES = {
+    # property: value in CircuitPython's unit -> channels with value and unit in ours
+    "temperature": (21.5, {"temperature": (21.5, "Cel")}),
+    "relative_humidity": (43.0, {"humidity": (43.0, "%RH")}),
+    "humidity": (43.0, {"humidity": (43.0, "%RH")}),
+    "pressure": (1013.25, {"pressure": (101_325.0, "Pa")}),
+    "CO2": (812, {"co2": (812, "ppm")}),
+    "eCO2": (400, {"eco2": (400, "ppm")}),
+    "TVOC": (57, {"tvoc": (0.057, "ppm")}),
+    "gas": (12_000, {"gas": (12_000, "Ohm")}),
+    "lux": (320.5, {"illuminance": (320.5, "lx")}),
+    "light": (17, {"light": (17, "1")}),
+    "proximity": (3, {"proximity": (3, "1")}),
+    "distance": (57, {"distance": (0.57, "m")}),
+    "sound_level": (4.0, {"sound_level": (4.0, "1")}),
+    "weight": (1500, {"weight": (1.5, "kg")}),
+    "frequency": (50, {"frequency": (50, "Hz")}),
+    "voltage": (3.3, {"voltage": (3.3, "V")}),
+    "bus_voltage": (12.0, {"bus_voltage": (12.0, "V")}),
+    "shunt_voltage": (0.01, {"shunt_voltage": (0.01, "V")}),
+    "current": (57, {"current": (0.057, "A")}),
+    "power": (0.6, {"power": (0.6, "W")}),
+    "acceleration": (
+        (0.1, 0.2, 9.8),
+        {"acceleration.x": (0.1, "m/s2"), "acceleration.y": (0.2, "m/s2"), "acceleration.z": (9.8, "m/s2")},
+    ),
+    "gyro": ((1.0, 2.0, 3.0), {"gyro.x": (1.0, "rad/s"), "gyro.y": (2.0, "rad/s"), "gyro.z": (3.0, "rad/s")}),
+    "magnetic": (
+        (48.0, 0.0, -1.0),
+        {"magnetic.x": (48e-6, "T"), "magnetic.y": (0.0, "T"), "magnetic.z": (-1e-6, "T")},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(STANDARD_PROPERTIES))
+def test_a_standard_property_comes_out_in_our_unit(chips: ModuleType, bus: FakeI2CBus, name: str) -> None:
+    value, expected = STANDARD_VALUES[name]
+    with driver_for(chips, bus, chip_class(**{name: lambda: value})) as sensor:
+        assert {r.channel: (r.value, r.unit) for r in sensor.read()} == expected
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+def test_what_is_no_number_never_leaves_as_a_value(
+    chips: ModuleType, bus: FakeI2CBus, value: float | None
+) -> None:
+    chip = chip_class(temperature=lambda: value, pressure=lambda: 1000.0)
+    with driver_for(chips, bus, chip) as sensor:
+        got = read(sensor)
+    assert (got["temperature"].value, got["temperature"].quality) == (None, "bad")
+    assert got["temperature"].reason
+    assert (got["pressure"].value, got["pressure"].quality) == (100_000.0, "good")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "words"),
+    [
+        (RuntimeError("CRC mismatch"), ChecksumError, "CRC mismatch"),
+        (RuntimeError("Checksum did not validate. Try again."), ChecksumError, "Try again"),
+        (RuntimeError("Timed out waiting for data"), ReadTimeoutError, "Timed out"),
+        (RuntimeError("DHT sensor not found"), DriverError, "not found"),
+        (OSError(121, "Remote I/O error"), BusError, "chips:Chip on i2c-9: Remote I/O error"),
+        (ValueError("odd"), DriverError, "ValueError: odd"),
+        (ZeroDivisionError("division"), DriverError, "ZeroDivisionError"),
+    ],
+)
+def test_what_a_driver_raises_becomes_our_error(
+    chips: ModuleType, bus: FakeI2CBus, raised: Exception, expected: type[DriverError], words: str
+) -> None:
+    with driver_for(chips, bus, chip_class(temperature=fail(raised))) as sensor:
+        with pytest.raises(DriverError, match=words) as caught:
+            sensor.read()
+        assert type(caught.value) is expected
+        with pytest.raises(DriverError):
+            sensor.read()
+
+
+def test_the_bus_is_locked_from_the_first_property_to_the_last(chips: ModuleType, bus: FakeI2CBus) -> None:
+    with ThreadPoolExecutor(1) as elsewhere:
+
+        def free() -> bool:
+            return elsewhere.submit(bus.try_lock).result(timeout=10)
+
+        with driver_for(chips, bus, chip_class(temperature=free, pressure=free)) as sensor:
+            assert values(sensor) == {"temperature": False, "pressure": False}
+        assert free()
+
+
+def test_a_tuple_property_can_be_given_its_channels(chips: ModuleType, bus: FakeI2CBus) -> None:
+    channels = {"euler": [{"name": "heading", "unit": "deg"}, {"name": "pitch", "unit": "deg", "scale": 2}]}
+    with driver_for(chips, bus, chip_class(euler=lambda: (90.0, 1.5)), channels=channels) as sensor:
+        assert values(sensor) == {"heading": 90.0, "pitch": 3.0}
+
+
+@pytest.mark.parametrize("value", [(1.0, 2.0), 5.0, "text"])
+def test_a_value_of_another_shape_than_the_table_says_so(
+    chips: ModuleType, bus: FakeI2CBus, value: object
+) -> None:
+    channels = {"euler": [{"name": axis, "unit": "deg"} for axis in "abc"]}
+    sensor = driver_for(chips, bus, chip_class(euler=lambda: value), channels=channels)
+    with sensor, pytest.raises(DriverError, match="euler has 3 channels and gave"):
+        sensor.read()
+
+
+def test_a_vector_without_a_value_has_bad_channels(chips: ModuleType, bus: FakeI2CBus) -> None:
+    with driver_for(chips, bus, chip_class(acceleration=lambda: None)) as sensor:
+        assert [reading.quality for reading in sensor.read()] == ["bad", "bad", "bad"]
+
+
+def test_a_unit_of_ones_own_leaves_the_value_as_it_is(chips: ModuleType, bus: FakeI2CBus) -> None:
+    chip = chip_class(pressure=lambda: 1013.25, current=lambda: 57)
+    channels = {"pressure": {"unit": "hPa"}, "current": {"name": "load", "description": "at the fuse"}}
+    with driver_for(chips, bus, chip, channels=channels) as sensor:
+        assert values(sensor) == {"pressure": 1013.25, "load": 0.057}
+        assert sensor.channels()[1].description == "at the fuse"
+
+
+def test_a_list_of_names_takes_the_standard_channels(chips: ModuleType, bus: FakeI2CBus) -> None:
+    chip = chip_class(temperature=lambda: 1.0, acceleration=lambda: (1, 2, 3), pressure=lambda: 1000)
+    with driver_for(chips, bus, chip, channels=["acceleration", "temperature"]) as sensor:
+        assert list(values(sensor)) == ["acceleration.x", "acceleration.y", "acceleration.z", "temperature"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        ([], "channels: expected a list or a table"),
+        ("temperature", "channels: expected a list or a table"),
+        (["colour"], "channels.colour: 'colour' has no standard unit"),
+        ({"temperature": {"units": "K"}}, r"channels.temperature.units: there is:.*did you mean 'unit'\?"),
+        ({"temperature": {"scale": "2"}}, "channels.temperature.scale: expected float, found '2'"),
+        ({"temperature": {"min": True}}, "channels.temperature.min: expected float, found True"),
+        ({"temperature": {"unit": 5}}, "channels.temperature.unit: expected str, found 5"),
+        ({"temperature": 5}, "channels.temperature: expected a table, or a list of tables"),
+        ({"euler": []}, "channels.euler: expected a table, or a list of tables"),
+        ({"euler": ["a", "b"]}, "channels.euler: expected a table, or a list of tables"),
+        (["relative_humidity", "humidity"], "two channels have one name: humidity, humidity"),
+    ],
+)
+def test_a_wrong_channel_table_says_where_and_what(channels: Any, words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        CircuitPythonDriver("chips:Chip", "i2c-1", channels=channels)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"channels": ["pressure"]}, r"has no property 'pressure'"),
+        ({"channels": {"temprature": {"unit": "Cel"}}}, r"'temprature'; did you mean 'temperature'\?"),
+        ({"settings": {"adress": 1}}, r"settings: .* has no 'adress'; did you mean 'address'\?"),
+        ({"arguments": {"colour": 1}}, r"arguments: .*unexpected keyword argument 'colour'"),
+    ],
+)
+def test_a_name_that_the_class_does_not_have_is_an_argument_error(
+    chips: ModuleType, bus: FakeI2CBus, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        driver_for(chips, bus, chip_class(temperature=lambda: 1.0), **options).open()
+
+
+def test_a_class_without_standard_properties_needs_a_table(chips: ModuleType, bus: FakeI2CBus) -> None:
+    with pytest.raises(ArgumentError, match="none of the standard properties"):
+        driver_for(chips, bus, chip_class(value=lambda: 1)).open()
+
+
+def test_a_setting_that_the_chip_refuses_says_which(chips: ModuleType, bus: FakeI2CBus) -> None:
+    with pytest.raises(DriverError, match=r"on i2c-9, setting temperature: AttributeError"):
+        driver_for(chips, bus, chip_class(temperature=lambda: 1.0), settings={"temperature": 5}).open()
+
+
+def test_a_register_that_only_an_object_can_read_is_a_property_and_a_method_is_none(
+    chips: ModuleType, bus: FakeI2CBus
+) -> None:
+    class Register:
+        def __get__(self, chip: Any, owner: type) -> float:
+            return float(chip.address)  # fails on the class, as adafruit_register's do
+
+    chip = chip_class(temperature=lambda: 1.0)
+    chip.lux = Register()  # type: ignore[attr-defined]
+    chip.light = lambda chip: 5  # type: ignore[attr-defined]
+    with driver_for(chips, bus, chip, address=0x20) as sensor:
+        assert values(sensor) == {"temperature": 1.0, "illuminance": 32.0}
+    with driver_for(chips, bus, chip, channels=["lux"]) as sensor:
+        assert values(sensor) == {"illuminance": 16.0}
+
+
+@pytest.mark.parametrize("parameter", ["address", "addr", "i2c_address"])
+def test_the_address_goes_to_the_parameter_that_is_called_so(
+    chips: ModuleType, bus: FakeI2CBus, parameter: str
+) -> None:
+    made: dict[str, dict[str, object]] = {}
+    source = (
+        f"lambda i2c, reset=None, {parameter}=1: made.update(seen=dict(reset=reset, at={parameter})) or chip"
+    )
+    chip = chip_class(temperature=lambda: 1.0)(bus)
+    factory = eval(source, {"made": made, "chip": chip})
+    driver_for(chips, bus, factory, address=0x12).open()
+    assert made["seen"] == {"reset": None, "at": 0x12}
+
+
+def test_an_address_for_a_driver_that_takes_none_is_an_argument_error(
+    chips: ModuleType, bus: FakeI2CBus
+) -> None:
+    with pytest.raises(ArgumentError, match="takes no address, only i2c, gain"):
+        driver_for(chips, bus, lambda i2c, gain=1: None, address=0x12).open()
+
+
+@pytest.mark.parametrize("address", [0, 0x07, 0x78, 0x176])
+def test_a_reserved_address_is_an_argument_error(address: int) -> None:
+    with pytest.raises(ArgumentError, match="expected 0x08 to 0x77"):
+        CircuitPythonDriver("chips:Chip", "i2c-1", address)
+
+
+def test_a_bus_that_no_name_fits_is_found_before_open() -> None:
+    with pytest.raises(ArgumentError, match="expected 'i2c-1'"):
+        CircuitPythonDriver("chips:Chip", "spi0.0")
+
+
+def test_a_missing_package_names_the_extra_and_the_package() -> None:
+    with pytest.raises(
+        MissingDependency,
+        match=r"adafruit_nosuch_chip .*pip install adafruit-circuitpython-nosuch-chip.*\[blinka\]",
+    ) as caught:
+        open_driver("circuitpython", driver="adafruit_nosuch_chip:Chip", bus="i2c-1")
+    assert caught.value.extra == "blinka"
+
+
+def test_a_driver_without_blinka_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "adafruit_lonely.py").write_text("import no_such_busio\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingDependency, match=r"adafruit_lonely:Chip imports no_such_busio, which needs"):
+        CircuitPythonDriver("adafruit_lonely:Chip").open()
+
+
+@pytest.mark.parametrize("path", ["json.nosuch:Chip", "my_nosuch_module:Chip"])
+def test_a_module_that_is_no_package_to_install_is_an_argument_error(path: str) -> None:
+    with pytest.raises(ArgumentError, match=f"driver: no module is called '{path.partition(':')[0]}'"):
+        CircuitPythonDriver(path).open()
+
+
+@pytest.mark.parametrize("path", ["", "chips", "chips:", ":Chip"])
+def test_a_path_that_is_none_is_an_argument_error(path: str) -> None:
+    with pytest.raises(ArgumentError, match=r"expected 'package.module:name'"):
+        CircuitPythonDriver(path).open()
+
+
+def test_a_class_that_the_module_does_not_have_is_an_argument_error(
+    chips: ModuleType, bus: FakeI2CBus
+) -> None:
+    chips.SHT31D = object  # type: ignore[attr-defined]
+    with pytest.raises(ArgumentError, match=r"chips has no 'SHT31'; did you mean 'SHT31D'\?"):
+        CircuitPythonDriver("chips:SHT31", bus).open()
+
+
+def test_an_import_that_fails_on_this_board_says_how_to_get_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "board_bound_chip.py").write_text("raise NotImplementedError('Board not supported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DriverError, match=r"Board not supported.*BLINKA_OS_AGNOSTIC=1"):
+        CircuitPythonDriver("board_bound_chip:Chip").open()
+
+
+def test_a_bus_that_is_not_there_is_not_found(chips: ModuleType) -> None:
+    chips.Chip = chip_class(temperature=lambda: 1.0)  # type: ignore[attr-defined]
+    with pytest.raises(DeviceNotFoundError, match="there is no /dev/i2c-4711"):
+        CircuitPythonDriver("chips:Chip", "i2c-4711").open()
+
+
+def test_a_driver_that_is_not_open_says_so(chips: ModuleType, bus: FakeI2CBus) -> None:
+    driver = driver_for(chips, bus, chip_class(temperature=lambda: 1.0))
+    for use in (driver.read, driver.channels):
+        with pytest.raises(DriverError, match="not open"):
+            use()
+    with driver:
+        driver.open()  # does nothing
+        driver.read()
+    driver.close()
+    with pytest.raises(DriverError, match="not open"):
+        driver.read()
