@@ -29,6 +29,9 @@ __all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "open_transp
 TRANSPORTS = {
     "memory": "device_sdk.net.memory:MemoryTransport",
     "mqtt": "device_sdk.net.tcp:TcpTransport",
+    "rfc2217": "device_sdk.net.serial:SerialTransport",
+    "serial": "device_sdk.net.serial:SerialTransport",
+    "socket": "device_sdk.net.serial:SerialTransport",
     "tcp": "device_sdk.net.tcp:TcpTransport",
 }
 ENTRY_POINT_GROUP = "device_sdk.transports"
@@ -190,6 +193,8 @@ class ParsedUrl:
 def parse_url(url: str) -> ParsedUrl:
     """Split ``scheme://[user_name[:password]@]host[:port][/path][?name=value&...]`` into its parts.
 
+    Without a host the ``//`` may be left out: ``serial:/dev/ttyUSB0``.
+
     Written here because importing :mod:`urllib.parse` costs more than the rest of this package's
     transports. An IPv6 address stands in brackets, its zone after ``%25``. Source: RFC 3986, RFC 6874.
 
@@ -199,8 +204,8 @@ def parse_url(url: str) -> ParsedUrl:
         raise ArgumentTypeError("url", f"must be a str such as {_EXAMPLE!r}, not {type(url).__name__}")
     if not url.isprintable() or " " in url:
         _reject(url, "contains white space or a control character; percent-encode it, a space is %20")
-    scheme, separator, rest = url.partition("://")
-    if not separator:
+    scheme, separator, rest = url.partition(":")
+    if not separator or not rest.startswith("/"):
         _reject(url, f"has no scheme; write for example {_EXAMPLE!r}")
     scheme = scheme.lower()
     if not (scheme[:1].isalpha() and scheme.isascii() and scheme.translate(_WITHOUT_PUNCTUATION).isalnum()):
@@ -208,7 +213,7 @@ def parse_url(url: str) -> ParsedUrl:
     if "#" in rest:
         _reject(url, "contains '#', which has no meaning here; inside a value it is written %23")
     rest, _, query = rest.partition("?")
-    authority, slash, path = rest.partition("/")
+    authority, slash, path = rest[2:].partition("/") if rest.startswith("//") else ("", "", rest)
     user_info, at, host_port = authority.rpartition("@")
     user_name, colon, password = user_info.partition(":")
     host, port = _host_and_port(url, host_port)
@@ -295,7 +300,7 @@ def open_transport(url: str | ParsedUrl, **options: Any) -> Transport:
     ``options`` go to its class: see there, for example :class:`device_sdk.net.tcp.TcpTransport`.
 
     Raises: ArgumentError: the URL is malformed, its scheme unknown here (the text lists those there are),
-    or it carries parts that its transport has no use for.
+    or it carries parts that its transport has no use for. MissingDependency: it needs an extra.
     """
     parsed = url if isinstance(url, ParsedUrl) else parse_url(url)
     where = TRANSPORTS.get(parsed.scheme)

@@ -38,6 +38,8 @@ def parts(url: ParsedUrl) -> tuple[Any, ...]:
         ("mqtt://10.0.0.1", ("mqtt", "10.0.0.1", 1883, "", {}, None, None)),
         ("mqtt://bücher.example", ("mqtt", "bücher.example", 1883, "", {}, None, None)),
         ("serial:///dev/ttyUSB0?baud=9600", ("serial", "", 0, "/dev/ttyUSB0", {"baud": "9600"}, None, None)),
+        ("serial:/dev/ttyS0?baud=9600", ("serial", "", 0, "/dev/ttyS0", {"baud": "9600"}, None, None)),
+        ("serial://u:p@/dev/ttyS0", ("serial", "", 0, "/dev/ttyS0", {}, "u", "p")),
         ("memory://a_b-c", ("memory", "a_b-c", 0, "", {}, None, None)),
         ("x+y-z.1://h", ("x+y-z.1", "h", 0, "", {}, None, None)),
         ("mqtt://h?flag", ("mqtt", "h", 1883, "", {"flag": ""}, None, None)),
@@ -56,6 +58,8 @@ def test_a_url_is_split_into_its_parts(url: str, expected: tuple[Any, ...]) -> N
         ("://h", "scheme"),
         ("1x://h", "scheme"),
         ("a_b://h", "scheme"),
+        ("mqtt:/h", "names no host"),
+        ("mqtt:h", "no scheme"),
         ("mqtt://", "names no host"),
         ("mqtt://:1883", "names no host"),
         ("mqtt://h:", "port"),
@@ -135,7 +139,8 @@ def test_options_reach_the_transport() -> None:
 
 def test_an_unknown_scheme_lists_those_there_are() -> None:
     with pytest.raises(
-        ArgumentError, match=r"no transport for 'carrier-pigeon'.*: memory, mqtt, tcp"
+        ArgumentError,
+        match=r"no transport for 'carrier-pigeon'.*: memory, mqtt, rfc2217, serial, socket, tcp",
     ) as caught:
         open_transport("carrier-pigeon://coop")
     assert caught.value.argument == "url"

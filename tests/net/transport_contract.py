@@ -11,6 +11,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 import pytest
@@ -39,10 +40,26 @@ class Peer(Stream, Protocol):
     def reset(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Abilities:
+    """What not every kind of stream can do. A test that asks for more than its rig can is skipped."""
+
+    ends_in_order: bool = True  # what the peer sent before it closed is still delivered
+    resets: bool = True  # a connection can break in a way that differs from its end
+    waits_in_open: bool = True  # open() can take long, so that there is something to abort
+    cheap_to_open: bool = True  # a thousand times in one test
+    lags: bool = False  # what happens at one end is seen a moment later at the other: a thread is between
+
+
 class Rig(ABC):
     """A place that one transport leads to."""
 
     transport: Transport
+    can = Abilities()
+
+    def needs(self, ability: str) -> None:
+        if not getattr(self.can, ability):
+            pytest.skip(f"a {self.transport.description.split()[0]} stream cannot: {ability}")
 
     @abstractmethod
     def accept(self) -> Peer:
@@ -99,6 +116,17 @@ def receive_to_the_end(stream: Stream) -> bytes:
     return receive(stream, 1 << 30)
 
 
+def fill(rig: Rig) -> int:
+    """Send until there is no room, and return how many bytes that took."""
+    accepted = 0
+    while True:
+        while taken := rig.transport.send(MEBIBYTE):
+            accepted += taken
+            assert accepted < 64 << 20, "an unbounded buffer"
+        if not (rig.can.lags and ready(rig.transport, 0.2)):
+            return accepted
+
+
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -141,6 +169,8 @@ class TransportContract:
 
     @pytest.mark.parametrize("count", range(9))
     def test_a_peer_that_closes_after_any_byte_has_delivered_those_before(self, rig: Rig, count: int) -> None:
+        if count:
+            rig.needs("ends_in_order")
         peer = rig.connect()
         send_all(rig.transport, b"request")
         assert receive(peer, 7) == b"request"
@@ -156,6 +186,7 @@ class TransportContract:
                 rig.transport.send(b"x")
 
     def test_a_reset_is_an_error_that_says_so(self, rig: Rig) -> None:
+        rig.needs("resets")
         peer = rig.connect()
         peer.reset()
         assert ready(rig.transport)
@@ -164,10 +195,7 @@ class TransportContract:
 
     def test_a_peer_that_does_not_read_stops_the_sender_and_frees_it_later(self, rig: Rig) -> None:
         peer = rig.connect()
-        accepted = 0
-        while taken := rig.transport.send(MEBIBYTE):
-            accepted += taken
-            assert accepted < 64 << 20, "an unbounded buffer"
+        accepted = fill(rig)
         assert not ready(rig.transport, 0), "woken although there is no room"
         assert len(receive(peer, accepted)) == accepted
         assert ready(rig.transport), "not woken although there is room"
@@ -175,10 +203,7 @@ class TransportContract:
 
     def test_room_is_not_announced_for_ever(self, rig: Rig) -> None:
         peer = rig.connect()
-        accepted = 0
-        while taken := rig.transport.send(MEBIBYTE):
-            accepted += taken
-        receive(peer, accepted)
+        receive(peer, fill(rig))
         assert ready(rig.transport)
         assert rig.transport.recv() is None  # the owner reads, and has nothing more to send
         assert not ready(rig.transport, 0)
@@ -223,6 +248,7 @@ class TransportContract:
         assert receive(rig.transport, 10) == b"still here"
 
     def test_an_abort_from_another_thread_ends_a_blocked_open(self, rig: Rig) -> None:
+        rig.needs("waits_in_open")
         before = open_files()
         with rig.unresponsive() as transport:
             errors: list[Exception] = []
@@ -233,9 +259,13 @@ class TransportContract:
             opener.join(PATIENCE)
             assert [type(error) for error in errors] == [TransportClosedError]
             transport.close()
+        until = soon()
+        while rig.can.lags and open_files() > before:
+            assert time.monotonic() < until
         assert open_files() == before
 
     def test_abort_and_close_abandon_a_blocked_open(self, rig: Rig) -> None:
+        rig.needs("waits_in_open")
         until = soon()
         with rig.unresponsive() as transport:
             errors: list[Exception] = []
@@ -291,6 +321,7 @@ class TransportContract:
                 use()
 
     def test_a_thousand_opens_leave_no_descriptor_behind(self, rig: Rig) -> None:
+        rig.needs("cheap_to_open")
         rig.connect().close()
         rig.transport.close()
         before = open_files()
@@ -299,7 +330,7 @@ class TransportContract:
             peer.reset()
             peer.close()
             rig.transport.close()
-        assert open_files() == before
+        assert open_files() <= before
 
     def test_a_stream_without_timers_has_no_deadline(self, rig: Rig) -> None:
         rig.connect()

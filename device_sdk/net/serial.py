@@ -1,0 +1,537 @@
+"""MQTT over a serial line: ``serial:///dev/ttyUSB0?baud=115200&rtscts=1``, the bytes as they are.
+
+A port of this machine, or one behind a network: ``rfc2217://host:port`` also sets the far port up,
+``socket://host:port`` leaves it as it is. Needs the extra ``serial``. The wire has no checksum, no end of
+stream and no connections; docs/serial.md says what follows from that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import fcntl
+import glob
+import grp
+import os
+import pwd
+import select
+import socket
+import stat
+import struct
+import termios
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from device_sdk.errors import (
+    ArgumentError,
+    ConnectFailedError,
+    MissingDependency,
+    TransportClosedError,
+    TransportError,
+)
+from device_sdk.net.base import ParsedUrl, Transport
+
+try:
+    # By name: the unrelated package "serial" would be imported as happily.
+    from serial import Serial, serial_for_url
+except ImportError as error:
+    raise MissingDependency("a serial line", "serial") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["SerialTransport"]
+
+READ_BYTES = 65536
+# What the kernel still holds at an orderly close, such as a DISCONNECT, gets this long to leave. Left alone,
+# closing a port whose flow control says stop takes Linux 30 s.
+DRAIN_S = 0.25
+# A far port behind socket:// that takes nothing for so long is dead. (rfc2217:// has 5 s of its own.)
+REMOTE_WRITE_S = 10.0
+
+_ON = dict.fromkeys(("1", "on", "true", "yes"), True)
+_OFF = dict.fromkeys(("0", "off", "false", "no"), False)
+_SWITCH = _ON | _OFF
+_PARITIES = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
+
+# Option of the URL -> pyserial's name, default, what may be written (baud: a number).
+_OPTIONS: dict[str, tuple[str, object, dict[str, Any]]] = {
+    "baud": ("baudrate", 115_200, {}),
+    "bytesize": ("bytesize", 8, {"8": 8}),
+    "parity": ("parity", "N", _PARITIES | {letter: letter for letter in "NEOMS"}),
+    "stopbits": ("stopbits", 1, {"1": 1, "2": 2}),
+    "rtscts": ("rtscts", False, _SWITCH),
+    "xonxoff": ("xonxoff", False, _OFF),
+    "dsrdtr": ("dsrdtr", False, _SWITCH),
+    "exclusive": ("exclusive", True, _SWITCH),
+}
+_WHY_NOT = {
+    "bytesize": "; MQTT needs all eight bits",
+    "xonxoff": "; MQTT is binary and XON/XOFF would swallow two of its byte values: use rtscts=1",
+}
+_BAUD_RATES = range(50, 20_000_001)
+_TAKES = {"serial": set(_OPTIONS), "rfc2217": set(_OPTIONS) - {"exclusive"}, "socket": set[str]()}
+
+# Where a port that somebody plugged in shows up; /dev/ttyS* are there with nothing behind them.
+_PORTS = ("/dev/serial/by-id/*", "/dev/ttyUSB*", "/dev/ttyACM*", "/dev/ttyAMA*", "/dev/serial[0-9]*")
+
+# What the kernel says about a device that has gone.
+_GONE = {errno.EIO, errno.ENXIO, errno.ENODEV}
+
+
+class SerialTransport(Transport):
+    """A serial line.
+
+    Options in the URL: ``baud`` (115200), ``bytesize`` (8), ``parity`` (none, even, odd, mark, space),
+    ``stopbits`` (1, 2), ``rtscts``, ``xonxoff``, ``dsrdtr`` (all off) and ``exclusive`` (on: nobody else may
+    open the port). ``socket://`` takes none, ``rfc2217://`` all but ``exclusive``.
+
+    :meth:`recv` gives ``b""``, the end of the stream, when the port is unplugged. The descriptor is an epoll
+    of our own, readable for data and for room after a send that was cut short, so ``wants_write()`` is
+    false: a tty cannot be shut down from another thread, but an eventfd beside it can wake its owner.
+
+    Raises: ArgumentError: an option or a value, by its name, or a URL that names no port.
+    """
+
+    __slots__ = ("_aborted", "_attempt", "_blocked", "_connect", "_line", "_lock", "_watch", "description")
+
+    def __init__(self, url: ParsedUrl) -> None:
+        settings = _parse_settings(url)
+        if url.scheme == "serial":
+            path = unquote(url.path)
+            if url.host or path in ("", "/"):
+                raise ArgumentError("url", f"must be like serial:///dev/ttyUSB0?baud=115200; found {url!r}")
+            self.description = f"serial {path}"
+            self._connect: Callable[[_Attempt, float], _Line] = lambda *_: _LocalLine(path, settings)
+        else:
+            if not (url.host and url.port) or url.path not in ("", "/"):
+                raise ArgumentError("url", f"must be {url.scheme}://host:port; found {url!r}")
+            self.description = f"{url.scheme} {url.address}"
+            remote = f"{url.scheme}://{url.address}"
+            self._connect = lambda attempt, deadline: _open_remote(remote, settings, attempt, deadline)
+        # Guards all of these: abort() may come from any thread, and nothing done under it blocks.
+        self._lock = threading.Lock()
+        self._attempt: _Attempt | None = None
+        self._line: _Line | None = None
+        self._watch: _Watch | None = None
+        self._aborted = False
+        self._blocked = False
+
+    def open(self, deadline: float) -> None:
+        """Open the port, set it up and forget what had arrived before; see :meth:`Transport.open`.
+
+        What lies in the input was meant for the stream before this one: its first byte would be taken for
+        the beginning of a packet.
+        """
+        with self._lock:
+            if self._watch is not None or self._attempt is not None:
+                raise TransportError(f"{self.description} is open or being opened; close() it first")
+            if self._aborted:
+                raise TransportClosedError(f"{self.description} was aborted before it was opened")
+            attempt = self._attempt = _Attempt()
+        try:
+            if time.monotonic() >= deadline:
+                raise ConnectFailedError(f"cannot open {self.description}: timed out")
+            line = self._connect(attempt, deadline)
+            try:
+                with self._lock:
+                    if attempt.cancelled:
+                        raise TransportClosedError(f"{self.description} was aborted while it was opened")
+                    self._watch = _Watch(line.fd)
+                    self._line = line
+                    self._blocked = False
+            except BaseException:
+                line.close(drain=False)
+                raise
+        except (OSError, termios.error, ValueError) as error:
+            if isinstance(error, TransportError):
+                raise
+            raise ConnectFailedError(f"cannot open {self.description}: {error}") from error
+        finally:
+            with self._lock:
+                if self._attempt is attempt:
+                    self._attempt = None
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll for reading."""
+        watch = self._watch
+        if watch is None:
+            raise TransportClosedError(f"{self.description} is not open")
+        return watch.fileno()
+
+    def recv(self) -> bytes | None:
+        """Return what has arrived; ``b""`` once the port is unplugged. See :meth:`Transport.recv`."""
+        with self._lock:
+            line = self._usable_line()
+            if self._blocked:
+                self._await_room(False)
+            try:
+                return os.read(line.fd, READ_BYTES)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                if error.errno in _GONE:
+                    return b""
+                raise self._closed_by(error) from error
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Hand bytes to the port and return how many it took; see :meth:`Transport.send`."""
+        with self._lock:
+            line = self._usable_line()
+            try:
+                taken = os.write(line.fd, data)
+            except BlockingIOError:
+                taken = 0
+            except OSError as error:
+                raise self._closed_by(error) from error
+            if taken < len(data):
+                self._await_room(True)
+            return taken
+
+    def abort(self) -> None:
+        """Let go of the port, or of the attempt to open it; see :meth:`Transport.abort`."""
+        with self._lock:
+            self._aborted = True
+            if self._attempt is not None:
+                self._attempt.cancel()
+            if self._watch is not None:
+                self._watch.wake()
+            if self._line is not None:
+                self._line.close(drain=False)
+                self._line = None
+
+    def close(self) -> None:
+        """Let go of the port and forget an abort; see :meth:`Transport.close`.
+
+        The one exception to "never blocks": output that the port has not sent yet gets up to 0.25 s. The
+        port keeps its settings: in the mode that terminals start in it would echo what still arrives back
+        to the peer.
+        """
+        with self._lock:
+            line, watch = self._line, self._watch
+            self._line = self._watch = None
+            self._aborted = self._blocked = False
+            if self._attempt is not None:
+                self._attempt.cancel()
+                self._attempt = None
+        if watch is not None:
+            watch.close()
+        if line is not None:
+            line.close(drain=True)
+
+    # Below: called with the lock held.
+
+    def _usable_line(self) -> _Line:
+        if self._line is None:
+            state = "was aborted" if self._aborted else "is not open"
+            raise TransportClosedError(f"{self.description} {state}")
+        return self._line
+
+    def _await_room(self, wanted: bool) -> None:
+        if self._watch is not None and wanted != self._blocked:
+            self._blocked = wanted
+            self._watch.also_room(wanted)
+
+    def _closed_by(self, error: OSError) -> TransportClosedError:
+        name = errno.errorcode.get(error.errno or 0, "no errno")
+        if error.errno in _GONE:
+            reason = "unplugged, or hung up by another program on this port, such as a login console (getty)"
+        elif error.errno in (errno.EPIPE, errno.ECONNRESET):
+            reason = "closed by the far end"
+        else:
+            reason = str(error.strerror)
+        return TransportClosedError(f"{self.description}: {reason} ({name})")
+
+
+class _Attempt:
+    """One call of open(), which another thread may cancel."""
+
+    __slots__ = ("cancelled", "over")
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self.over = threading.Event()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.over.set()
+
+
+class _Watch:
+    """The descriptor that the owner polls: data on the line, room if asked for, or a wake-up."""
+
+    __slots__ = ("_epoll", "_line", "_wake", "fileno")
+
+    def __init__(self, line: int) -> None:
+        self._line = line
+        self._epoll = select.epoll()
+        self.fileno = self._epoll.fileno
+        try:
+            self._epoll.register(line, select.EPOLLIN)
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError:
+            self._epoll.close()
+            raise
+        self._epoll.register(self._wake, select.EPOLLIN)
+
+    def also_room(self, wanted: bool) -> None:
+        self._epoll.modify(self._line, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+
+    def wake(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._wake)
+
+
+class _Line:
+    """An open line: a descriptor that does not block, and how to let go of it."""
+
+    __slots__ = ("fd",)
+    fd: int
+
+    def close(self, drain: bool) -> None:
+        """Release it. With ``drain``, what was sent gets a bounded time to leave. Never raises."""
+        raise NotImplementedError
+
+
+class _LocalLine(_Line):
+    """A port of this machine. Raises: ConnectFailedError: in words for who has to make it work."""
+
+    __slots__ = ("_port",)
+
+    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+        try:
+            # inter_byte_timeout=0 is VMIN=1, VTIME=0. With pyserial's usual VMIN=0 the kernel answers
+            # "nothing now" with 0 bytes, which could not be told from a hang-up.
+            # Opening discards the input (TCIFLUSH).
+            self._port = Serial(path, timeout=0, inter_byte_timeout=0, **settings)
+            self.fd = self._port.fileno()
+            if settings["exclusive"]:
+                # pyserial's lock (flock) stops those who ask for it; this one stops everybody but root.
+                self._exclude_others()
+        except (OSError, termios.error, ValueError, OverflowError) as error:
+            raise ConnectFailedError(_explain(path, settings, error)) from error
+
+    def close(self, drain: bool) -> None:
+        """Wait for the output if asked to, discard what is left of it, close."""
+        try:
+            until = time.monotonic() + (DRAIN_S if drain else 0.0)
+            while (unsent := self._unsent()) and time.monotonic() < until:
+                time.sleep(0.005)
+            if unsent:
+                termios.tcflush(self.fd, termios.TCOFLUSH)
+            # It belongs to the device and not to our descriptor: somebody may still have it open.
+            fcntl.ioctl(self.fd, termios.TIOCNXCL)
+        except (OSError, termios.error):  # unplugged
+            pass
+        self._port.close()
+
+    def _exclude_others(self) -> None:
+        try:
+            fcntl.ioctl(self.fd, termios.TIOCEXCL)
+        except OSError:  # unplugged this moment
+            self._port.close()
+            raise
+
+    def _unsent(self) -> int:
+        answer = fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4))
+        return int(struct.unpack("i", answer)[0])
+
+
+class _RemoteLine(_Line):
+    """A port behind pyserial's URL handlers, which block: two threads carry bytes to a socket pair.
+
+    Our end of the pair is the line: its buffers bound what is under way, and closing it, at any time, makes
+    the threads close the port and end.
+    """
+
+    __slots__ = ("_ours", "_port", "_theirs", "error")
+
+    def __init__(self, port: Serial, opened: Callable[[], object]) -> None:
+        self._port = port
+        self.error: Exception | None = None
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        self.fd = self._ours.fileno()
+        threading.Thread(
+            target=self._run, args=(opened,), name=f"device-sdk {port.port}", daemon=True
+        ).start()
+
+    def close(self, drain: bool) -> None:
+        """Close our end; what it holds is still written by the thread."""
+        self._ours.close()
+
+    def _run(self, opened: Callable[[], object]) -> None:
+        try:
+            self._port.open()
+        except Exception as error:  # the handlers let through whatever socket and telnet raise
+            self.error = error
+            self._theirs.close()
+            return
+        finally:
+            opened()
+        writer = threading.Thread(target=self._carry, args=(self._theirs.recv, self._port.write), daemon=True)
+        writer.start()
+        self._carry(self._read, self._theirs.sendall)
+        writer.join()
+        self._theirs.close()
+
+    def _carry(self, source: Callable[[int], bytes], sink: Callable[[bytes], object]) -> None:
+        """Copy until either side ends, then end both, which also wakes the other thread."""
+        try:
+            while data := source(READ_BYTES):
+                sink(data)
+        except Exception:  # closed under the reader, a handler may raise anything
+            pass
+        sock = getattr(self._port, "_socket", None)
+        with suppress(OSError):
+            self._theirs.shutdown(socket.SHUT_RDWR)
+        self._port.close()
+        if sock is not None:
+            sock.close()  # pyserial 3.5 forgets to, after a connection that was reset
+
+    def _read(self, size: int) -> bytes:
+        """Wait for data; ``b""`` or an exception at the end."""
+        if self._port.timeout == 0:
+            poll = select.poll()
+            poll.register(self._port.fileno(), select.POLLIN)
+            poll.poll()
+            return bytes(self._port.read(size))
+        first = self._port.read(1)
+        return bytes(first + self._port.read(self._port.in_waiting) if first else first)
+
+
+def _open_remote(url: str, settings: dict[str, Any], attempt: _Attempt, deadline: float) -> _Line:
+    """Open the port in a thread that can be left behind. Raises: ConnectFailedError.
+
+    Cancelled, it may return a line whose port is not open yet: it needs no more than to be closed.
+    """
+    if url.startswith("socket:"):
+        # Its descriptor can be polled; the in_waiting of this handler is never more than 1.
+        port = serial_for_url(url, do_not_open=True, timeout=0, write_timeout=REMOTE_WRITE_S)
+    else:
+        # The timeout in the URL is for its negotiation with the far end, 3 s if we do not say.
+        seconds = max(deadline - time.monotonic(), 0.05)
+        port = serial_for_url(f"{url}?timeout={seconds}", do_not_open=True, timeout=None, **settings)
+    line = _RemoteLine(port, attempt.over.set)
+    in_time = attempt.over.wait(max(deadline - time.monotonic(), 0.0))
+    if attempt.cancelled or (in_time and line.error is None):
+        return line
+    line.close(drain=False)
+    raise ConnectFailedError(f"cannot open {url}: {line.error or 'timed out'}") from line.error
+
+
+def _parse_settings(url: ParsedUrl) -> dict[str, Any]:
+    """Return pyserial's settings for the options of the URL. Raises: ArgumentError."""
+    known = _TAKES.get(url.scheme, set())
+    for name in url.query:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            there_are = ", ".join(sorted(known)) or "none"
+            raise ArgumentError("url", f"{name!r} is no option of {url.scheme}:{hint} There are: {there_are}")
+    settings = {}
+    for name in _OPTIONS:
+        if name in known:
+            key, default, values = _OPTIONS[name]
+            settings[key] = _value(name, url.query[name], values) if name in url.query else default
+    return settings
+
+
+def _value(name: str, text: str, values: dict[str, Any]) -> Any:
+    if name == "baud":
+        if text.isascii() and text.isdecimal() and len(text) < 9 and int(text) in _BAUD_RATES:
+            return int(text)
+        raise ArgumentError(
+            name, f"must be {_BAUD_RATES[0]}..{_BAUD_RATES[-1]}, such as 115200; not {text!r}"
+        )
+    if text not in values:
+        allowed = ", ".join(values)
+        raise ArgumentError(name, f"must be one of {allowed}; not {text!r}{_WHY_NOT.get(name, '')}")
+    return values[text]
+
+
+# Why a port cannot be opened, and what to do.
+
+
+def _explain(path: str, settings: dict[str, Any], error: Exception) -> str:
+    number = _error_number(error)
+    if number in (errno.EACCES, errno.EPERM):
+        what = _explain_permission(path)
+    elif number in (errno.EAGAIN, errno.EBUSY):
+        what = _explain_busy(path)
+    elif number == errno.ENOENT:
+        what = f"there is no such device. {_explain_ports()}"
+    elif number in _GONE:
+        what = f"no hardware answers behind it. {_explain_ports()}"
+    elif number in (errno.ENOTTY, errno.EISDIR):
+        what = f"it is not a serial port. {_explain_ports()}"
+    else:
+        frame = f"{settings['baudrate']} baud, 8{settings['parity']}{settings['stopbits']}"
+        what = f"it refuses {frame} ({error})"
+    return f"cannot open serial {path}: {what}"
+
+
+def _error_number(error: BaseException | None) -> int | None:
+    """Return the errno of an error, or of the one it was made from: pyserial does not always keep it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if isinstance(error, termios.error):
+            return int(error.args[0])
+        error = error.__context__
+    return None
+
+
+def _explain_permission(path: str) -> str:
+    status = os.stat(path)
+    if not status.st_gid or not status.st_mode & stat.S_IWGRP:
+        return "permission denied, and no group may use it; a udev rule can give it one (GROUP, MODE=0660)"
+    try:
+        group, user = grp.getgrgid(status.st_gid).gr_name, pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # numbers without names, as in some containers
+        group, user = str(status.st_gid), str(os.geteuid())
+    return (
+        f"permission denied. The device belongs to the group {group}: "
+        f"sudo usermod -aG {group} {user}, then log in again"
+    )
+
+
+def _explain_busy(path: str) -> str:
+    holders = ", ".join(_holders(path)) or "another program"
+    return (
+        f"{holders} has it open. exclusive=1, the default, gives a port one user: "
+        "two would each lose what the other one reads"
+    )
+
+
+def _holders(path: str) -> list[str]:
+    """Name the processes that have the device open, as far as we may look."""
+    device = os.stat(path).st_rdev
+    found = []
+    for folder in glob.glob("/proc/[0-9]*"):
+        try:
+            if any(_leads_to(path, device) for path in glob.glob(f"{folder}/fd/*")):
+                with open(f"{folder}/comm", encoding="utf-8", errors="replace") as comm:
+                    found.append(f"{comm.read().strip()} (process {os.path.basename(folder)})")
+        except OSError:  # it ended, or is not ours to look into
+            continue
+    return found
+
+
+def _leads_to(path: str, device: int) -> bool:
+    status = os.stat(path)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == device
+
+
+def _explain_ports() -> str:
+    ports = [path for pattern in _PORTS for path in sorted(glob.glob(pattern))]
+    if not ports:
+        return "This machine has no serial ports now; plug the adapter in, or look at dmesg"
+    return f"There are: {', '.join(ports)}. A name from /dev/serial/by-id stays the same after replugging"
