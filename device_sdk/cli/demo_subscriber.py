@@ -153,8 +153,6 @@ def main() -> int:
         version=options["version"],
         clean_start=False,
         session_expiry=options["session_expiry"],
-        # Mosquitto 2.0.11 sends more than a smaller one allows after an outage.
-        receive_maximum=65_535,
         reconnect=ReconnectPolicy(longest=LONGEST_WAIT_S),
     )
     try:

@@ -159,6 +159,4 @@ def _client(arguments: argparse.Namespace) -> Client:
         version=arguments.version,
         clean_start=True,
         session_expiry=0,
-        # Mosquitto 2.0.11 sends more than a smaller receive maximum allows when its queue is long.
-        receive_maximum=65_535,
     )

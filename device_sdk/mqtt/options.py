@@ -60,7 +60,7 @@ class ConnectOptions:
         version: str = "5.0",
         keep_alive: int = 60,
         session_expiry: int = 0,
-        receive_maximum: int = 100,
+        receive_maximum: int = 65_535,
         maximum_packet_size: int = 256 * 1024,
         topic_alias_maximum: int = 0,
         user_name: str | None = None,
@@ -96,9 +96,10 @@ class ConnectOptions:
         if self.version == "5.0":
             properties = {
                 "session_expiry_interval": self.session_expiry,
-                "receive_maximum": self.receive_maximum,
                 "maximum_packet_size": self.maximum_packet_size,
             }
+            if self.receive_maximum < 65_535:
+                properties["receive_maximum"] = self.receive_maximum
             if self.topic_alias_maximum:
                 properties["topic_alias_maximum"] = self.topic_alias_maximum
             properties.update(self.properties)

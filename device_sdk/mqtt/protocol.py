@@ -7,7 +7,7 @@ never raises for what the peer does: events decoded before a fault are returned,
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 
 from device_sdk.errors import (
     ConnectRefused,
@@ -57,6 +57,7 @@ __all__ = ["CLOSED", "CONNECTED", "CONNECTING", "DISCONNECTING", "IDLE", "Protoc
 _LARGEST_PACKET = 268_435_460
 _DUP = 0x08
 _PINGREQ = b"\xc0\x00"
+_EXPLANATIONS = ("reason_string", "user_property")
 
 
 class Protocol(Receiver):
@@ -79,18 +80,18 @@ class Protocol(Receiver):
         self.keep_alive: float = options.keep_alive
         self.server: dict[str, Any] = {}
         self.buffered = 0  # bytes that wait in data_to_send()
-        self.reading_paused = False  # our side does not read: silence proves nothing
         self._inflight = inflight
         self._clean_start = True
         self._gates: list[tuple[int, int]] = []  # (index of a chunk in _out, change it must not overtake)
         self._urgent: list[bytes] = []
         self._last_packet: bytes | None = None
-        self._resend: deque[Outgoing] = deque()
+        self._resend: OrderedDict[int, Outgoing] = OrderedDict()  # to be repeated when there is room
         self._refused_flags: frozenset[int] = frozenset()
         self._largest_packet = _LARGEST_PACKET
         self._connect_deadline = 0.0
         self._last_sent = 0.0
-        self._ping_deadline: float | None = None
+        self._ping_deadline: float | None = None  # PINGREQ has gone; when we give the server up
+        self._reading_paused = False
 
     # What goes out
 
@@ -170,20 +171,38 @@ class Protocol(Receiver):
         return self._request(Unsubscribe(0, topic_filters, properties), len(topic_filters))
 
     def auth(self, reason_code: int, properties: dict[str, Any]) -> None:
-        """Queue AUTH: 0x18 continues, 0x19 begins a re-authentication. Source: MQTT 5.0 §4.12."""
+        """Queue AUTH: 0x18 continues, 0x19 begins a re-authentication.
+
+        Raises: LocalProtocolError: CONNECT had no authentication method; larger than the server accepts.
+        ArgumentError: not encodable. Source: MQTT 5.0 §4.12.
+        """
         if "authentication_method" not in self.options.properties:
             raise LocalProtocolError("AUTH needs an authentication method in CONNECT")
-        self._send(encode_packet(Auth(reason_code, properties), self.version))
+        packet = encode_packet(Auth(reason_code, properties), self.version)
+        if len(packet) > self._largest_packet:
+            raise LocalProtocolError(
+                f"properties: the AUTH would be larger than the {self._largest_packet} bytes that the server "
+                "accepts (Maximum Packet Size)"
+            )
+        self._send(packet)
 
     def disconnect(self, reason_code: int = 0, properties: dict[str, Any] | None = None) -> None:
         """Queue DISCONNECT as the last packet; what still waits for the store stays behind.
 
-        Source: MQTT 5.0 §3.14 [MQTT-3.14.4-1].
+        Reason string and user properties are left out where the server's Maximum Packet Size forbids them.
+        Source: MQTT 5.0 §3.14 [MQTT-3.14.2-3] [MQTT-3.14.2-4] [MQTT-3.14.4-1].
         """
-        if self.state in (CONNECTING, CONNECTED):
-            packet = Disconnect(reason_code, properties) if self.version == "5.0" else Disconnect()
-            self._last_packet = encode_packet(packet, self.version)
-            self.state = DISCONNECTING
+        if self.state not in (CONNECTING, CONNECTED):
+            return
+        packet = Disconnect(reason_code, properties) if self.version == "5.0" else Disconnect()
+        encoded = encode_packet(packet, self.version)
+        if len(encoded) > self._largest_packet:
+            kept = {name: value for name, value in packet.properties.items() if name not in _EXPLANATIONS}
+            encoded = encode_packet(Disconnect(reason_code, kept), self.version)
+        if self.state == CONNECTING:
+            self._ignore_all_packets()  # a CONNACK that comes now opens nothing any more
+        self._last_packet = encoded
+        self.state = DISCONNECTING
 
     def acknowledge_handled(self) -> None:
         """Queue PUBACK or PUBREC for the messages marked ``handled``, as far as receive order allows.
@@ -207,8 +226,11 @@ class Protocol(Receiver):
     def data_to_send(self, durable_through: int, now: float) -> list[bytes]:
         """Return the chunks that may leave now, in order, each one or more whole packets.
 
-        ``durable_through`` is the number of the last change that the store has made durable.
+        ``durable_through`` is the number of the last change that the store has made durable. After
+        DISCONNECT, and after the end of the connection, nothing leaves any more.
         """
+        if self.state > CONNECTED and self._last_packet is None:
+            return []
         out = self._out
         if self._gates:
             out = self._open_chunks(durable_through)
@@ -229,14 +251,31 @@ class Protocol(Receiver):
     @property
     def has_output(self) -> bool:
         """Whether anything waits in :meth:`data_to_send`, be it for the store."""
-        return bool(self._out or self._urgent or self._last_packet)
+        if self.state > CONNECTED:
+            return self._last_packet is not None
+        return bool(self._out or self._urgent)
 
     def can_send(self, durable_through: int) -> bool:
         """Whether :meth:`data_to_send` would return something."""
-        if not self._out or self._urgent or self._last_packet:
-            return bool(self._urgent or self._last_packet)
-        gates = self._gates
-        return not gates or gates[0][0] > 0 or gates[0][1] <= durable_through
+        if self.state > CONNECTED:
+            return self._last_packet is not None
+        if not self._out or self._urgent:
+            return bool(self._urgent)
+        for index, number in self._gates:
+            if index or number > durable_through:
+                return index > 0  # the first chunk has passed all of its gates, or not
+        return True
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether our side does not read: then silence proves nothing. PINGREQ goes on."""
+        return self._reading_paused
+
+    @reading_paused.setter
+    def reading_paused(self, paused: bool) -> None:
+        if self._reading_paused and not paused:
+            self._ping_deadline = None  # the PINGRESP may wait unread: ask again before judging
+        self._reading_paused = paused
 
     @property
     def held_acknowledgements(self) -> int:
@@ -250,7 +289,7 @@ class Protocol(Receiver):
         if self.state == CLOSED:
             return []
         during = " before answering CONNECT" if self.state == CONNECTING else ""
-        self.state = CLOSED
+        self._close()
         return [ConnectionEnded(TransportClosedError(f"the server closed the connection{during}"))]
 
     def next_deadline(self) -> float | None:
@@ -261,11 +300,18 @@ class Protocol(Receiver):
             return None
         if self._ping_deadline is None:
             return min(self._last_sent, self._last_received) + self.keep_alive
-        return None if self.reading_paused else self._ping_deadline
+        repeat = self._last_sent + self.keep_alive
+        return repeat if self._reading_paused else min(repeat, self._dead_at())
+
+    def _dead_at(self) -> float:
+        """When an unanswered PINGREQ is fatal. Bytes that do arrive, of a long packet, are an answer."""
+        assert self._ping_deadline is not None
+        return max(self._ping_deadline, self._last_received + self.keep_alive)
 
     def handle_deadline(self, now: float) -> list[Event]:
         """Send PINGREQ when either direction was silent for the keep alive time; notice a dead peer.
 
+        While PINGRESP is awaited only our own silence counts: the server measures it all the same.
         Source: MQTT 5.0 §3.1.2.10 [MQTT-3.1.2-20].
         """
         deadline = self.next_deadline()
@@ -274,11 +320,15 @@ class Protocol(Receiver):
         if self.state == CONNECTING:
             waited = self.options.connect_timeout
             return self._fail(TransportClosedError(f"no answer to CONNECT within {waited:g} s"))
-        if self._ping_deadline is None:
-            self._urgent.append(_PINGREQ)
+        waiting = self._ping_deadline is not None
+        if waiting and not self._reading_paused and now >= self._dead_at():
+            return self._fail(TransportClosedError(f"no answer to PINGREQ within {self.keep_alive:g} s"))
+        if not waiting:
             self._ping_deadline = now + self.keep_alive
-            return []
-        return self._fail(TransportClosedError(f"no answer to PINGREQ within {self.keep_alive:g} s"))
+        if not self._urgent:
+            self._urgent.append(_PINGREQ)
+        self._last_sent = now  # as good as sent: one PINGREQ per keep alive, even while the stream is stuck
+        return []
 
     def output_progressed(self, now: float) -> None:
         """Tell that the stream took bytes: while output drains, a late PINGRESP proves nothing."""
@@ -310,12 +360,18 @@ class Protocol(Receiver):
             events.append(ConnectAcknowledged(True, server, []))
             self._resume(events)
         else:
-            republish, finished = self.session.lose()
+            session = self.session
+            stale = bool(session.received)
+            republish, finished = session.lose()
+            if stale and session.journal:
+                # A restart that remembered these packet identifiers would take the new session's messages for
+                # repetitions. The server has nothing to send before it has read our SUBSCRIBE.
+                self._gates.append((len(self._out), session.change_number))
             events.append(ConnectAcknowledged(False, server, republish))
             events.extend(finished)
 
     def _refused(self, connack: Connack, events: list[Event]) -> None:
-        self.state = CLOSED
+        self._close()
         properties = connack.properties
         name = reason_name(connack.reason_code, self.version)
         error = ConnectRefused(
@@ -328,6 +384,9 @@ class Protocol(Receiver):
 
     def _resume(self, events: list[Event]) -> None:
         """Repeat what the server has not finished. Source: MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6."""
+        if self.session.journal:
+            # What the last connection wrote may not be durable yet.
+            self._gates.append((len(self._out), self.session.change_number))
         for packet_id in self.session.released:
             self._send(b"\x62\x02" + packet_id.to_bytes(2, "big"))
         for message in list(self.session.in_flight.values()):
@@ -337,16 +396,16 @@ class Protocol(Receiver):
                 error = DroppedError("the server no longer accepts a message of this size, QoS or RETAIN")
                 self._finish(message, DROPPED, events, error)
             else:
-                self._resend.append(message)
+                self._resend[message.packet_id] = message
         self._resend_more()
 
     def _resend_more(self) -> None:
         """Repeat as many PUBLISH packets as the window of this connection holds."""
         resend = self._resend
         while resend and len(self.session) - len(resend) < self.window:
-            packet = resend.popleft().packet
-            if packet is not None:
-                self._send(bytes((packet[0] | _DUP,)) + packet[1:])
+            packet = resend.popitem(last=False)[1].packet
+            assert packet is not None
+            self._send(bytes((packet[0] | _DUP,)) + packet[1:])
 
     def _accept_pubrec(
         self, packet_id: int, reason_code: int, events: list[Event], packet: Packet | None
@@ -354,16 +413,18 @@ class Protocol(Receiver):
         session = self.session
         message = session.in_flight.get(packet_id)
         if message is None:
-            # A repeated PUBREC, or one for an exchange that we have forgotten: let the server end it.
-            known = packet_id in session.released
-            code = 0 if known or self.version != "5.0" else 0x92
-            self._send(encode_packet(Pubrel(packet_id, code), self.version))
+            if reason_code < 0x80:
+                # Repeated, or for an exchange that we have forgotten: let the server end it.
+                known = packet_id in session.released
+                code = 0 if known or self.version != "5.0" else 0x92
+                self._send(encode_packet(Pubrel(packet_id, code), self.version))
         elif message.flags < 4:
             raise RemoteProtocolError(f"PUBREC answers packet identifier {packet_id}, which is not QoS 2")
         elif reason_code >= 0x80:
             self._refuse(message, reason_code, packet, events)
         else:
             del session.in_flight[packet_id]
+            self._resend.pop(packet_id, None)
             session.released[packet_id] = message
             message.packet = None
             message.payload = b""
@@ -372,17 +433,26 @@ class Protocol(Receiver):
             self._out.append(b"\x62\x02" + packet_id.to_bytes(2, "big"))
 
     def _accept_pubrel(self, packet_id: int) -> None:
-        received = self.session.received
+        session = self.session
+        received = session.received
+        pubcomp = b"\x70\x02" + packet_id.to_bytes(2, "big")
         if packet_id not in received:
-            code = 0x92 if self.version == "5.0" else 0
-            self._send(encode_packet(Pubcomp(packet_id, code), self.version))
-            return
-        if received[packet_id] is not None:
+            if self.version == "5.0":
+                pubcomp = encode_packet(Pubcomp(packet_id, 0x92), self.version)
+        elif received[packet_id] is not None:
             raise RemoteProtocolError(f"PUBREL for packet identifier {packet_id} came before our PUBREC")
-        del received[packet_id]
-        self._incoming -= 1
-        self.session.record(("completed", packet_id))
-        self._out.append(b"\x70\x02" + packet_id.to_bytes(2, "big"))
+        else:
+            del received[packet_id]
+            if session.journal:
+                session.record(("completed", packet_id))
+        if packet_id in self._incoming_qos2:
+            self._incoming_qos2.remove(packet_id)
+            self._incoming -= 1
+        if session.journal:
+            # PUBCOMP lets the server give the identifier to a new message; a restart that still knew it would
+            # take that message for a repetition.
+            self._gates.append((len(self._out), session.change_number))
+        self._out.append(pubcomp)
 
     def _refuse(
         self, message: Outgoing, reason_code: int, packet: Packet | None, events: list[Event]
@@ -411,6 +481,7 @@ class Protocol(Receiver):
             session.record(("done", message.sequence))
         events.append(message)
         if self._resend:
+            self._resend.pop(message.packet_id, None)
             self._resend_more()
 
     def _accept_suback(self, packet: Any, events: list[Event]) -> None:
@@ -427,7 +498,7 @@ class Protocol(Receiver):
         events.append(kind(packet.packet_id, codes, packet.properties))
 
     def _accept_disconnect(self, packet: Disconnect, events: list[Event]) -> None:
-        self.state = CLOSED
+        self._close()
         name = reason_name(packet.reason_code, self.version)
         error = RefusedError(
             f"the server disconnected: {name} (0x{packet.reason_code:02x})",
@@ -476,12 +547,18 @@ class Protocol(Receiver):
         self.buffered = sum(map(len, self._out))
         return chunks
 
-    def _fail(self, error: DeviceSdkError) -> list[Event]:
-        """End the connection from our side; MQTT 5.0 tells the server why."""
-        said_something = self.state in (CONNECTING, CONNECTED)
+    def _close(self) -> None:
+        """The connection is over: nothing that still waits may leave."""
         self.state = CLOSED
         self._out, self._gates, self._urgent, self.buffered = [], [], [], 0
-        if said_something and self.version == "5.0" and isinstance(error, RemoteProtocolError):
+        self._last_packet = None
+
+    def _fail(self, error: DeviceSdkError) -> list[Event]:
+        """End the connection from our side; MQTT 5.0 tells the server why."""
+        # A server that speaks first may be something else; DISCONNECT must not come before CONNECT.
+        introduced = self.state == CONNECTED or (self.state == CONNECTING and not self._out)
+        self._close()
+        if introduced and self.version == "5.0" and isinstance(error, RemoteProtocolError):
             self._last_packet = encode_packet(Disconnect(error.reason_code), self.version)
         return [ConnectionEnded(error)]
 

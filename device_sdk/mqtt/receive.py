@@ -35,6 +35,7 @@ _PACKET_NAMES = (
     "SUBSCRIBE", "SUBACK", "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "AUTH",
 )  # fmt: skip
 _TOPIC_CACHE_SIZE = 1_000
+_LONGEST_CACHED_TOPIC = 512  # bytes; with the line above it bounds what a server can make us keep
 
 
 class Receiver:
@@ -59,6 +60,7 @@ class Receiver:
 
     def __init__(self, session: Session, options: ConnectOptions) -> None:
         self._limit = options.maximum_packet_size
+        self._surely_fits = self._limit - 5  # a remaining length up to this is within the limit
         self._receive_maximum = options.receive_maximum if options.version == "5.0" else 65_535
         self._alias_maximum = options.topic_alias_maximum
         self._has_properties = options.version == "5.0"
@@ -69,7 +71,9 @@ class Receiver:
         self._needed = 0
         self._out: list[bytes] = []
         self._unacknowledged: deque[Message] = deque()  # in receive order
-        self._incoming = 0  # QoS 1 and 2 messages of this connection that the server counts as open
+        # What the server has to count against our receive maximum: messages of this connection only.
+        self._incoming = 0
+        self._incoming_qos2: set[int] = set()  # those of them whose PUBREL will come
         self._last_received = 0.0
         self._handlers: list[Handler] = [self._unexpected] * 16
         self._handlers[2] = self._on_connack
@@ -107,7 +111,7 @@ class Receiver:
         """Handle all whole packets in ``data``; return where the first incomplete one begins."""
         position = 0
         size = len(data)
-        limit = self._limit
+        surely_fits = self._surely_fits
         while position + 2 <= size:
             first = data[position]
             length = data[position + 1]
@@ -119,10 +123,11 @@ class Receiver:
                     return position
                 length, start = long_length
             stop = start + length
-            if stop > size or length > limit:
-                self._check_incomplete(first, stop - position)
-                self._needed = stop - position
-                return position
+            if stop > size or length > surely_fits:
+                self._check_early(first, stop - position)
+                if stop > size:
+                    self._needed = stop - position
+                    return position
             self._handlers[first >> 4](first, data, start, stop, events)
             if self.state == CLOSED:
                 return size
@@ -145,7 +150,7 @@ class Receiver:
                 return length, index + 1
         raise MalformedPacketError("remaining length has more than four bytes")
 
-    def _check_incomplete(self, first: int, total: int) -> None:
+    def _check_early(self, first: int, total: int) -> None:
         """Refuse early what can only become a fault, so that nobody waits for 256 MB of garbage."""
         if total > self._limit:
             raise MalformedPacketError(
@@ -167,6 +172,10 @@ class Receiver:
         handlers[7] = self._on_pubcomp
         handlers[9] = handlers[11] = self._on_suback
         handlers[13] = self._on_pingresp
+
+    def _ignore_all_packets(self) -> None:
+        """The client has left before it knew whether it was let in."""
+        self._handlers = [self._ignored] * 16
 
     # One handler per packet type: first byte, data, where the body starts and stops, events to extend
 
@@ -209,9 +218,10 @@ class Receiver:
         if field == b"\0\0" and self._has_properties:
             return ""  # legal with a topic alias
         topic = read_topic_name(field, 0, len(field))[0]
-        if len(self._topics) >= _TOPIC_CACHE_SIZE:
-            self._topics.clear()
-        self._topics[field] = topic
+        if len(field) <= _LONGEST_CACHED_TOPIC:
+            if len(self._topics) >= _TOPIC_CACHE_SIZE:
+                self._topics.clear()
+            self._topics[field] = topic
         return topic
 
     def _resolve_alias(self, topic: str, properties: dict[str, Any] | None) -> str:
@@ -240,19 +250,21 @@ class Receiver:
                 f"more than {self._receive_maximum} unacknowledged messages, our receive maximum", 0x93
             )
         if message.qos == 2:
-            received = self.session.received
-            if message.packet_id in received:
-                earlier = received[message.packet_id]
+            packet_id, received = message.packet_id, self.session.received
+            if packet_id not in self._incoming_qos2:
+                self._incoming_qos2.add(packet_id)
+                self._incoming += 1
+            if packet_id in received:
+                earlier = received[packet_id]
                 if earlier is None:
                     message.handled = True
                     earlier = message
-                else:
-                    self._incoming += 1
                 self._unacknowledged.append(earlier)
                 self.acknowledge_handled()
                 return
-            received[message.packet_id] = message
-        self._incoming += 1
+            received[packet_id] = message
+        else:
+            self._incoming += 1
         self._unacknowledged.append(message)
         events.append(message)
 
@@ -271,7 +283,9 @@ class Receiver:
         packet_id, reason_code, packet = self._acknowledgement(first, 0, data, start, stop)
         message = self.session.in_flight.get(packet_id)
         if message is None:
-            return  # for a message that we have forgotten
+            if packet_id not in self.session.released:
+                return  # for a message that we have forgotten
+            message = self.session.released[packet_id]
         if message.flags >= 4:
             raise RemoteProtocolError(f"PUBACK answers packet identifier {packet_id}, which is QoS 2")
         if reason_code >= 0x80:
@@ -310,6 +324,9 @@ class Receiver:
 
     def _on_auth(self, first: int, data: bytes, start: int, stop: int, events: list[Event]) -> None:
         self._accept_auth(decode_body(first, data, start, stop, self.version), events)
+
+    def _ignored(self, first: int, data: bytes, start: int, stop: int, events: list[Event]) -> None:
+        pass
 
     def _unexpected(self, first: int, data: bytes, start: int, stop: int, events: list[Event]) -> None:
         kind = first >> 4
