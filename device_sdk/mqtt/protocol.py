@@ -29,7 +29,8 @@ from device_sdk.mqtt.events import (
 )
 from device_sdk.mqtt.packets import Auth, Disconnect, Pubcomp, Pubrel, Subscribe, Unsubscribe
 from device_sdk.mqtt.receive import CLOSED, CONNECTED, CONNECTING, DISCONNECTING, IDLE, Receiver
-from device_sdk.mqtt.session import DROPPED, REFUSED, SENT, publish_header
+from device_sdk.mqtt.session import DROPPED, FIRST_BYTES, REFUSED, SENT, SHORT_LENGTHS
+from device_sdk.mqtt.wire import encode_varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,8 +109,13 @@ class Protocol(Receiver):
         Raises: LocalProtocolError: the server does not take it (see :meth:`check`).
         """
         size = len(topic_field) + len(properties) + len(payload)
-        packet = b"".join((publish_header(flags, size), topic_field, properties, payload))
-        self.send_encoded(packet, flags)
+        length = SHORT_LENGTHS[size] if size < 128 else encode_varint(size)
+        packet = b"".join((FIRST_BYTES[flags], length, topic_field, properties, payload))
+        size = len(packet)
+        if size > self._largest_packet or flags in self._refused_flags:
+            self.check(flags, size)
+        self._out.append(packet)
+        self.buffered += size
 
     def send_encoded(self, packet: bytes, flags: int) -> None:
         """Queue an encoded QoS 0 PUBLISH. Raises: as :meth:`publish_qos0`."""
@@ -475,7 +481,8 @@ class Protocol(Receiver):
         if session.in_flight.pop(message.packet_id, None) is None:
             session.released.pop(message.packet_id, None)
         message.status = status
-        message.error = error
+        if error is not None:
+            message.error = error
         message.packet = None
         if session.journal:
             session.record(("done", message.sequence))

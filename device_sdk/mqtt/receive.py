@@ -280,6 +280,11 @@ class Receiver:
         return packet.packet_id, packet.reason_code, packet
 
     def _on_puback(self, first: int, data: bytes, start: int, stop: int, events: list[Event]) -> None:
+        if stop - start == 2 and first == 0x40:  # success, for a message that waits for it
+            waiting = self.session.in_flight.get((data[start] << 8) | data[start + 1])
+            if waiting is not None and waiting.flags < 4:
+                self._finish(waiting, ACKNOWLEDGED, events)
+                return
         packet_id, reason_code, packet = self._acknowledgement(first, 0, data, start, stop)
         message = self.session.in_flight.get(packet_id)
         if message is None:

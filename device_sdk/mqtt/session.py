@@ -27,15 +27,16 @@ __all__ = [
     "ACKNOWLEDGED",
     "DROPPED",
     "EXPIRED",
+    "FIRST_BYTES",
     "INVALIDATED",
     "PENDING_STATES",
     "QUEUED",
     "REFUSED",
     "SENT",
+    "SHORT_LENGTHS",
     "STORED",
     "Outgoing",
     "Session",
-    "publish_header",
 ]
 
 # The states of an outgoing message, in the public API's words.
@@ -51,17 +52,9 @@ PENDING_STATES = frozenset({QUEUED, STORED, SENT})
 
 _HIGHEST_PACKET_ID = 65_535
 _PUBLISH = 0x30
-_SHORT_HEADERS: dict[int, list[bytes]] = {}
-
-
-def publish_header(flags: int, size: int) -> bytes:
-    """Return the fixed header of a PUBLISH with ``flags`` and ``size`` bytes after it (0 to 268,435,455)."""
-    if size > 127:
-        return bytes((_PUBLISH | flags,)) + encode_varint(size)
-    headers = _SHORT_HEADERS.get(flags)
-    if headers is None:
-        headers = _SHORT_HEADERS[flags] = [bytes((_PUBLISH | flags, length)) for length in range(128)]
-    return headers[size]
+#: First byte of a PUBLISH by its flags, and remaining lengths of one byte: what nearly every message needs.
+FIRST_BYTES = [bytes((_PUBLISH | flags,)) for flags in range(16)]
+SHORT_LENGTHS = [bytes((length,)) for length in range(128)]
 
 
 class Outgoing:
@@ -125,7 +118,8 @@ class Outgoing:
             properties = self._with_expiry(self.expires_at - now)
         identifier = packet_id.to_bytes(2, "big") if packet_id else b""
         size = len(topic) + len(identifier) + len(properties) + len(payload)
-        return b"".join((publish_header(self.flags, size), topic, identifier, properties, payload))
+        length = SHORT_LENGTHS[size] if size < 128 else encode_varint(size)
+        return b"".join((FIRST_BYTES[self.flags], length, topic, identifier, properties, payload))
 
     def _with_expiry(self, seconds_left: float) -> bytes:
         """Return the property block with the life that the message has left, at least one second."""
@@ -161,6 +155,19 @@ class Session:
         Raises: LocalProtocolError: all 65,535 are in use.
         Source: MQTT 5.0 §2.2.1 [MQTT-2.2.1-3].
         """
+        packet_id = self.last_packet_id + 1
+        if (
+            packet_id <= _HIGHEST_PACKET_ID
+            and packet_id not in self.in_flight
+            and packet_id not in self.released
+            and packet_id not in self.requests
+        ):
+            self.last_packet_id = packet_id
+            return packet_id
+        return self._search_packet_id()
+
+    def _search_packet_id(self) -> int:
+        """The slow half of :meth:`allocate`: wrap around, pass over what is in use."""
         packet_id = self.last_packet_id
         for _ in range(_HIGHEST_PACKET_ID):
             packet_id = packet_id + 1 if packet_id < _HIGHEST_PACKET_ID else 1

@@ -1,0 +1,264 @@
+"""How many Python calls one message costs: a budget that no busy machine can blur.
+
+``sys.setprofile`` counts every entry into a Python function, in one thread, so the numbers repeat exactly.
+The engine's network side runs in the test's own thread: what a network thread does per message is in the
+count, what it does per wake-up is spread over the batch, as in real life.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+
+from device_sdk import Client, Message
+from device_sdk.errors import TransportClosedError
+from device_sdk.mqtt.options import ConnectOptions
+from device_sdk.mqtt.protocol import Protocol
+from device_sdk.mqtt.session import Outgoing, Session
+from device_sdk.net.base import Transport
+from device_sdk.threads import CallbackThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+TOPIC = "site/42/node/17/temperature"
+TOPIC_FIELD = len(TOPIC).to_bytes(2, "big") + TOPIC.encode()
+PAYLOAD = b"x" * 64
+MESSAGES = 1_000
+BATCH = 20
+NOW = 100.0
+
+CONNACK = {"3.1.1": b"\x20\x02\x00\x00", "5.0": b"\x20\x03\x00\x00\x00"}
+VERSIONS = ["3.1.1", "5.0"]
+
+
+def calls_per_message(run_batch: Callable[[], None]) -> float:
+    """Run a batch often enough for ``MESSAGES``; return the Python calls for each of them."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    run_batch()  # fills the caches for the topic
+    sys.setprofile(count)
+    try:
+        for _ in range(MESSAGES // BATCH):
+            run_batch()
+    finally:
+        sys.setprofile(None)
+    return calls / MESSAGES
+
+
+def encode_publish(qos: int, version: str, packet_id: int) -> bytes:
+    """A PUBLISH from the broker."""
+    message = Outgoing(TOPIC_FIELD, PAYLOAD, qos << 1, b"\0" if version == "5.0" else b"")
+    return message.encode(packet_id if qos else 0, NOW)
+
+
+class ReplayTransport(Transport):
+    """Takes everything, and delivers what the test puts into ``incoming``; no kernel, no thread."""
+
+    description = "replay"
+
+    def __init__(self) -> None:
+        self.incoming: deque[bytes] = deque()
+        self.sent: list[bytes] = []
+
+    def open(self, deadline: float) -> None:
+        """Nothing to do."""
+
+    def fileno(self) -> int:
+        """Nobody polls."""
+        return 0
+
+    def recv(self) -> bytes | None:
+        """The next piece, if there is one."""
+        return self.incoming.popleft() if self.incoming else None
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Keep it for the assertions."""
+        self.sent.append(bytes(data))
+        return len(data)
+
+    def abort(self) -> None:
+        """Nobody else uses it."""
+        raise TransportClosedError("not part of these tests")
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class LoopClient:
+    """A connected Client whose two threads were never started: the test takes their turns."""
+
+    def __init__(self, version: str) -> None:
+        self.transport = ReplayTransport()
+        self.client = Client(self.transport, version=version, inflight=BATCH)
+        self.engine = self.client._engine
+        self.callbacks = CallbackThread(self.engine, lambda: None, lambda: None)
+        with self.engine.lock:
+            self.engine.start(NOW)
+        self.engine.on_open(NOW)
+        self.feed(CONNACK[version])
+        assert self.client.state == "connected"
+        self.run_handlers()
+        self.transport.sent.clear()
+
+    def feed(self, data: bytes) -> None:
+        """What the network thread does when the transport is readable."""
+        self.transport.incoming.append(data)
+        self.engine.on_readable(NOW)
+
+    def run_handlers(self) -> None:
+        """One turn of the callback thread; the next one reports what was handled."""
+        with self.engine.lock:
+            batch = self.engine.take_callbacks()
+        self.callbacks.settle(self.callbacks._run_batch(batch))
+
+    def sent(self) -> bytes:
+        """What has left since the last call."""
+        self.engine.flush(NOW)
+        sent = b"".join(self.transport.sent)
+        self.transport.sent.clear()
+        return sent
+
+
+def connected_protocol(version: str) -> Protocol:
+    protocol = Protocol(Session(), ConnectOptions("counted", version=version), inflight=BATCH)
+    protocol.connect(NOW, clean_start=True)
+    protocol.receive_data(CONNACK[version], NOW)
+    protocol.data_to_send(0, NOW)
+    return protocol
+
+
+def acknowledgements(first: int, packet_ids: list[int]) -> bytes:
+    return b"".join(bytes((first, 2)) + packet_id.to_bytes(2, "big") for packet_id in packet_ids)
+
+
+# The core
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_core_spends_six_calls_on_a_qos_0_publish(version: str) -> None:
+    protocol = connected_protocol(version)
+    properties = b"\0" if version == "5.0" else b""
+
+    def batch() -> None:
+        for _ in range(BATCH):
+            protocol.publish_qos0(TOPIC_FIELD, PAYLOAD, 0, properties)
+        assert len(protocol.data_to_send(0, NOW)) == BATCH
+
+    assert calls_per_message(batch) <= 6
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_core_spends_fourteen_calls_on_a_qos_1_publish_and_its_puback(version: str) -> None:
+    protocol = connected_protocol(version)
+    properties = b"\0" if version == "5.0" else b""
+
+    def batch() -> None:
+        packet_ids = [protocol.publish(Outgoing(TOPIC_FIELD, PAYLOAD, 2, properties)) for _ in range(BATCH)]
+        assert len(protocol.data_to_send(0, NOW)) == BATCH
+        assert len(protocol.receive_data(acknowledgements(0x40, packet_ids), NOW)) == BATCH
+
+    assert calls_per_message(batch) <= 14
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("qos", "limit"), [(0, 3), (1, 4)])
+def test_the_core_spends_few_calls_on_a_received_message(version: str, qos: int, limit: int) -> None:
+    protocol = connected_protocol(version)
+    data = b"".join(encode_publish(qos, version, packet_id) for packet_id in range(1, BATCH + 1))
+
+    def batch() -> None:
+        events = protocol.receive_data(data, NOW)
+        assert len(events) == BATCH
+        for event in events:
+            assert isinstance(event, Message)
+            event.handled = True
+        protocol.acknowledge_handled()
+        assert len(protocol.data_to_send(0, NOW)) == (BATCH if qos else 0)
+
+    assert calls_per_message(batch) <= limit
+
+
+# The same through Client
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_client_spends_twelve_calls_on_a_qos_0_publish(version: str) -> None:
+    loop = LoopClient(version)
+    packet = encode_publish(0, version, 0)
+
+    def batch() -> None:
+        for _ in range(BATCH):
+            loop.client.publish(TOPIC, PAYLOAD)
+        assert loop.sent() == packet * BATCH
+
+    assert calls_per_message(batch) <= 12
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_client_spends_24_calls_on_a_qos_1_publish_and_its_puback(version: str) -> None:
+    loop = LoopClient(version)
+
+    def batch() -> None:
+        deliveries = [loop.client.publish(TOPIC, PAYLOAD, qos=1) for _ in range(BATCH)]
+        assert loop.sent()
+        loop.feed(acknowledgements(0x40, [delivery.packet_id for delivery in deliveries]))
+        assert all(delivery.status == "acknowledged" for delivery in deliveries)
+
+    assert calls_per_message(batch) <= 24
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_message_that_waited_for_the_window_spends_24_calls_too(version: str) -> None:
+    """The queue in between is what a publisher meets that is faster than the broker."""
+    loop = LoopClient(version)
+
+    def batch() -> None:
+        first = [loop.client.publish(TOPIC, PAYLOAD, qos=1) for _ in range(BATCH)]
+        waiting = [loop.client.publish(TOPIC, PAYLOAD, qos=1) for _ in range(BATCH)]
+        for deliveries in (first, waiting):
+            assert loop.sent()
+            loop.feed(acknowledgements(0x40, [delivery.packet_id for delivery in deliveries]))
+        assert all(delivery.status == "acknowledged" for delivery in waiting)
+
+    assert calls_per_message(batch) / 2 <= 24  # a batch is two rounds of BATCH
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("qos", "limit"), [(0, 6), (1, 8)])
+def test_the_client_spends_few_calls_on_a_received_message(version: str, qos: int, limit: int) -> None:
+    loop = LoopClient(version)
+    received: list[Message] = []
+    loop.client.subscribe(TOPIC, qos=qos, on_message=received.append)
+    loop.sent()
+    data = b"".join(encode_publish(qos, version, packet_id) for packet_id in range(1, BATCH + 1))
+
+    def batch() -> None:
+        received.clear()
+        loop.feed(data)
+        loop.run_handlers()
+        assert len(received) == BATCH
+        assert loop.sent() == (acknowledgements(0x40, list(range(1, BATCH + 1))) if qos else b"")
+
+    assert calls_per_message(batch) <= limit
+
+
+def test_the_counts_repeat_exactly() -> None:
+    protocol = connected_protocol("5.0")
+
+    def batch() -> None:
+        for _ in range(BATCH):
+            protocol.publish_qos0(TOPIC_FIELD, PAYLOAD, 0, b"\0")
+        protocol.data_to_send(0, NOW)
+
+    first = calls_per_message(batch)
+    assert first > 1  # the counter counts
+    assert calls_per_message(batch) == first
