@@ -1,11 +1,13 @@
-"""``device-sdk sensors``: list the drivers, read one as a table or as JSON lines."""
+"""``device-sdk sensors``: list the drivers, find sensors, read one as a table or as JSON lines."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
+import tomllib
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,10 @@ from device_sdk.cli.common import (
     positive_int,
     positive_seconds,
 )
-from device_sdk.drivers import DRIVERS, driver_class, open_driver
+from device_sdk.drivers import DRIVERS, discover, driver_class, open_driver
+from device_sdk.drivers.bus import list_buses
+from device_sdk.errors import ArgumentError
+from device_sdk.node.driver_options import option_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,27 +35,46 @@ __all__ = ["sensors"]
 
 
 def sensors(argv: list[str]) -> int:
-    """Run ``sensors list`` or ``sensors read KIND``."""
+    """Run ``sensors list``, ``sensors discover`` or ``sensors read KIND``."""
     arguments = _parser().parse_args(argv)
-    action = {"list": _list, "read": _read}[arguments.action]
+    action = {"list": _list, "discover": _discover, "read": _read}[arguments.action]
     action(arguments)
     return ExitCode.OK
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("sensors", "List the sensor drivers, read a sensor.")
+    parser = command_parser("sensors", "List the sensor drivers, find and read sensors.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="show which drivers there are")
+    find = actions.add_parser("discover", help="show the sensors that the kernel reads, and the I2C buses")
+    find.add_argument(
+        "--root", default="/", metavar="PATH", help="folder that holds sys/ and dev/ (default: /)"
+    )
+    find.add_argument("--json", action="store_true", help="one JSON object per sensor and line")
     read = actions.add_parser("read", help="read a sensor and print its values with their units")
     read.add_argument("kind", metavar="KIND", help=f"driver: {', '.join(sorted(DRIVERS))}")
+    read.add_argument(
+        "-o", dest="options", action="append", default=[], type=_option, metavar="NAME=VALUE",
+        help="option of the driver, a value as in TOML or plain text; may be given several times",
+    )  # fmt: skip
     read.add_argument("--json", action="store_true", help="one JSON object per sample and line")
     read.add_argument("--interval", type=positive_seconds, metavar="S", help="go on reading every S seconds")
     read.add_argument("--count", type=positive_int, metavar="N", help="stop after N samples")
-    read.add_argument(
-        "--root", metavar="PATH", help="folder that holds proc/, for the host driver (default: /)"
-    )
-    add_log_level(read, default=argparse.SUPPRESS)
+    read.add_argument("--root", metavar="PATH", help="the same as -o root=PATH")
+    for action in (find, read):
+        add_log_level(action, default=argparse.SUPPRESS)
     return parser
+
+
+def _option(text: str) -> tuple[str, object]:
+    """Argument type: ``address=0x76`` is a number, ``bus=i2c-1`` a text, ``loopback=true`` a bool."""
+    name, equals, value = text.partition("=")
+    if not (equals and name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -60,8 +84,28 @@ def _list(arguments: argparse.Namespace) -> None:
         print(f"{kind:<{width}}  {summary}")
 
 
+def _discover(arguments: argparse.Namespace) -> None:
+    found = discover(arguments.root)
+    for sensor in found:
+        channels = [channel.name for channel in sensor.channels]
+        if arguments.json:
+            shown = {"driver": sensor.kind, "options": dict(sensor.options), "channels": channels}
+            print(json.dumps({**shown, "description": sensor.description}))
+            continue
+        options = " ".join(f"-o {shlex.quote(f'{name}={value}')}" for name, value in sensor.options.items())
+        print(f"{sensor.kind} {options}\n    {sensor.description}: {', '.join(channels)}")
+    if not arguments.json:
+        buses = ", ".join(list_buses(arguments.root)) or "none"
+        print(f"{len(found)} sensors; read one with 'device-sdk sensors read'. I2C buses: {buses}.")
+
+
 def _read(arguments: argparse.Namespace) -> None:
-    options = {} if arguments.root is None else {"root": arguments.root}
+    options = dict(arguments.options)
+    if arguments.root is not None:
+        options["root"] = arguments.root
+    problems = [f"{name}: {problem}" for name, problem in option_problems(arguments.kind, options)]
+    if problems:
+        raise ArgumentError("-o", "; ".join(problems))
     show = _print_json if arguments.json else _print_table
     # One sample, unless an interval asks for more: then until --count or Ctrl-C.
     count = arguments.count or (None if arguments.interval else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,3 +92,89 @@ def test_a_reader_that_leaves_the_pipe_ends_it_quietly() -> None:
         process.stdout.close()
         assert process.wait(20) == ExitCode.INTERRUPTED
         assert process.stderr.read() == ""
+
+
+# Options of the driver
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    """A folder with a /proc that has the loopback interface only."""
+    (tmp_path / "proc" / "net").mkdir(parents=True)
+    for name in ("loadavg", "meminfo", "uptime"):
+        (tmp_path / "proc" / name).write_bytes(Path("/proc", name).read_bytes())
+    counters = " ".join("0" * 16)
+    (tmp_path / "proc" / "net" / "dev").write_text(f"a|b\nc|d\nlo: {counters}\n")
+    return tmp_path
+
+
+def test_options_reach_the_driver_as_toml_values_or_texts(
+    proc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["-o", f"root={proc}", "-o", "loopback=true", "--json"]
+    assert main(["sensors", "read", "host", *options]) == ExitCode.OK
+    assert "net.lo.rx_bytes" in json.loads(capsys.readouterr().out)["readings"]
+
+
+def test_any_kind_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["-o", "function=time:time", "-o", "units=s", "--json"]
+    assert main(["sensors", "read", "function", *options]) == ExitCode.OK
+    sample = json.loads(capsys.readouterr().out)
+    assert sample["readings"]["value"]["unit"] == "s"
+    assert sample["readings"]["value"]["value"] >= sample["time"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "lopback=true"], ["lopback", "did you mean 'loopback'"]),
+        (["-o", "loopback=maybe"], ["loopback", "true or false", '"maybe"']),
+        (["-o", "loopback"], ["NAME=VALUE"]),
+        (["-o", "=x"], ["NAME=VALUE"]),
+        (["-o", "a=1", "-o", "b=2"], ["a: host has no such option", "b: host has no such option"]),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_is_opened(
+    options: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sensors", "read", "host", *options]) == ExitCode.USAGE
+    shown = capsys.readouterr().err
+    assert all(word in shown for word in words), shown
+
+
+# discover
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A machine with one thermal zone and an I2C bus."""
+    zone = tmp_path / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("cpu thermal\n")
+    (zone / "temp").write_text("48312\n")
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "i2c-1").touch()
+    return tmp_path
+
+
+def test_discover_shows_what_can_be_read_and_how(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sensors", "discover", "--root", str(machine)]) == ExitCode.OK
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first == f"sysfs -o 'device=thermal:cpu thermal' -o root={machine}"
+    assert second.startswith("    cpu thermal, ") and second.endswith(": temperature")
+    assert last.startswith("1 sensors; ") and last.endswith("I2C buses: i2c-1.")
+    assert main(["sensors", "read", *shlex.split(first)]) == ExitCode.OK
+    assert "48.312" in capsys.readouterr().out
+
+
+def test_discover_json_is_one_object_per_sensor(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sensors", "discover", "--json", "--root", str(machine)]) == ExitCode.OK
+    (found,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert found["driver"] == "sysfs"
+    assert found["options"]["device"] == "thermal:cpu thermal"
+    assert found["channels"] == ["temperature"]
+
+
+def test_discover_finds_nothing_on_a_bare_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sensors", "discover", "--root", str(tmp_path)]) == ExitCode.OK
+    assert "0 sensors" in capsys.readouterr().out

@@ -1,0 +1,81 @@
+"""``device-sdk run`` and ``device-sdk config``: the daemon, and a look at its configuration."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from device_sdk.cli.common import ExitCode, add_log_level, command_parser, exit_code_for, set_up_logging
+from device_sdk.cli.stop_signals import StopSignals
+from device_sdk.node.config import NodeConfig, load_config
+from device_sdk.node.example import EXAMPLE
+from device_sdk.node.link import make_client
+from device_sdk.node.service import Service
+
+__all__ = ["config", "run"]
+
+# How often the main thread looks whether every worker is still there.
+_LOOK_S = 60.0
+
+log = logging.getLogger("device_sdk.node")
+
+
+def run(argv: list[str]) -> int:
+    """Run a node in the foreground: 0 after a stop that lost nothing, else the cause of the loss."""
+    if logging.getLogger().level == logging.WARNING:
+        set_up_logging("info")  # whoever looks after a daemon wants to see its changes of state
+    parser = command_parser(
+        "run", "Run a sensor node until SIGTERM or Ctrl-C; a second one does not wait for the broker."
+    )
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="TOML file, see 'device-sdk config'")
+    arguments = parser.parse_args(argv)
+    service = Service(_load(arguments.config))
+    with StopSignals() as signals:
+        service.start()
+        while not signals.count and service.healthy:
+            signals.wait(_LOOK_S)
+        healthy = service.healthy
+        log.info("stopping: waiting up to %g s for the broker", service.config.node.drain)
+        lost = service.stop(hurry=lambda: signals.count > 1)
+    if not healthy:
+        print("device-sdk: a worker ended by itself, its traceback is above", file=sys.stderr)
+        return ExitCode.FAILED
+    if lost:
+        print(f"device-sdk: {lost} messages are lost: {service.error}", file=sys.stderr)
+        return _cause(service.error)
+    log.info("stopped, the broker has everything")
+    return ExitCode.OK
+
+
+def config(argv: list[str]) -> int:
+    """Run ``config check FILE`` or ``config example``."""
+    parser = command_parser("config", "Check a node's configuration, print an example.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="look for every error without running anything")
+    check.add_argument("config", metavar="FILE", type=Path)
+    example = actions.add_parser("example", help="print a configuration to start from")
+    for action in (check, example):
+        add_log_level(action, default=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.action == "example":
+        print(EXAMPLE, end="")
+        return ExitCode.OK
+    checked = _load(arguments.config)
+    _, transport = make_client(checked)
+    count = len(checked.sensor)
+    sensors = "1 sensor" if count == 1 else f"{count} sensors"
+    print(f"{arguments.config}: no errors; node {checked.node.id}, {sensors}, {transport.description}")
+    return ExitCode.OK
+
+
+def _load(path: Path) -> NodeConfig:
+    # A function beside the configuration can be a sensor: driver = "function".
+    sys.path.append(str(path.parent.resolve()))
+    return load_config(path)
+
+
+def _cause(error: BaseException | None) -> ExitCode:
+    known = exit_code_for(error) if isinstance(error, Exception) else None
+    return ExitCode.FAILED if known is None else known

@@ -1,0 +1,91 @@
+"""Who is online: the node and each of its sensors, retained at the broker on a topic of their own."""
+
+from __future__ import annotations
+
+import logging
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from device_sdk.errors import DeviceSdkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from device_sdk import Client, Delivery
+
+__all__ = ["OFFLINE", "ONLINE", "Availability"]
+
+ONLINE = b"online"
+OFFLINE = b"offline"
+
+log = logging.getLogger("device_sdk.node")
+
+
+class Availability:
+    """Keeps the retained ``online`` and ``offline`` at the broker true.
+
+    Without a connection it publishes nothing: the broker has said ``offline`` for the node by its will, and
+    the next connection begins with everything that is true then. What a full queue does not take is owed,
+    and paid by :meth:`pay`. All methods may be called from any thread.
+    """
+
+    def __init__(self, client: Client, node_topic: str, sensor_topics: Iterable[str]) -> None:
+        self._client = client
+        self._node_topic = node_topic
+        self._online = {**dict.fromkeys(sensor_topics, False), node_topic: True}
+        self._connected = False
+        self._ended = False
+        self._owed: set[str] = set()
+        self._last: Delivery | None = None
+        self._lock = Lock()
+
+    def connected(self) -> None:
+        """There is a connection: publish everything."""
+        with self._lock:
+            self._connected = True
+            self._owed.update(self._online)
+            self._pay()
+
+    def disconnected(self) -> None:
+        """The connection is gone."""
+        with self._lock:
+            self._connected = False
+
+    def set(self, sensor_topic: str, online: bool) -> None:
+        """Note that a sensor came or went, and publish it if that is news."""
+        with self._lock:
+            if self._online[sensor_topic] != online and not self._ended:
+                self._online[sensor_topic] = online
+                if self._connected:
+                    self._owed.add(sensor_topic)
+                    self._pay()
+
+    def pay(self) -> None:
+        """Publish what the queue had no room for. Cheap when nothing is owed."""
+        if self._owed:
+            with self._lock:
+                self._pay()
+
+    def end(self) -> Delivery | None:
+        """Publish ``offline`` for all, the node last, and let it stay so.
+
+        Returns: the delivery of the node's, ``None`` while there is no room for it: call it again.
+        """
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                self._online = dict.fromkeys(self._online, False)
+                self._owed.update(self._online)
+            self._pay()
+            return None if self._node_topic in self._owed else self._last
+
+    def _pay(self) -> None:
+        """Publish the present state of each topic that is owed. The caller holds the lock."""
+        for topic in [topic for topic in self._online if topic in self._owed]:
+            payload = ONLINE if self._online[topic] else OFFLINE
+            try:
+                self._last = self._client.publish(topic, payload, qos=1, retain=True)
+            except DeviceSdkError as error:
+                log.debug("%s: %s is not published yet: %s", topic, payload.decode(), error)
+                return
+            self._owed.discard(topic)

@@ -1,0 +1,197 @@
+"""A running node: one client, one worker per bus, from start to drain."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from device_sdk.drivers.base import driver_class
+from device_sdk.errors import DeviceSdkError
+from device_sdk.node.availability import Availability
+from device_sdk.node.encode import encode_json
+from device_sdk.node.link import make_client
+from device_sdk.node.schedule import Schedule, phase_offset
+from device_sdk.node.worker import Sensor, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from device_sdk import Client
+    from device_sdk.drivers import Driver, Reading
+    from device_sdk.engine.report import ClientEvent
+    from device_sdk.node.config import NodeConfig, SensorTable
+
+__all__ = ["Service"]
+
+# A read that is going on gets this long to end before the node stops without it.
+_WORKERS_S = 3.0
+# How often a drain asks whether there is room in the queue, and whether somebody is in a hurry.
+_POLL_S = 0.1
+
+log = logging.getLogger("device_sdk.node")
+
+
+class Service:
+    """A node: reads its sensors on time and publishes each sample, from :meth:`start` to :meth:`stop`.
+
+    ::
+
+        with Service(load_config("node.toml")):
+            ...                                  # it runs in threads of its own
+
+    One thread owns the object. ``error`` is why there is no connection at present, or ``None``.
+
+    Raises: ArgumentError: values of the configuration that cannot work together. MissingDependency: the
+    broker's URL needs an extra.
+    """
+
+    def __init__(self, config: NodeConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config
+        self.error: BaseException | None = None
+        self._client, self._transport = make_client(config, self._on_event)
+        self._availability = Availability(
+            self._client, config.node.availability, [sensor.availability for sensor in config.sensor]
+        )
+        start = clock()
+        buses: dict[str, list[Sensor]] = {}
+        for table in config.sensor:
+            phase = phase_offset(config.node.id, table.name, table.interval)
+            sensor = Sensor(
+                table.name,
+                partial(_make_driver, table),
+                Schedule(table.interval, start, phase),
+                on_readings=_Outlet(table, self._client, self._availability),
+                on_online=partial(self._availability.set, table.availability),
+                clock=clock,
+            )
+            buses.setdefault(table.worker, []).append(sensor)
+        self.workers = tuple(Worker(name, sensors, clock=clock) for name, sensors in buses.items())
+
+    @property
+    def client(self) -> Client:
+        """The client, for its state and its counters."""
+        return self._client
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every worker still runs. One that does not is a defect of this package."""
+        return all(worker.is_alive for worker in self.workers)
+
+    def start(self) -> None:
+        """Begin to connect and to sample; returns at once."""
+        self._client.start()
+        for worker in self.workers:
+            worker.start()
+        log.info(
+            "node %s: %d sensors on %s, broker %s",
+            self.config.node.id,
+            len(self.config.sensor),
+            ", ".join(worker.name for worker in self.workers),
+            self._transport.description,
+        )
+
+    def stop(self, drain: float | None = None, *, hurry: Callable[[], bool] = lambda: False) -> int:
+        """Stop sampling, say ``offline``, wait until the broker has everything, and close.
+
+        Args:
+            drain: seconds to wait at most; ``None``: ``node.drain`` of the configuration. The sensors may
+                take 3 s besides, the client 4.
+            hurry: asked ten times a second; true ends the wait.
+
+        Returns: how many messages the broker did not acknowledge. They are lost, and :attr:`error` says why.
+        """
+        if drain is None:
+            drain = self.config.node.drain
+        self._stop_workers()
+        deadline = time.monotonic() + drain
+        said = self._say_offline(deadline, hurry)
+        reason = self.error
+        if not said:
+            # After an orderly DISCONNECT the broker would go on to say that the node is online.
+            self._transport.abort()
+        dropped = self._client.stats.dropped
+        self._client.close(drain=max(0.0, deadline - time.monotonic()) if said else 0.0)
+        self.error = reason or TimeoutError(f"the broker did not acknowledge them within {drain:g} s")
+        return self._client.stats.dropped - dropped
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _stop_workers(self) -> None:
+        deadline = time.monotonic() + _WORKERS_S
+        for worker in self.workers:
+            worker.stop()
+        for worker in self.workers:
+            if not worker.join(max(0.0, deadline - time.monotonic())):
+                log.warning("the thread of %s hangs in a driver and is left behind", worker.name)
+
+    def _say_offline(self, deadline: float, hurry: Callable[[], bool]) -> bool:
+        """Publish that all are offline and wait for the answer: False if it did not come in time.
+
+        It is the last message, so everything before it has been acknowledged too, or will be in a moment.
+        """
+        while not hurry() and (left := deadline - time.monotonic()) > 0:
+            last = self._availability.end()
+            try:
+                if last is not None:
+                    last.wait(min(_POLL_S, left))
+                    return True
+                time.sleep(min(_POLL_S, left))  # the queue is full
+            except TimeoutError:
+                continue
+            except DeviceSdkError:
+                return True  # refused: waiting would not change it
+        return False
+
+    def _on_event(self, event: ClientEvent) -> None:
+        # The client logs its events itself.
+        if event.kind == "connected":
+            self.error = None
+            self._availability.connected()
+        elif event.kind in ("disconnected", "connect_failed"):
+            self.error = event.error
+            self._availability.disconnected()
+
+
+class _Outlet:
+    """Numbers and publishes the samples of one sensor. Called by its worker."""
+
+    def __init__(self, table: SensorTable, client: Client, availability: Availability) -> None:
+        self._table = table
+        self._client = client
+        self._availability = availability
+        self._seq = 0
+        self._lost = 0  # in a row
+
+    def __call__(self, readings: tuple[Reading, ...]) -> None:
+        table = self._table
+        payload = encode_json(self._seq, readings)
+        self._seq += 1
+        try:
+            self._client.publish(table.topic, payload, qos=table.qos, retain=table.retain)
+        except DeviceSdkError as error:
+            if not self._lost:
+                log.warning("sensor %s: samples are lost from now on: %s", table.name, error)
+            self._lost += 1
+            return
+        if self._lost:
+            log.warning("sensor %s: %d samples were lost, now they are taken again", table.name, self._lost)
+            self._lost = 0
+        self._availability.pay()
+
+
+def _make_driver(table: SensorTable) -> Driver:
+    return driver_class(table.driver)(**table.driver_options)
