@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import selectors
 import threading
-from time import monotonic
+from time import monotonic, sleep
 
+from device_sdk._log import Log
 from device_sdk.engine.engine import CLOSING
 from device_sdk.errors import ConnectFailedError, DeviceSdkError
 from device_sdk.mqtt.message import Message
@@ -27,6 +28,10 @@ __all__ = ["CallbackThread", "NetworkThread"]
 
 _FLUSH_SECONDS = 0.005  # acknowledgements of a long batch leave at least this often
 _GOODBYE_SECONDS = 1.0  # how long a DISCONNECT may take to leave
+_GRACE_SECONDS = 1.0  # how late open() may be before it is abandoned
+_FAULT_SECONDS = 0.2  # a pause after what should not happen, so that it cannot become a busy loop
+
+log = Log("device_sdk.threads")
 
 
 class NetworkThread:
@@ -41,6 +46,7 @@ class NetworkThread:
         self._selector.register(self._wake_fd, selectors.EVENT_READ)
         self._watched: tuple[int, int] | None = None  # file descriptor and events of the transport
         self._opening: _Opening | None = None
+        self._goodbye: float | None = None  # when a closing client stops waiting for its DISCONNECT to leave
         self._thread = threading.Thread(target=self._run, name="device-sdk network", daemon=True)
         self.drained = threading.Event()
 
@@ -59,44 +65,69 @@ class NetworkThread:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def disown(self) -> None:
+        """In a forked child: let go of the parent's descriptors without disturbing their other end.
+
+        They are replaced, not closed: objects of threads that do not exist here still hold the numbers.
+        """
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        watched = () if self._watched is None else (self._watched[0],)
+        for fd in (self._selector.fileno(), self._wake_fd, *watched):
+            os.dup2(null, fd, inheritable=False)
+        os.close(null)
+
     def __del__(self) -> None:
         # Not at the end of the thread: a publisher may be about to write to it.
         self._selector.close()
         os.close(self._wake_fd)
 
     def _run(self) -> None:
-        engine, lock = self._engine, self._engine.lock
-        goodbye: float | None = None
         while True:
-            now = monotonic()
-            with lock:
-                if engine.wants_open and self._opening is None:
-                    self._opening = _Opening(engine.transport, now + self._open_seconds, self.wake)
-                if engine.state == CLOSING:
-                    goodbye = goodbye or now + _GOODBYE_SECONDS
-                    if now >= goodbye or not engine.has_connection():
-                        break
-                if engine.draining and engine.is_drained():
-                    self.drained.set()
-                deadline = engine.next_deadline() if goodbye is None else goodbye
-                busy = engine.has_output()
-                engine.parked = not busy
-                self._callbacks.offer()
-            self._callbacks.wake_if_offered()
-            self._wait(0 if busy else None if deadline is None else max(0.0, deadline - now))
-            engine.parked = False
-            now = monotonic()
-            if self._opening is not None and self._opening.done:
-                self._opened(now)
-            if deadline is not None and now >= deadline:
-                engine.on_deadline(now)
-            engine.flush(now)
+            try:
+                if not self._turn():
+                    break
+            except Exception as error:
+                self._recover(error)
         self._end()
+
+    def _turn(self) -> bool:
+        """Wait once and do what came of it; False when the client is closing and nothing is left to do."""
+        engine = self._engine
+        now = monotonic()
+        if engine.wants_open and self._opening is None:
+            self._open(now)
+        with engine.lock:
+            if engine.state == CLOSING:
+                if self._goodbye is None:
+                    self._goodbye = now + _GOODBYE_SECONDS
+                if now >= self._goodbye or not engine.has_connection():
+                    return False
+            if engine.draining and engine.is_drained():
+                self.drained.set()
+            deadline = engine.next_deadline() if self._goodbye is None else self._goodbye
+            busy = engine.has_output()
+            engine.parked = not busy
+            wake_callbacks = self._callbacks.offer()
+        if wake_callbacks:
+            self._callbacks.wake()
+        wake_at = deadline
+        if self._opening is not None and (deadline is None or self._opening.give_up_at < deadline):
+            wake_at = self._opening.give_up_at
+        self._wait(0 if busy else None if wake_at is None else max(0.0, wake_at - now))
+        now = monotonic()
+        if self._opening is not None:
+            self._look_at_opening(self._opening, now)
+        if deadline is not None and now >= deadline:
+            engine.on_deadline(now)
+        engine.flush(now)
+        return True
 
     def _wait(self, timeout: float | None) -> None:
         """Wait for the network, a wake-up or the time; read and write what is possible."""
         self._watch()
-        for key, events in self._selector.select(timeout):
+        ready = self._selector.select(timeout)
+        self._engine.parked = False  # from here on whatever is published meets a later look for output
+        for key, events in ready:
             if key.fd == self._wake_fd:
                 os.eventfd_read(self._wake_fd)
                 continue
@@ -122,18 +153,50 @@ class NetworkThread:
             self._selector.register(*wanted)
         self._watched = wanted
 
-    def _opened(self, now: float) -> None:
-        opening, self._opening = self._opening, None
-        assert opening is not None
-        if opening.error is None:
+    def _open(self, now: float) -> None:
+        """Begin to open the transport. Not under the lock: a thread takes its time to start."""
+        try:
+            self._opening = _Opening(self._engine.transport, now + self._open_seconds, self.wake)
+        except RuntimeError as error:  # no more threads
+            self._engine.on_open_failed(ConnectFailedError(str(error)), now)
+
+    def _look_at_opening(self, opening: _Opening, now: float) -> None:
+        """Go on when the transport is open, or has failed to open, or takes far too long."""
+        error = opening.error
+        if not opening.done:
+            if now < opening.give_up_at:
+                return
+            self._abandon_opening()
+            error = ConnectFailedError(f"open() did not return within {self._open_seconds:g} s")
+        self._opening = None
+        if error is None:
             self._engine.on_open(now)
         else:
-            self._engine.on_open_failed(opening.error, now)
+            self._engine.on_open_failed(error, now)
+
+    def _abandon_opening(self) -> None:
+        """Leave the attempt behind: after both calls it keeps nothing open and disturbs no later one."""
+        self._opening = None
+        self._engine.transport.abort()
+        self._engine.transport.close()
+
+    def _recover(self, error: Exception) -> None:
+        """Survive what nobody foresaw: say so, and begin anew with the next connection."""
+        try:
+            if self._opening is not None:
+                self._abandon_opening()
+            self._engine.on_fault(error, monotonic())
+        except Exception as another:
+            log.warning("the network thread goes on after two errors", error=another)
+        sleep(_FAULT_SECONDS)
 
     def _end(self) -> None:
-        if self._opening is not None:
-            self._opening.abandon()
-        self._engine.drop_connection()
+        try:
+            if self._opening is not None:
+                self._abandon_opening()
+            self._engine.drop_connection()
+        except Exception as error:
+            log.warning("the network thread ended with an error", error=error)
         self.drained.set()
 
 
@@ -144,31 +207,19 @@ class _Opening:
         self._transport = transport
         self._deadline = deadline
         self._wake = wake
-        self._lock = threading.Lock()
-        self._abandoned = False
+        self.give_up_at = deadline + _GRACE_SECONDS
         self.error: DeviceSdkError | None = None
         self.done = False
         threading.Thread(target=self._run, name="device-sdk open", daemon=True).start()
-
-    def abandon(self) -> None:
-        """Nobody wants the stream any more: end the attempt, or what it yields."""
-        with self._lock:
-            self._abandoned = True
-            if self.done:
-                return
-        self._transport.abort()
 
     def _run(self) -> None:
         try:
             self._transport.open(self._deadline)
         except DeviceSdkError as error:
-            self.error = error
+            self.error = error.with_traceback(None)  # its frames would keep the descriptors of a life alive
         except Exception as error:
             self.error = ConnectFailedError(f"{type(error).__name__}: {error}")
-        with self._lock:
-            self.done = True
-            if self._abandoned and self.error is None:
-                self._transport.close()
+        self.done = True
         self._wake()
 
 
@@ -185,7 +236,6 @@ class CallbackThread:
         self._default_handler = default_handler
         self._wake_network = wake_network
         self._parked = False
-        self._offered = False
         self._stopping = False
         self._told_no_handler = False
         self._work = threading.Lock()  # held while there is nothing to do
@@ -196,24 +246,27 @@ class CallbackThread:
         """Start the thread."""
         self._thread.start()
 
-    def offer(self) -> None:
-        """Note that there is work for a parked thread. The caller holds the engine's lock."""
+    def offer(self) -> bool:
+        """Whether there is work for a parked thread: then :meth:`wake` it. The caller holds the lock."""
         if self._parked and (self._stopping or self._engine.callbacks_waiting()):
             self._parked = False
-            self._offered = True
+            return True
+        return False
 
-    def wake_if_offered(self) -> None:
-        """Wake the thread if :meth:`offer` found work. Same thread as ``offer``, without the lock."""
-        if self._offered:
-            self._offered = False
-            self._work.release()
+    def wake(self) -> None:
+        """Wake the thread. Once after each true :meth:`offer`, without the lock."""
+        self._work.release()
 
     def stop(self, timeout: float) -> bool:
-        """Run what is waiting, then end; False if that took longer or this is the thread itself."""
+        """Run the hooks that wait, then end; False if that took longer or this is the thread itself.
+
+        Messages that still wait are left alone: nobody could acknowledge them any more.
+        """
         with self._engine.lock:
             self._stopping = True
-            self.offer()
-        self.wake_if_offered()
+            offered = self.offer()
+        if offered:
+            self.wake()
         if self.is_current():
             return False
         self._thread.join(timeout)
@@ -224,23 +277,36 @@ class CallbackThread:
         return threading.current_thread() is self._thread
 
     def _run(self) -> None:
-        engine, lock = self._engine, self._engine.lock
+        self._engine.waiting.consume()
         handled = 0
         while True:
-            with lock:
+            try:
+                batch = self._next_batch(handled)
+                if batch is None:
+                    return
+                handled = self._run_batch(batch)
+            except Exception as error:
+                handled = 0
+                log.warning("the callback thread goes on after an error", error=error)
+                sleep(_FAULT_SECONDS)
+
+    def _next_batch(self, handled: int) -> list[Any] | None:
+        """Report how many messages are finished, and wait for work; ``None``: the thread is to end."""
+        engine = self._engine
+        while True:
+            with engine.lock:
                 wake = engine.handled(handled) and engine.unpark()
                 batch = engine.take_callbacks()
                 if not batch:
                     if self._stopping:
-                        return
+                        return None
                     self._parked = True
             if wake:
                 self._wake_network()
             if batch:
-                handled = self._run_batch(batch)
-            else:
-                handled = 0
-                self._work.acquire()
+                return batch
+            handled = 0
+            self._work.acquire()
 
     def _run_batch(self, batch: list[Any]) -> int:
         """Run one batch; return how many messages are finished and not yet reported to the engine."""
@@ -251,6 +317,9 @@ class CallbackThread:
             if type(item) is not Message:
                 function, argument = item
                 self._call(function, argument)
+                continue
+            if self._stopping:
+                handled += 1  # no longer in hand; without its mark it is not acknowledged
                 continue
             handlers = route(item.topic) or self._unrouted(item)
             if handlers is None:
@@ -299,6 +368,10 @@ class CallbackThread:
             self._report(function, error)
 
     def _report(self, function: object, error: BaseException) -> None:
-        name = getattr(function, "__qualname__", repr(function))
+        try:  # the application's own __repr__ and __str__: not under the lock, and they may fail too
+            name = getattr(function, "__qualname__", None) or repr(function)
+            text = f"{name} raised {type(error).__name__}: {error}"
+        except Exception:
+            text = f"a {type(function).__name__} raised {type(error).__name__}"
         with self._engine.lock:
-            self._engine.notify("handler_failed", f"{name} raised {type(error).__name__}: {error}", error)
+            self._engine.notify("handler_failed", text, error)

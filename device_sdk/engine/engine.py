@@ -8,12 +8,26 @@ state; it is never held while user code runs, nor during ``open()``, ``recv()``,
 
 from __future__ import annotations
 
-from device_sdk._log import Log
-from device_sdk.engine.outbox import Delivery, Outbox
+from device_sdk.engine.outbox import Delivery
+from device_sdk.engine.publisher import Publisher
 from device_sdk.engine.reconnect import ReconnectPolicy
-from device_sdk.engine.report import ClientEvent, Stats
+from device_sdk.engine.report import (
+    CLOSED,
+    CLOSING,
+    CONNECTED,
+    CONNECTING,
+    IDLE,
+    WAITING,
+)
 from device_sdk.engine.router import Router
-from device_sdk.errors import ClosedError, DeviceSdkError, DroppedError, QueueFullError, TransportError
+from device_sdk.engine.stream import Stream
+from device_sdk.errors import (
+    ArgumentError,
+    ClosedError,
+    DeviceSdkError,
+    TransportClosedError,
+    TransportError,
+)
 from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
@@ -22,15 +36,17 @@ from device_sdk.mqtt.events import (
     UnsubscribeAcknowledged,
 )
 from device_sdk.mqtt.message import Message
+from device_sdk.mqtt.options import check_range
 from device_sdk.mqtt.protocol import DISCONNECTING, Protocol
-from device_sdk.mqtt.session import ACKNOWLEDGED, DROPPED, Session
+from device_sdk.mqtt.session import ACKNOWLEDGED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
+    from device_sdk.engine.report import Stats
     from device_sdk.engine.router import Request
     from device_sdk.mqtt.message import Subscription
     from device_sdk.mqtt.options import ConnectOptions
@@ -44,24 +60,13 @@ __all__ = [
     "CONNECTING",
     "IDLE",
     "WAITING",
-    "ClientEvent",
     "Engine",
-    "Stats",
 ]
 
-IDLE, CONNECTING, CONNECTED = "idle", "connecting", "connected"
-WAITING, CLOSING, CLOSED = "waiting", "closing", "closed"
-
-_SEND_SIZE = 256 * 1024
-_OPEN_GATES = 1 << 62  # above every change number: a failed or absent store holds nothing back
-
-_EXPECTED = frozenset({"connected", "disconnected", "connect_failed", "auth"})
-_BUGS = frozenset({"handler_failed"})  # a traceback helps only with these
-
-log = Log("device_sdk.engine")
+_SENDS_PER_FLUSH = 16  # then the shell reads and keeps time, however fast the application publishes
 
 
-class Engine:
+class Engine(Publisher):
     """Everything a client does, except waiting.
 
     Methods that begin with ``on_``, and :meth:`flush`, belong to the one thread that owns the transport and
@@ -84,106 +89,41 @@ class Engine:
         buffer_qos0: bool = False,
         on_session_lost: str = "republish",
     ) -> None:
-        self.lock = lock
+        if on_session_lost not in ("republish", "fail"):
+            raise ArgumentError("on_session_lost", f'must be "republish" or "fail", not {on_session_lost!r}')
+        super().__init__(lock, policy, store, buffer_qos0=buffer_qos0)
         self.transport = transport
+        self.stream = Stream(transport)
         self.options = options
-        self.session = Session(journal=store is not None)
-        self.outbox = Outbox(lock, self.session, policy, store)
-        self.router = Router(lock)
-        self.state = IDLE
+        self.router = Router(lock, self.waiting)
         self.parked = False  # the shell waits for the network: whoever adds output has to wake it
         self.last_error: DeviceSdkError | None = None
-        self.attempts = 0
         self.draining = False  # the shell waits for is_drained()
         self.await_handlers = True
-        self.on_event: Callable[[ClientEvent], object] | None = None
         self.on_connect: Callable[[ConnectAcknowledged], object] | None = None
         self.on_disconnect: Callable[[DeviceSdkError], object] | None = None
-        self._policy = policy
-        self._store = store
         self._reconnect = reconnect
         self._draw = draw
-        self._inflight = inflight
-        self._inbox_limit = inbox_limit
+        self._inflight = check_range("inflight", inflight, 1, 65_535)
+        self._inbox_limit = check_range("inbox_limit", inbox_limit, 1, 1_000_000)
         self._clean_start = clean_start
-        self._buffer_qos0 = buffer_qos0
         self._republish = on_session_lost == "republish"
         self.attempt_over: threading.Event | None = None  # set when a connection is accepted or failed
         self._protocol: Protocol | None = None  # of the open transport
-        self._online: Protocol | None = None  # the same, once CONNACK has accepted
         self._retired: Protocol | None = None  # ended; its transport is to be closed
         self._was_connected = False
         self._failures = 0
         self._connected_at = 0.0
         self._retry_at: float | None = None
-        self._chunks: list[bytes] = []
-        self._buffer: bytes | memoryview = b""
-        self._send_blocked = False
-        self._callbacks: list[Any] = []
         self._in_hand = 0  # messages handed to handlers or the inbox and not finished
-        self._stats = Stats()
 
-    # Publishing and subscribing. The caller holds the lock; the result says whether to wake the shell.
-
-    def publish(
-        self,
-        topic_field: bytes,
-        payload: bytes,
-        flags: int,
-        properties: bytes,
-        expires_at: float | None,
-        now: float | None,
-    ) -> Delivery | None:
-        """Send a message now if the window has room, else queue it.
-
-        Returns: its delivery, or ``None`` if the policy is to block and the caller has to wait for room.
-        Raises: QueueFullError, LocalProtocolError (the connected server does not take it).
-        """
-        protocol = self._online
-        outbox = self.outbox
-        if flags < 2:
-            if protocol is not None and expires_at is None:
-                if protocol.buffered > self._policy.max_bytes:
-                    raise QueueFullError(
-                        f"{protocol.buffered} bytes wait for the network, which takes them too slowly"
-                    )
-                protocol.publish_qos0(topic_field, payload, flags, properties)
-                self._stats.published += 1
-                return outbox.sent_qos0
-            if protocol is None and not self._holds_qos0():
-                delivery = Delivery(outbox, topic_field, payload, flags, properties, expires_at)
-                self._drop(delivery, "there is no connection, and QoS 0 is not buffered (buffer_qos0)")
-                return delivery
-        delivery = Delivery(outbox, topic_field, payload, flags, properties, expires_at)
-        if protocol is None:
-            return self._enqueue(delivery)
-        if flags >= 2 and not outbox.queue and len(self.session) < protocol.window:
-            outbox.journal(delivery)
-            protocol.publish(delivery, now or 0.0)
-            self._stats.published += 1
-            if self._store is not None:
-                self._hand_to_store(self._store)
-            return delivery
-        protocol.check(flags, len(topic_field) + len(properties) + len(payload) + 7)
-        queued = self._enqueue(delivery)
-        if flags < 2:
-            self._fill(now or 0.0)
-        return queued
-
-    def _enqueue(self, delivery: Delivery) -> Delivery | None:
-        dropped = self.outbox.add(delivery)
-        if dropped is None:
-            return None
-        self._stats.published += 1
-        self._report_ended(dropped)
-        if self._store is not None:
-            self._hand_to_store(self._store)
-        return delivery
+    # Subscribing, and the shell's questions. The caller holds the lock.
 
     def subscribe(
         self, subscriptions: list[Subscription], handler: Callable[[Message], object] | None
     ) -> Request:
         """Want these subscriptions; see :meth:`Router.subscribe`."""
+        self._check_open()
         request = self.router.subscribe(subscriptions, handler)
         for wanted in subscriptions:
             options = (wanted.qos, wanted.no_local, wanted.retain_as_published, wanted.retain_handling)
@@ -193,6 +133,7 @@ class Engine:
 
     def unsubscribe(self, topic_filters: list[str]) -> Request:
         """Stop wanting these; see :meth:`Router.unsubscribe`."""
+        self._check_open()
         request = self.router.unsubscribe(topic_filters)
         for topic_filter in topic_filters:
             self.session.record(("unsubscribed", topic_filter))
@@ -208,9 +149,13 @@ class Engine:
     def has_output(self) -> bool:
         """Whether :meth:`flush` has something to do. The caller holds the lock."""
         protocol = self._protocol
-        if protocol is None or self._send_blocked:
+        if protocol is None or self.stream.blocked:
             return False
-        return bool(self._buffer or self._chunks) or protocol.can_send(self._durable_through())
+        return self.stream.pending or protocol.can_send(self._durable_through())
+
+    def wants_attention(self) -> bool:
+        """Whether a shell that waits has to be woken after a publish. The caller holds the lock."""
+        return bool(self._callbacks) or self.has_output()
 
     def unpark(self) -> bool:
         """Whether the shell waits and has to be woken; it counts as woken then. The caller holds the lock."""
@@ -223,11 +168,13 @@ class Engine:
         return self.state == CONNECTING and self._protocol is None
 
     def adopt(self, saved: SavedSession, store: Store, now: float, wake: Callable[[], None]) -> None:
-        """Go on with the session that the store kept; called once, before the shell starts."""
-        self.outbox.restore(saved, now)
-        self.session.received.update(dict.fromkeys(saved.received))
-        self.session.record(("fact", "client_id", self.options.client_id))
-        self._hand_to_store(store)
+        """Go on with the session that the store kept; once, before the shell starts. Takes the lock."""
+        with self.lock:
+            self.outbox.restore(saved, now)
+            self.session.received.update(dict.fromkeys(saved.received))
+            self.router.restore(saved.subscriptions)
+            self.session.record(("fact", "client_id", self.options.client_id))
+            self._hand_to_store(store)
 
         def progressed() -> None:
             with self.lock:
@@ -250,20 +197,20 @@ class Engine:
     def on_open(self, now: float) -> None:
         """The transport is open: say CONNECT."""
         with self.lock:
+            if self.state != CONNECTING:
+                return  # closed meanwhile; the shell ends with drop_connection()
             clean = self._clean_start
             if clean is None:
                 clean = self._store is None and not self._was_connected
             protocol = Protocol(self.session, self.options, inflight=self._inflight)
             self._protocol = protocol
-            self._chunks, self._buffer, self._send_blocked = [], b"", False
-            self.attempts += 1
+            self.stream.reset()
             protocol.connect(now, clean_start=clean)
         self.flush(now)
 
     def on_open_failed(self, error: DeviceSdkError, now: float) -> None:
         """The transport could not be opened."""
         with self.lock:
-            self.attempts += 1
             self.last_error = error
             self._attempt_failed(error, None, now)
 
@@ -277,24 +224,26 @@ class Engine:
         except TransportError as error:
             self._fail(error, now)
             return
-        if data is None:
-            self._send_blocked = False  # some streams tell of room by being readable
-            self.flush(now)
-            return
-        with self.lock:
-            self._stats.bytes_received += len(data)
-            self._react(protocol.receive_data(data, now) if data else protocol.receive_eof(now), now)
-        self._send_blocked = False
+        if data is not None:
+            with self.lock:
+                self._stats.bytes_received += len(data)
+                events = protocol.receive_data(data, now) if data else protocol.receive_eof(now)
+                if self._in_hand >= self._inbox_limit:
+                    events = self._without_qos0(events)
+                self._react(events, now)
+        self.stream.blocked = False  # some streams tell of room by being readable
         self.flush(now)
 
     def on_writable(self, now: float) -> None:
         """The transport takes bytes again."""
+        if self._protocol is None:
+            return
         try:
             self.transport.flush()
         except TransportError as error:
             self._fail(error, now)
             return
-        self._send_blocked = False
+        self.stream.blocked = False
         self.flush(now)
 
     def on_deadline(self, now: float) -> None:
@@ -306,8 +255,13 @@ class Engine:
             protocol = self._protocol
             if protocol is not None:
                 self._react(protocol.handle_deadline(now), now)
-        if protocol is not None:
-            self.transport.handle_deadline(now)
+            elif self._store is not None:
+                self._hand_to_store(self._store)
+        if self._protocol is not None:
+            try:
+                self.transport.handle_deadline(now)
+            except TransportError as error:
+                self._fail(error, now)
         self.flush(now)
 
     def next_deadline(self) -> float | None:
@@ -322,28 +276,31 @@ class Engine:
         protocol = self._protocol
         if protocol is None:
             return None
-        paused = protocol.reading_paused = self._in_hand >= self._inbox_limit
-        return self.transport.fileno(), not paused, self._send_blocked or self.transport.wants_write()
+        paused = protocol.reading_paused = self._in_hand >= self._inbox_limit and not self.waiting
+        return self.transport.fileno(), not paused, self.transport.wants_write()
 
     def flush(self, now: float) -> None:
         """Hand output to the transport until it takes no more; close the transport of an ended connection."""
-        protocol = self._protocol
+        protocol, stream = self._protocol, self.stream
         try:
-            while protocol is not None and not self._send_blocked:
-                if not self._buffer and not self._next_buffer(protocol, now):
-                    if protocol.state == DISCONNECTING:
-                        self._retired, self._protocol = protocol, None  # DISCONNECT has left
+            for _ in range(_SENDS_PER_FLUSH):
+                if protocol is None or stream.blocked:
                     break
-                sent = self.transport.send(self._buffer)
+                if not stream.pending:
+                    chunks = self._take_output(protocol, now)
+                    if not chunks:
+                        if protocol.state == DISCONNECTING:
+                            self._retired, self._protocol = protocol, None  # DISCONNECT has left
+                        break
+                    stream.load(chunks)
+                sent = stream.send()
                 self._stats.bytes_sent += sent
                 if sent:
                     protocol.output_progressed(now)
-                self._send_blocked = sent < len(self._buffer)
-                self._buffer = memoryview(self._buffer)[sent:] if self._send_blocked else b""
         except TransportError as error:
             self._fail(error, now)
         if self._retired is not None:
-            self._bury()
+            self._bury(now)
 
     def close_connection(self) -> None:
         """Queue DISCONNECT as the last packet and do not connect again. The caller holds the lock."""
@@ -360,9 +317,8 @@ class Engine:
     def drop_connection(self) -> None:
         """Close the transport as it is; the queue and the session stay. For the owner of the transport."""
         with self.lock:
-            if self._protocol is not None:
-                self.session.requests.clear()
-                self.router.disconnected()
+            self.session.requests.clear()
+            self.router.disconnected()
             self._protocol = self._online = None
             self.state = IDLE
         self.transport.close()
@@ -378,26 +334,26 @@ class Engine:
                 self._stats.dropped += len(left)
                 self.notify("dropped", f"closed with {len(left)} messages that were not acknowledged")
             self.state = CLOSED
+            self._decided()
         if self._store is not None:
             self._store.close()
+
+    def disown(self) -> None:
+        """In a forked child: the connection is the parent's, and nothing here will ever happen."""
+        self.state = CLOSED
+        self._protocol = self._online = None
+        error = ClosedError("this process is a fork; the message is its parent's")
+        self.router.close(error)
+        self.outbox.end_all(error)
 
     def is_drained(self) -> bool:
         """Whether network, broker and handlers have nothing more to do. The caller holds the lock."""
         protocol = self._protocol
-        unsent = bool(self._buffer or self._chunks) or (protocol is not None and protocol.has_output)
+        unsent = protocol is not None and (self.stream.pending or protocol.has_output)
         unfinished = self.await_handlers and self._in_hand and self.router.inbox is None
         return not (self.outbox.queue or len(self.session) or unsent or unfinished)
 
     # Messages for the application
-
-    def take_callbacks(self) -> list[Any]:
-        """Return what is to be run: messages, and (callable, argument) pairs. The caller holds the lock."""
-        callbacks, self._callbacks = self._callbacks, []
-        return callbacks
-
-    def callbacks_waiting(self) -> bool:
-        """Whether :meth:`take_callbacks` would return something. The caller holds the lock."""
-        return bool(self._callbacks)
 
     def handled(self, count: int) -> bool:
         """So many messages have been finished with; their acknowledgements may leave.
@@ -420,46 +376,50 @@ class Engine:
         copy.acks_held = 0 if self._online is None else self._online.held_acknowledgements
         return copy
 
-    def notify(self, kind: str, text: str, error: BaseException | None = None) -> None:
-        """Queue an event for the log and ``on_event``, which must not run here: the caller holds the lock."""
-        self._callbacks.append((self._publish_event, ClientEvent(kind, text, error)))
-
-    def _publish_event(self, event: ClientEvent) -> None:
-        if event.kind in _EXPECTED:
-            log.info("%s: %s", event.kind, event.text)
-        else:
-            log.warning("%s: %s", event.kind, event.text, error=event.error if event.kind in _BUGS else None)
-        if self.on_event is not None:
-            self.on_event(event)
-
     # Reactions to the protocol's events
 
     def _react(self, events: list[Any], now: float) -> None:
         callbacks = self._callbacks
+        received = acknowledged = 0
         for event in events:
-            if type(event) is Message:
+            kind = type(event)
+            if kind is Message:
                 callbacks.append(event)
-                self._in_hand += 1
-                self._stats.received += 1
-            elif type(event) is Delivery:
+                received += 1
+            elif kind is Delivery:
                 if event.status == ACKNOWLEDGED:
-                    self._stats.acknowledged += 1
+                    acknowledged += 1
                 else:
                     self._report_ended((event,))
                 if event._waiter is not None:
                     event._waiter.set()
             else:
-                _REACTIONS[type(event)](self, event, now)
+                _REACTIONS[kind](self, event, now)
+        stats = self._stats
+        self._in_hand += received
+        stats.received += received
+        stats.acknowledged += acknowledged
         if self.outbox.queue:
             self._fill(now)
         if self._store is not None:
             self._hand_to_store(self._store)
 
+    def _without_qos0(self, events: list[Any]) -> list[Any]:
+        """Read although reading is paused, because a handler waits: QoS 0 must not fill the memory."""
+        kept = [event for event in events if type(event) is not Message or event.qos]
+        lost = len(events) - len(kept)
+        if lost:
+            self._stats.discarded += lost
+            self.notify("dropped", f"{lost} received QoS 0 messages: {self._in_hand} are in hand already")
+        return kept
+
     def _on_connected(self, event: ConnectAcknowledged, now: float) -> None:
         protocol = self._protocol
         assert protocol is not None
-        lost = self._was_connected and not event.session_present and not self._clean_start
+        known = self._was_connected or event.republish
+        lost = known and not event.session_present and not self._clean_start
         self._online = protocol
+        self.attempts += 1
         self._connected_at = now
         self.state = CONNECTED
         self._stats.connects += 1
@@ -503,6 +463,8 @@ class Engine:
         self.session.requests.clear()
         self.router.disconnected()
         self.last_error = event.error
+        if self.state == CLOSING:
+            return  # that was the aim
         if was_online:
             if now - self._connected_at >= self._reconnect.stable:
                 self._failures = 0
@@ -514,6 +476,7 @@ class Engine:
             self._attempt_failed(event.error, event.reason_code, now)
 
     def _attempt_failed(self, error: DeviceSdkError, reason_code: int | None, now: float) -> None:
+        self.attempts += 1
         delay = self._schedule(reason_code, now)
         self.notify("connect_failed", f"{self.transport.description}: {error}{delay}", error)
         self._decided()
@@ -528,7 +491,17 @@ class Engine:
             if self._protocol is not None:
                 self._react([ConnectionEnded(error)], now)
         if self._retired is not None:
-            self._bury()
+            self._bury(now)
+
+    def on_fault(self, error: Exception, now: float) -> None:
+        """Something failed that never should: report it, and begin anew with the next connection."""
+        failure = TransportClosedError(f"internal error: {type(error).__name__}: {error}")
+        with self.lock:
+            self.notify("internal_error", str(failure), error)
+            if self._protocol is not None or self.state == CONNECTING:
+                self._on_ended(ConnectionEnded(failure), now)
+            self._retired = None
+        self.stream.close([])
 
     def _schedule(self, reason_code: int | None, now: float) -> str:
         """Fix the time of the next attempt; return the words for it."""
@@ -546,76 +519,27 @@ class Engine:
             self._failures = 0
             self.start(now)
 
-    def _bury(self) -> None:
-        """Give a DISCONNECT with a reason one chance to leave, then close the transport."""
+    def _bury(self, now: float) -> None:
+        """Let a DISCONNECT with a reason leave, and close the transport."""
         protocol, self._retired = self._retired, None
         assert protocol is not None
-        try:
-            if not self._buffer:
-                for chunk in protocol.data_to_send(_OPEN_GATES, 0.0):
-                    self.transport.send(chunk)
-        except TransportError:
-            pass
-        self._chunks, self._buffer, self._send_blocked = [], b"", False
-        self.transport.close()
+        self.stream.close(protocol.data_to_send(0, now))
 
-    # Helpers; the caller holds the lock, _next_buffer excepted
+    # Helpers; the caller holds the lock, _take_output excepted
 
-    def _next_buffer(self, protocol: Protocol, now: float) -> bool:
-        """Join what may leave into one buffer of a bounded size."""
-        if not self._chunks:
-            with self.lock:
-                if self._store is not None:
-                    self._hand_to_store(self._store)
-                self._chunks = protocol.data_to_send(self._durable_through(), now)
-        chunks = self._chunks
-        if not chunks:
-            return False
-        size = 0
-        for count, chunk in enumerate(chunks):  # noqa: B007 (count is what the loop is for)
-            size += len(chunk)
-            if size > _SEND_SIZE:
-                break
-        else:
-            count = len(chunks)
-        count = max(count, 1)
-        self._buffer = chunks[0] if count == 1 else b"".join(chunks[:count])
-        self._chunks = chunks[count:]
-        return True
+    def _take_output(self, protocol: Protocol, now: float) -> list[bytes]:
+        """Return what may leave now."""
+        with self.lock:
+            if self._store is not None:
+                self._hand_to_store(self._store)
+            chunks = protocol.data_to_send(self._durable_through(), now)
+            if self.outbox.blocked:
+                self.outbox.made_room()
+        return chunks
 
-    def _durable_through(self) -> int:
-        store = self._store
-        return _OPEN_GATES if store is None or store.failure is not None else store.durable_through
-
-    def _fill(self, now: float) -> None:
-        if self._online is not None:
-            self._report_ended(self.outbox.fill(self._online, now))
-
-    def _hand_to_store(self, store: Store) -> None:
-        changes = self.session.take_changes()
-        if changes:
-            store.submit(changes, self.session.change_number)
-            self.outbox.progressed()
-        if store.failure is not None and self.session.journal:
-            self.session.journal = False
-            self.notify("store_failed", f"the store failed: {store.failure}", store.failure)
-
-    def _holds_qos0(self) -> bool:
-        """QoS 0 waits for the very first connection, or always if it was asked for."""
-        return self._buffer_qos0 or not self.attempts
-
-    def _drop(self, delivery: Delivery, why: str) -> None:
-        self.outbox.end(delivery, DROPPED, DroppedError(why))
-        self._stats.dropped += 1
-
-    def _report_ended(self, deliveries: Iterable[Delivery]) -> None:
-        for delivery in deliveries:
-            if delivery.error is None:
-                continue
-            kind = delivery.status
-            if kind in ("dropped", "expired", "refused"):
-                setattr(self._stats, kind, getattr(self._stats, kind) + 1)
-                self.notify(kind, f"{delivery.topic}: {delivery.error}", delivery.error)
+    def _check_open(self) -> None:
+        if self.state == CLOSED:
+            raise ClosedError("the client was closed")
 
 
 _REACTIONS: dict[type, Callable[[Engine, Any, float], None]] = {

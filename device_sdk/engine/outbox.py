@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from device_sdk.engine.waiting import Waiting
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.protocol import Protocol
     from device_sdk.mqtt.session import Session
@@ -52,7 +53,7 @@ class Delivery(Outgoing):
         payload: bytes,
         flags: int,
         properties: bytes,
-        expires_at: float | None,
+        expires_at: float | None = None,
     ) -> None:
         # Outgoing.__init__ written out: this runs once a message, a call more is 3 % of publish().
         self.topic_field = topic_field
@@ -120,19 +121,25 @@ class Outbox:
     """The queue of one client. Its methods, the two waits excepted, run under the engine's lock."""
 
     def __init__(
-        self, lock: threading.Lock, session: Session, policy: StorePolicy, store: Store | None
+        self,
+        lock: threading.Lock,
+        session: Session,
+        policy: StorePolicy,
+        store: Store | None,
+        waiting: Waiting,
     ) -> None:
         self._lock = lock
         self._session = session
         self._policy = policy
         self._store = store
+        self._waiting = waiting
         self._next_sequence = 1
         self._durable_wait = threading.Condition(lock)
         self.next_expiry: float | None = None  # when expire() wants to be called
         self.queue: deque[Delivery] = deque()
         self.queued_bytes = 0
         self._room = threading.Condition(lock)
-        self._blocked = 0  # threads that wait for room
+        self.blocked = 0  # threads that wait for room
         self.sent_qos0 = Delivery(self, b"", b"", 0, b"", None)  # every QoS 0 message sent at once
         self.sent_qos0.status = SENT
 
@@ -142,8 +149,12 @@ class Outbox:
         Returns: the deliveries that were dropped for it, or ``None`` if the caller has to wait for room.
         Raises: QueueFullError: the policy is to reject.
         """
-        size = _size(delivery)
+        size = len(delivery.topic_field) + len(delivery.properties) + len(delivery.payload)
         policy = self._policy
+        if size > policy.max_bytes:
+            raise QueueFullError(
+                f"payload: a message of {size} bytes does not fit into a queue of {policy.max_bytes} bytes"
+            )
         dropped: list[Delivery] = []
         while len(self.queue) >= policy.max_messages or self.queued_bytes + size > policy.max_bytes:
             if policy.overflow == "block":
@@ -151,18 +162,22 @@ class Outbox:
             if policy.overflow == "drop_newest":
                 self.end(delivery, DROPPED, DroppedError(self._bounds("the new message was dropped")))
                 return [delivery]
-            if policy.overflow == "reject" or not self.queue:
+            if policy.overflow == "reject":
                 raise QueueFullError(self._bounds("wait for acknowledgements or choose another overflow"))
             oldest = self._pop()
             self.end(oldest, DROPPED, DroppedError(self._bounds("the oldest message was dropped")))
             dropped.append(oldest)
-        self.journal(delivery)
+        if self._store is not None:
+            self.journal(delivery)
         self.queue.append(delivery)
         self.queued_bytes += size
-        expires_at = delivery.expires_at
-        if expires_at is not None and (self.next_expiry is None or expires_at < self.next_expiry):
-            self.next_expiry = expires_at
+        if delivery.expires_at is not None:
+            self._note_expiry(delivery.expires_at)
         return dropped
+
+    def _note_expiry(self, expires_at: float) -> None:
+        if self.next_expiry is None or expires_at < self.next_expiry:
+            self.next_expiry = expires_at
 
     def journal(self, delivery: Delivery) -> None:
         """Write a new message ahead, if there is a store."""
@@ -186,11 +201,14 @@ class Outbox:
         """Move messages from the queue into the window; return those that ended instead."""
         session, queue = self._session, self.queue
         ended: list[Delivery] = []
+        room = protocol.window - len(session)
+        moved_bytes = 0
         while queue:
             delivery = queue[0]
-            if delivery.flags >= 2 and len(session) >= protocol.window:
+            if delivery.flags >= 2 and room <= 0:
                 break
-            self._pop()
+            queue.popleft()
+            moved_bytes += len(delivery.topic_field) + len(delivery.properties) + len(delivery.payload)
             if delivery.expires_at is not None and delivery.expires_at <= now:
                 self.end(delivery, EXPIRED, DeliveryExpiredError("it expired before it could be sent"))
                 ended.append(delivery)
@@ -198,6 +216,7 @@ class Outbox:
             try:
                 if delivery.flags >= 2:
                     protocol.publish(delivery, now)
+                    room -= 1
                 else:
                     packet = delivery.encode(0, now)
                     protocol.send_encoded(packet, delivery.flags)
@@ -205,6 +224,10 @@ class Outbox:
             except LocalProtocolError as error:
                 self.end(delivery, DROPPED, DroppedError(str(error)))
                 ended.append(delivery)
+        if moved_bytes:
+            self.queued_bytes -= moved_bytes
+            if self.blocked:
+                self._room.notify_all()
         return ended
 
     def expire(self, now: float) -> list[Delivery]:
@@ -215,6 +238,7 @@ class Outbox:
         if expired:
             gone = set(map(id, expired))
             self.queue = deque(item for item in self.queue if id(item) not in gone)
+            self.made_room()
         for delivery in expired:
             self.queued_bytes -= _size(delivery)
             self.end(delivery, EXPIRED, DeliveryExpiredError("it expired before it could be sent"))
@@ -228,6 +252,8 @@ class Outbox:
             assert isinstance(message, Delivery)
             self.queue.appendleft(message)
             self.queued_bytes += _size(message)
+            if message.expires_at is not None:
+                self._note_expiry(message.expires_at)
 
     def invalidate(self, messages: Iterable[Outgoing]) -> None:
         """End the messages of a lost session for an application that does not want them repeated."""
@@ -252,11 +278,11 @@ class Outbox:
         """The store moved on, or deliveries ended: wake who waits for either."""
         self._durable_wait.notify_all()
 
-    def end_all(self) -> list[Delivery]:
+    def end_all(self, error: DeviceSdkError | None = None) -> list[Delivery]:
         """End what a closing client leaves behind; a store keeps it for the next one."""
-        if self._store is not None:
-            error: DeviceSdkError = ClosedError("the client was closed; the store keeps the message")
-        else:
+        if error is None and self._store is not None:
+            error = ClosedError("the client was closed; the store keeps the message")
+        elif error is None:
             error = DroppedError("the client was closed before the message was acknowledged")
         session = self._session
         left = [*session.in_flight.values(), *session.released.values(), *self.queue]
@@ -267,7 +293,8 @@ class Outbox:
             self.wake(delivery)
         self.queue.clear()
         self.queued_bytes = 0
-        self._room.notify_all()
+        self.made_room()
+        self.progressed()
         session.in_flight.clear()
         session.released.clear()
         return ended
@@ -286,6 +313,8 @@ class Outbox:
             else:
                 self.queue.append(delivery)
                 self.queued_bytes += _size(delivery)
+                if delivery.expires_at is not None:
+                    self._note_expiry(delivery.expires_at)
             session.last_packet_id = max(session.last_packet_id, message.packet_id)
 
     def _restored(self, message: SavedMessage) -> Delivery:
@@ -313,7 +342,8 @@ class Outbox:
             if delivery._waiter is None:
                 delivery._waiter = threading.Event()
             waiter = delivery._waiter
-        return waiter.wait(timeout)
+        with self._waiting:
+            return waiter.wait(timeout)
 
     def wait_stored(self, delivery: Delivery, timeout: float | None) -> bool:
         """Block until the delivery is durable or done; False after ``timeout`` seconds."""
@@ -331,12 +361,17 @@ class Outbox:
 
         Raises: QueueFullError: none did within ``timeout`` seconds. The caller holds the lock.
         """
-        self._blocked += 1
+        self.blocked += 1
         try:
-            if not self._room.wait(timeout):
-                raise QueueFullError(self._bounds(f"no room within {timeout:.3g} s"))
+            with self._waiting:
+                if not self._room.wait(timeout):
+                    raise QueueFullError(self._bounds("no room in time"))
         finally:
-            self._blocked -= 1
+            self.blocked -= 1
+
+    def made_room(self) -> None:
+        """Wake the threads that wait for room."""
+        self._room.notify_all()
 
     def is_durable(self, change: int) -> bool:
         """Whether the change with this number would survive a restart; without a store nothing does."""
@@ -352,7 +387,7 @@ class Outbox:
     def _pop(self) -> Delivery:
         delivery = self.queue.popleft()
         self.queued_bytes -= _size(delivery)
-        if self._blocked:
+        if self.blocked:
             self._room.notify_all()
         return delivery
 

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-__all__ = ["ClientEvent", "Stats"]
+from device_sdk._log import Log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = [
+    "CLOSED",
+    "CLOSING",
+    "CONNECTED",
+    "CONNECTING",
+    "IDLE",
+    "WAITING",
+    "ClientEvent",
+    "Reporter",
+    "Stats",
+]
+
+#: The states of a client.
+IDLE, CONNECTING, CONNECTED = "idle", "connecting", "connected"
+WAITING, CLOSING, CLOSED = "waiting", "closing", "closed"
+
+_EXPECTED = frozenset({"connected", "disconnected", "connect_failed", "auth"})
+_BUGS = frozenset({"handler_failed", "internal_error"})  # a traceback helps only with these
+
+log = Log("device_sdk.engine")
 
 
 class ClientEvent:
     """Something an operator may want to know: ``kind`` (a word), ``text`` (a sentence), ``error`` or None.
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
-    ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``, ``auth``.
+    ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``, ``auth``,
+    ``internal_error`` (a mistake in this package: the connection was ended and a new one is tried).
     """
 
     __slots__ = ("error", "kind", "text")
@@ -27,7 +54,8 @@ class Stats:
     """Counters since the client was made, and four gauges.
 
     Gauges: ``queued`` messages and ``queued_bytes`` that wait, ``in_flight`` messages sent and not finished,
-    ``acks_held`` received messages whose acknowledgement waits for a handler.
+    ``acks_held`` received messages whose acknowledgement waits for a handler. ``dropped`` counts outgoing
+    messages, ``discarded`` received ones of QoS 0.
     """
 
     acknowledged: int
@@ -35,6 +63,7 @@ class Stats:
     bytes_received: int
     bytes_sent: int
     connects: int
+    discarded: int
     dropped: int
     expired: int
     in_flight: int
@@ -60,3 +89,37 @@ class Stats:
 
     def __repr__(self) -> str:
         return f"Stats({', '.join(f'{name}={getattr(self, name)}' for name in self.__slots__)})"
+
+
+class Reporter:
+    """What waits for the callback thread: received messages, hooks and events, in the order they happened."""
+
+    def __init__(self) -> None:
+        self.on_event: Callable[[ClientEvent], object] | None = None
+        self._callbacks: list[Any] = []
+
+    def take_callbacks(self) -> list[Any]:
+        """Return what is to be run: messages, and (callable, argument) pairs. The caller holds the lock."""
+        callbacks, self._callbacks = self._callbacks, []
+        return callbacks
+
+    def callbacks_waiting(self) -> bool:
+        """Whether :meth:`take_callbacks` would return something. The caller holds the lock."""
+        return bool(self._callbacks)
+
+    def notify(self, kind: str, text: str, error: BaseException | None = None) -> None:
+        """Queue an event for the log and ``on_event``, which must not run here: the caller holds the lock."""
+        self._callbacks.append((self._publish_event, ClientEvent(kind, text, error)))
+
+    def _publish_event(self, event: ClientEvent) -> None:
+        if event.kind in _EXPECTED:
+            log.info("%s: %s", event.kind, event.text)
+        else:
+            log.warning("%s: %s", event.kind, event.text, error=event.error if event.kind in _BUGS else None)
+        if self.on_event is None:
+            return
+        try:
+            self.on_event(event)
+        except BaseException as error:
+            # Only to the log: an event about it would fail in the same way, for ever.
+            log.warning("on_event raised for the event %s", event.kind, error=error)

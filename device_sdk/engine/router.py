@@ -7,14 +7,17 @@ from collections import deque
 
 from device_sdk.errors import ClosedError, SubscribeRefused
 from device_sdk.mqtt.codes import reason_name
+from device_sdk.mqtt.message import Subscription
 from device_sdk.mqtt.topics import FilterTree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
+    from device_sdk.engine.waiting import Waiting
     from device_sdk.errors import DeviceSdkError
-    from device_sdk.mqtt.message import Message, Subscription
+    from device_sdk.mqtt.message import Message
     from device_sdk.mqtt.protocol import Protocol
 
     Handler = Callable[[Message], object]
@@ -31,14 +34,17 @@ class Request:
     ``reason_codes`` holds, once done, one code per topic filter: the granted QoS, or 0x80 and above.
     """
 
-    __slots__ = ("_done", "error", "reason_codes", "subscriptions", "topic_filters")
+    __slots__ = ("_done", "_waiting", "error", "reason_codes", "subscriptions", "topic_filters")
 
-    def __init__(self, subscriptions: list[Subscription] | None, topic_filters: list[str]) -> None:
+    def __init__(
+        self, subscriptions: list[Subscription] | None, topic_filters: list[str], waiting: Waiting
+    ) -> None:
         self.subscriptions = subscriptions  # None: unsubscribe
         self.topic_filters = topic_filters
         self.reason_codes: list[int] = []
         self.error: DeviceSdkError | None = None
         self._done = threading.Event()
+        self._waiting = waiting
 
     @property
     def done(self) -> bool:
@@ -51,7 +57,9 @@ class Request:
         Raises: TimeoutError: no answer within ``timeout`` seconds. SubscribeRefused: at least one topic
         filter was refused. ClosedError: the client was closed before.
         """
-        if not self._done.wait(timeout):
+        with self._waiting:
+            answered = self._done.wait(timeout)
+        if not answered:
             raise TimeoutError(f"no answer for {', '.join(self.topic_filters)} within {timeout:g} s")
         if self.error is not None:
             raise self.error
@@ -71,10 +79,11 @@ class Inbox:
     counts as handled when the next one is asked for. Several threads may share it.
     """
 
-    def __init__(self, on_handled: Callable[[Message], None]) -> None:
+    def __init__(self, on_handled: Callable[[Message], None], waiting: Waiting) -> None:
         self._messages: deque[Message] = deque()
         self._ready = threading.Condition(threading.Lock())
         self._on_handled = on_handled
+        self._waiting = waiting
         self._taken = threading.local()
         self._closed = False
 
@@ -95,6 +104,7 @@ class Inbox:
 
         Raises: TimeoutError: none within ``timeout`` seconds. ClosedError: the client is closed.
         """
+        self._waiting.consume()
         self._finish_last()
         with self._ready:
             if not self._ready.wait_for(lambda: self._messages or self._closed, timeout):
@@ -127,8 +137,9 @@ class Inbox:
 class Router:
     """The wanted subscriptions of one client. Runs under the engine's lock, :meth:`route` excepted."""
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.Lock, waiting: Waiting) -> None:
         self._lock = lock
+        self._consumers = waiting
         self.wanted: dict[str, Subscription] = {}
         self.inbox: Inbox | None = None
         self._tree = FilterTree()
@@ -146,15 +157,23 @@ class Router:
                 self._handlers.setdefault(topic_filter, []).append(handler)
                 self._tree.insert(topic_filter, handler)
         self._cache = {}
-        request = Request(subscriptions, [subscription.topic for subscription in subscriptions])
+        request = Request(
+            subscriptions, [subscription.topic for subscription in subscriptions], self._consumers
+        )
         self._waiting.append(request)
         return request
+
+    def restore(self, saved: dict[str, tuple[Any, ...]]) -> None:
+        """Want what an earlier client wanted: the server has it, and if not, it is asked for again."""
+        for topic_filter, options in saved.items():
+            names = ("qos", "no_local", "retain_as_published", "retain_handling")
+            self.wanted[topic_filter] = Subscription(topic_filter, **dict(zip(names, options, strict=True)))
 
     def unsubscribe(self, topic_filters: list[str]) -> Request:
         """Stop wanting these filters; their handlers see no further message."""
         for topic_filter in topic_filters:
             self._forget(topic_filter)
-        request = Request(None, topic_filters)
+        request = Request(None, topic_filters, self._consumers)
         self._waiting.append(request)
         return request
 
@@ -197,7 +216,8 @@ class Router:
         again = [wanted for topic, wanted in self.wanted.items() if topic not in asked]
         for start in range(0, len(again), _FILTERS_PER_PACKET):
             part = again[start : start + _FILTERS_PER_PACKET]
-            self._waiting.insert(0, Request(part, [subscription.topic for subscription in part]))
+            topic_filters = [subscription.topic for subscription in part]
+            self._waiting.insert(0, Request(part, topic_filters, self._consumers))
 
     def disconnected(self) -> None:
         """A connection ended: what was not answered is asked again on the next one."""

@@ -1,0 +1,159 @@
+"""What an application hands over, checked before anything is queued or sent; for every shell the same.
+
+Each function raises :class:`ArgumentError` or :class:`ArgumentTypeError` with the name of the argument.
+"""
+
+from __future__ import annotations
+
+import os
+
+from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.errors import ArgumentError, ArgumentTypeError
+from device_sdk.mqtt.message import Subscription, payload_bytes
+from device_sdk.mqtt.options import check_range
+from device_sdk.mqtt.topics import validate_filter
+from device_sdk.mqtt.wire import encode_properties
+from device_sdk.net.base import Transport, open_transport, parse_url
+from device_sdk.store.base import Store, StorePolicy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = [
+    "LARGEST_PAYLOAD",
+    "check_hooks",
+    "check_payload",
+    "check_subscriptions",
+    "check_topic_filters",
+    "check_types",
+    "made_up_client_id",
+    "publish_properties",
+    "random_fraction",
+    "seconds",
+    "transport_for",
+]
+
+LARGEST_PAYLOAD = 268_435_455 - 65_537 - 2 - 5  # bytes: the most that fits beside the longest topic name
+_LONGEST_SECONDS = 10**9  # more than 30 years, and still a time that the system can wait for
+
+_TYPES: dict[str, type] = {
+    "client_id": str,
+    "policy": StorePolicy,
+    "reconnect": ReconnectPolicy,
+    "store": Store,
+}
+
+# Properties of PUBLISH that are not the application's to give, and what to do instead.
+_OUR_PROPERTIES = {
+    "message_expiry_interval": "use expiry=",
+    "subscription_identifier": "only servers send it",
+    "topic_alias": "the client decides about it",
+}
+
+
+def transport_for(url: object) -> tuple[Transport, str | None, str | None]:
+    """Return the transport with user name and password of its URL; a ready transport has neither."""
+    if isinstance(url, Transport):
+        return url, None, None
+    if not isinstance(url, str):
+        raise ArgumentTypeError("url", f"must be a str or a Transport, not {type(url).__name__}")
+    parsed = parse_url(url)
+    return open_transport(parsed), parsed.user_name, parsed.password
+
+
+def check_types(**arguments: object) -> None:
+    """Make sure that each is ``None`` or of the type that its name stands for."""
+    for argument, value in arguments.items():
+        wanted = _TYPES[argument]
+        if value is not None and not isinstance(value, wanted):
+            problem = f"must be a {wanted.__name__} or None, not {type(value).__name__}"
+            raise ArgumentTypeError(argument, problem)
+
+
+def check_hooks(**hooks: object) -> None:
+    """Make sure that each is ``None`` or can be called."""
+    for argument, hook in hooks.items():
+        if hook is not None and not callable(hook):
+            raise ArgumentTypeError(argument, f"must be callable or None, not {type(hook).__name__}")
+
+
+def seconds(argument: str, value: object, *, zero: bool = False) -> float:
+    """Return a time span that can be waited for: above 0, or from 0 with ``zero``, up to 30 years."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ArgumentTypeError(argument, f"must be a number of seconds, not {type(value).__name__}")
+    if not (0 < value <= _LONGEST_SECONDS or (zero and value == 0)):
+        least = "at least" if zero else "above"
+        raise ArgumentError(argument, f"must be {least} 0 and at most {_LONGEST_SECONDS} s, not {value!r}")
+    return float(value)
+
+
+def check_payload(payload: object) -> bytes:
+    """Return the payload as bytes that fit into a packet."""
+    encoded = payload_bytes(payload)
+    if len(encoded) > LARGEST_PAYLOAD:
+        raise ArgumentError("payload", f"has {len(encoded)} bytes; a packet holds {LARGEST_PAYLOAD} at most")
+    return encoded
+
+
+def publish_properties(properties: Mapping[str, Any], version: str) -> bytes:
+    """Return the property block of a PUBLISH, empty for MQTT 3.x, which has none."""
+    if version != "5.0":
+        if properties:
+            raise ArgumentError("properties", f"MQTT {version} has no properties")
+        return b""
+    try:
+        for name in _OUR_PROPERTIES.keys() & properties:
+            raise ArgumentError("properties", f"{name} cannot be given here; {_OUR_PROPERTIES[name]}")
+        return encode_properties(properties, "publish")
+    except (AttributeError, TypeError) as error:
+        if isinstance(error, ArgumentTypeError):
+            raise
+        problem = f"must be a dict by property name, not {type(properties).__name__}"
+        raise ArgumentTypeError("properties", problem) from None
+
+
+def check_subscriptions(topic: object, version: str) -> list[Subscription]:
+    """Return one Subscription or a list of them as a list that this version can ask for."""
+    wanted = [topic] if isinstance(topic, Subscription) else topic
+    if not isinstance(wanted, (list, tuple)) or not all(isinstance(item, Subscription) for item in wanted):
+        raise ArgumentTypeError("topic", "must be a str, a Subscription or a list of Subscriptions")
+    if not wanted:
+        raise ArgumentError("topic", "is an empty list; name at least one topic filter")
+    for subscription in wanted:
+        _check_subscription(subscription, version)
+    return list(wanted)
+
+
+def _check_subscription(wanted: Subscription, version: str) -> None:
+    validate_filter(wanted.topic)
+    check_range("qos", wanted.qos, 0, 2)
+    check_range("retain_handling", wanted.retain_handling, 0, 2)
+    if wanted.no_local and wanted.topic.startswith("$share/"):
+        raise ArgumentError("no_local", "is not allowed on a shared subscription [MQTT-3.8.3-4]")
+    for argument in ("no_local", "retain_as_published", "retain_handling"):
+        if getattr(wanted, argument) and version != "5.0":
+            raise ArgumentError(argument, f"MQTT {version} has no subscription options but the QoS")
+
+
+def check_topic_filters(topic: object) -> list[str]:
+    """Return one topic filter or a list of them as a list."""
+    if not isinstance(topic, (str, list, tuple)):
+        raise ArgumentTypeError("topic", f"must be a str or a list of str, not {type(topic).__name__}")
+    topic_filters = [topic] if isinstance(topic, str) else list(topic)
+    if not topic_filters:
+        raise ArgumentError("topic", "is an empty list; name at least one topic filter")
+    for topic_filter in topic_filters:
+        validate_filter(topic_filter)
+    return topic_filters
+
+
+def made_up_client_id() -> str:
+    """Return a name that every server has to accept: 23 letters and digits. Source: [MQTT-3.1.3-5]."""
+    return f"devicesdk{os.urandom(7).hex()}"
+
+
+def random_fraction() -> float:
+    """Return a random number from 0 to 1; :mod:`random` would cost more than the rest of the client."""
+    return int.from_bytes(os.urandom(4), "big") / 0xFFFFFFFF

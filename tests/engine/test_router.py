@@ -1,0 +1,254 @@
+"""Messages on their way in: subscriptions and answers, routing, the order of acknowledgements, bounds."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from device_sdk.engine.router import Inbox, Router
+from device_sdk.engine.waiting import Waiting
+from device_sdk.errors import ClosedError, SubscribeRefused
+from device_sdk.mqtt.message import Message, Subscription
+from device_sdk.mqtt.packets import Pingresp, Puback, Publish, Pubrec, Suback, Unsuback
+from device_sdk.store.memory import MemoryStore
+from tests.engine.rig import Rig, SlowStore, types
+
+
+def subscribe(rig: Rig, *topics: str, qos: int = 1) -> object:
+    with rig.engine.lock:
+        return rig.engine.subscribe([Subscription(topic, qos) for topic in topics], None)
+
+
+def incoming(number: int, qos: int = 1, topic: str = "t") -> Publish:
+    return Publish(topic, b"%d" % number, qos=qos, packet_id=number if qos else None)
+
+
+def test_a_subscription_made_offline_is_sent_on_the_connection() -> None:
+    rig = Rig()
+    request = rig.engine.subscribe([Subscription("a/#", 1)], None)
+    [packet] = rig.connect()
+    assert (packet.type, packet.subscriptions) == ("subscribe", [Subscription("a/#", 1)])
+    assert not request.done
+    rig.feed(Suback(packet.packet_id, [1]))
+    assert request.wait(0) == [1]
+
+
+def test_without_a_session_everything_wanted_is_asked_for_again() -> None:
+    rig = Rig()
+    subscribe(rig, "a", "b")
+    [packet] = rig.connect()
+    rig.feed(Suback(packet.packet_id, [1, 1]))
+    rig.engine.unsubscribe(["b"])
+    [packet] = rig.sent()
+    rig.feed(Unsuback(packet.packet_id, [0]))
+    rig.lose()
+    rig.advance(1)
+    [again] = rig.connect(session_present=False)
+    assert [wanted.topic for wanted in again.subscriptions] == ["a"]
+
+
+def test_a_session_that_is_present_still_has_them() -> None:
+    rig = Rig()
+    subscribe(rig, "a")
+    [packet] = rig.connect()
+    rig.feed(Suback(packet.packet_id, [1]))
+    rig.lose()
+    rig.advance(1)
+    assert rig.connect(session_present=True) == []
+
+
+def test_a_request_without_an_answer_is_repeated_even_if_the_session_is_present() -> None:
+    rig = Rig()
+    request = rig.engine.subscribe([Subscription("a", 1)], None)
+    assert types(rig.connect()) == ["subscribe"]
+    rig.lose()
+    rig.advance(1)
+    [packet] = rig.connect(session_present=True)
+    rig.feed(Suback(packet.packet_id, [0]))
+    assert request.wait(0) == [0]
+
+
+def test_many_subscriptions_come_back_in_packets_of_a_bounded_size() -> None:
+    rig = Rig()
+    subscribe(rig, *(f"topic/{number}" for number in range(120)))
+    rig.connect()
+    rig.lose()
+    rig.advance(1)
+    [first] = rig.connect()  # not answered: as it was
+    rig.feed(Suback(first.packet_id, [1] * 120))
+    rig.lose()
+    rig.advance(2)
+    again = rig.connect(session_present=False)
+    assert sorted(len(packet.subscriptions) for packet in again) == [20, 50, 50]
+
+
+def test_a_refused_filter_is_forgotten_and_reported() -> None:
+    rig = Rig()
+    request = rig.engine.subscribe([Subscription("good", 1), Subscription("secret", 1)], None)
+    [packet] = rig.connect()
+    rig.feed(Suback(packet.packet_id, [1, 0x87]))
+    with pytest.raises(SubscribeRefused, match="secret") as caught:
+        request.wait(0)
+    assert caught.value.reason_code == 0x87
+    assert list(rig.engine.router.wanted) == ["good"]
+    assert "subscribe_refused" in rig.events()
+
+
+def test_a_request_larger_than_the_server_takes_is_refused() -> None:
+    rig = Rig()
+    request = rig.engine.subscribe([Subscription("x" * 100, 1)], None)
+    assert rig.connect(maximum_packet_size=50) == []
+    with pytest.raises(SubscribeRefused, match="Maximum Packet Size"):
+        request.wait(0)
+
+
+def test_requests_that_wait_end_with_the_client() -> None:
+    rig = Rig()
+    request = rig.engine.subscribe([Subscription("a", 1)], None)
+    rig.engine.finish()
+    with pytest.raises(ClosedError):
+        request.wait(0)
+    with pytest.raises(ClosedError):
+        rig.engine.subscribe([Subscription("a", 1)], None)
+
+
+def test_subscriptions_survive_in_the_store_and_are_asked_for_when_the_session_is_gone() -> None:
+    store = MemoryStore()
+    first = Rig(store=store)
+    first.engine.subscribe([Subscription("a/#", 2, no_local=True)], None)
+    first.connect()
+    first.engine.finish()
+    second = Rig(store=store)
+    [packet] = second.connect(session_present=False)
+    assert packet.subscriptions == [Subscription("a/#", 2, no_local=True)]
+
+
+def test_each_handler_runs_once_however_many_of_its_filters_match() -> None:
+    router = Router(threading.Lock(), Waiting())
+
+    def one(message: Message) -> None: ...
+    def other(message: Message) -> None: ...
+
+    router.subscribe([Subscription("a/#"), Subscription("a/+")], one)
+    router.subscribe([Subscription("$share/group/a/b")], other)
+    assert set(router.route("a/b")) == {one, other}
+    assert router.route("a/c/d") == (one,)
+    assert router.route("b") == ()
+    router.unsubscribe(["a/#"])
+    assert router.route("a/c/d") == ()
+    assert set(router.route("a/b")) == {one, other}
+
+
+def test_acknowledgements_leave_in_receive_order_after_the_handlers() -> None:
+    rig = Rig()
+    rig.connect()
+    assert rig.feed(incoming(1), incoming(2, qos=2), incoming(3)) == []
+    with rig.engine.lock:
+        batch = [item for item in rig.engine.take_callbacks() if isinstance(item, Message)]
+        assert rig.engine.stats().acks_held == 3
+    batch[1].handled = batch[2].handled = True
+    with rig.engine.lock:
+        rig.engine.handled(2)
+    assert rig.sent() == []  # the first one is not finished
+    batch[0].handled = True
+    with rig.engine.lock:
+        rig.engine.handled(1)
+    assert rig.sent() == [Puback(1), Pubrec(2), Puback(3)]
+
+
+def test_pubrec_waits_until_the_store_knows_the_identifier() -> None:
+    store = SlowStore()
+    rig = Rig(store=store)
+    rig.connect()
+    store.commit()
+    rig.feed(incoming(5, qos=2))
+    rig.handle()
+    assert rig.sent() == []
+    store.commit()
+    assert rig.sent() == [Pubrec(5)]
+
+
+def test_reading_pauses_when_too_much_is_in_hand_and_goes_on_after() -> None:
+    rig = Rig(inbox_limit=3)
+    rig.connect()
+    rig.feed(*(incoming(number, qos=0) for number in range(1, 4)))
+    interest = rig.engine.interest()
+    assert interest is not None and not interest[1]
+    assert len(rig.handle()) == 3
+    interest = rig.engine.interest()
+    assert interest is not None and interest[1]
+
+
+def test_pings_go_on_while_reading_is_paused_and_silence_proves_nothing() -> None:
+    rig = Rig(inbox_limit=1, keep_alive=10)
+    rig.connect()
+    rig.feed(incoming(1))
+    rig.engine.interest()
+    assert "pingreq" in types(rig.advance(100))
+    assert rig.engine.state == "connected"
+    rig.handle()
+    rig.engine.interest()
+    assert rig.engine.state == "connected"
+    rig.feed(Pingresp())
+    rig.advance(11)
+    assert rig.engine.state == "connected"
+
+
+def test_a_handler_that_waits_for_the_broker_keeps_reading_alive() -> None:
+    rig = Rig(inbox_limit=1)
+    rig.connect()
+    rig.engine.waiting.consume()  # this thread is the one that handles messages
+    rig.feed(incoming(1))
+    delivery = rig.publish(b"answer")
+    [packet] = rig.sent()
+    woken: list[bool] = []
+
+    def shell() -> None:
+        """What the network thread does when it is woken: look, read, react."""
+        interest = rig.engine.interest()
+        woken.append(interest is not None and interest[1])
+        rig.feed(incoming(0, qos=0), incoming(2), Puback(packet.packet_id))
+
+    rig.engine.waiting.wake = shell
+    delivery.wait(0.01)
+    assert woken == [True]
+    interest = rig.engine.interest()
+    assert interest is not None and not interest[1]
+    with rig.engine.lock:
+        stats = rig.engine.stats()
+    assert (stats.received, stats.discarded) == (2, 1)  # QoS 0 must not fill the memory meanwhile
+
+
+def test_another_thread_that_waits_does_not_lift_the_limit() -> None:
+    rig = Rig(inbox_limit=1)
+    rig.connect()
+    rig.feed(incoming(1))
+    with rig.engine.waiting:
+        interest = rig.engine.interest()
+    assert interest is not None and not interest[1]
+
+
+def test_a_message_of_the_inbox_is_finished_when_the_next_is_asked_for() -> None:
+    finished: list[Message] = []
+    inbox = Inbox(finished.append, Waiting())
+    one, two = Message("a", b"1"), Message("a", b"2")
+    inbox.put(one)
+    inbox.put(two)
+    assert len(inbox) == 2
+    assert inbox.get(0) is one
+    assert finished == []
+    assert inbox.get(0) is two
+    assert finished == [one]
+    with pytest.raises(TimeoutError):
+        inbox.get(0)
+    assert finished == [one, two]
+
+
+def test_a_closed_inbox_ends_after_its_last_message() -> None:
+    inbox = Inbox(lambda message: None, Waiting())
+    inbox.put(Message("a", b"1"))
+    inbox.close()
+    assert [message.payload for message in inbox] == [b"1"]
+    with pytest.raises(ClosedError):
+        inbox.get(0)
