@@ -112,6 +112,7 @@ class Engine(Publisher):
         self._protocol: Protocol | None = None  # of the open transport
         self._retired: Protocol | None = None  # ended; its transport is to be closed
         self._was_connected = False
+        self._unanswered = False  # a CONNECT may have begun a new session that we never heard of
         self._failures = 0
         self._connected_at = 0.0
         self._retry_at: float | None = None
@@ -436,13 +437,10 @@ class Engine(Publisher):
             self.outbox.invalidate(event.republish)
         if lost:
             count = len(event.republish)
-            what = (
-                f"{count} messages are published again"
-                if self._republish
-                else f"{count} messages invalidated"
-            )
-            self.notify("session_lost", f"the broker no longer has the session: {what}")
-        self.router.connected(event.session_present)
+            fate = "published again" if self._republish else "invalidated"
+            self.notify("session_lost", f"the broker no longer has the session; messages {fate}: {count}")
+        self.router.connected(event.session_present and not self._unanswered)
+        self._unanswered = False
         self.send_requests()
         if self.on_connect is not None:
             self._callbacks.append((self.on_connect, event))
@@ -473,6 +471,7 @@ class Engine(Publisher):
             if self.on_disconnect is not None:
                 self._callbacks.append((self.on_disconnect, event.error))
         else:
+            self._unanswered = True
             self._attempt_failed(event.error, event.reason_code, now)
 
     def _attempt_failed(self, error: DeviceSdkError, reason_code: int | None, now: float) -> None:

@@ -25,7 +25,7 @@ __all__ = [
 IDLE, CONNECTING, CONNECTED = "idle", "connecting", "connected"
 WAITING, CLOSING, CLOSED = "waiting", "closing", "closed"
 
-_EXPECTED = frozenset({"connected", "disconnected", "connect_failed", "auth"})
+_EXPECTED = frozenset({"connected", "disconnected", "connect_failed", "session_lost", "auth"})
 _BUGS = frozenset({"handler_failed", "internal_error"})  # a traceback helps only with these
 
 log = Log("device_sdk.engine")

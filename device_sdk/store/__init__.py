@@ -1,1 +1,1 @@
-"""Where the session and the queue are kept: in memory now, on disk later. See :mod:`device_sdk.store.base`."""
+"""Where the session and the queue are kept. See :mod:`device_sdk.store.base`."""

@@ -78,7 +78,7 @@ class StorePolicy:
 
 
 class SavedMessage:
-    """An unfinished outgoing message. ``packet_id`` is 0 before its first PUBLISH; ``released`` after PUBREC."""
+    """An unfinished outgoing message: ``packet_id`` 0 is before its PUBLISH, ``released`` after PUBREC."""
 
     __slots__ = (
         "expires_at",

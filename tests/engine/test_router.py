@@ -48,6 +48,21 @@ def test_without_a_session_everything_wanted_is_asked_for_again() -> None:
     assert [wanted.topic for wanted in again.subscriptions] == ["a"]
 
 
+def test_after_an_unanswered_connect_they_are_asked_for_whatever_the_broker_says() -> None:
+    # The CONNACK that said "new session" may be what was lost.
+    rig = Rig()
+    subscribe(rig, "a")
+    [packet] = rig.connect()
+    rig.feed(Suback(packet.packet_id, [1]))
+    rig.lose()
+    rig.advance(1)
+    rig.open()
+    rig.lose()
+    rig.advance(5)
+    [again] = rig.connect(session_present=True)
+    assert [wanted.topic for wanted in again.subscriptions] == ["a"]
+
+
 def test_a_session_that_is_present_still_has_them() -> None:
     rig = Rig()
     subscribe(rig, "a")
