@@ -14,7 +14,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ["device_sdk", "pyproject.toml", "README.md", "LICENSE"]
+SOURCES = ["device_sdk", "hil", "pyproject.toml", "README.md", "LICENSE"]
 MAX_INSTALLED_KIB = 1000  # docs/decisions/0004
 
 INSTALLED = """
@@ -62,7 +62,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = ZipFile(wheel).namelist()
     info = next(name for name in names if name.endswith("/METADATA")).partition("/")[0]
-    assert {name.partition("/")[0] for name in names} == {"device_sdk", info}
+    assert {name.partition("/")[0] for name in names} == {"device_sdk", "device_sdk_hil", info}
     assert "device_sdk/py.typed" in names
     assert f"{info}/licenses/LICENSE" in names
     assert not [name for name in names if "test_" in name or "/tests/" in name]

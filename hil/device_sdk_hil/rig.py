@@ -1,0 +1,329 @@
+"""The rig file: what hardware there is, virtual or real, and what it can do.
+
+::
+
+    [rig]
+    name = "bench-1"
+
+    [serial_line]
+    driver = "port"                  # "pty": a virtual one
+    url = "serial:///dev/serial/by-id/usb-FTDI_A50285BI-if00-port0?baud=115200"
+
+    [broker]
+    driver = "url"                   # "local": a Mosquitto or iotcore of the test's own
+    url = "mqtt://192.168.1.10"
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import pytest
+
+from device_sdk.cli.broker import find_broker
+from device_sdk.drivers.base import did_you_mean
+from device_sdk.drivers.bus import check_bus_name
+from device_sdk.errors import ArgumentError, ConfigError, MissingDependency
+from device_sdk.mqtt.topics import validate_filter
+from device_sdk.net.base import parse_url
+from device_sdk.node.config_errors import ConfigFaults, Fault, Faults, line_numbers, mismatch
+from device_sdk.node.convert import DURATION, Meta, Struct, convert_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["CAPABILITIES", "VIRTUAL_RIG", "Rig", "load_rig", "unknown_capability"]
+
+VIRTUAL_RIG = Path(__file__).with_name("rigs") / "virtual.toml"
+"""The rig that is used when nobody names another one: it needs no hardware."""
+
+CAPABILITIES: dict[str, str] = {
+    "broker": "a broker, with a listener that no fault reaches",
+    "serial_line": "a serial line from the DUT to the broker",
+    "serial_line.unplug": "its adapter can be pulled out and put back",
+    "serial_line.throttle": "it can be slowed down",
+    "serial_line.noise": "its bits can be flipped",
+    "sensor_bus": "an I2C bus that the DUT can read",
+    "sensor_bus.bme280": "with a BME280",
+    "sensor_bus.sht4x": "with an SHT4x",
+    "sensor_bus.set": "the test says what the chips measure",
+    "sensor_bus.unplug": "chips can be taken off the bus",
+    "sensor_bus.nack": "chips can be made not to acknowledge",
+    "sensor_bus.stuck": "the bus can be blocked",
+    "sensor_bus.crc": "the checksum of the SHT4x can be wrong",
+}
+"""Everything that a test can need: name -> what it means."""
+
+_NEEDS_SERIAL = "pyserial is not installed: pip install 'device-sdk[serial]'"
+_NEEDS_BLINKA = "the drivers of its chips are not installed: pip install 'device-sdk[blinka]'"
+_PATIENCE = 'seconds or "20s", "1s" to "10m"'
+_COMMAND = "a command as an array of texts"
+
+
+class RigTable(Struct, frozen=True, kw_only=True):
+    """``[rig]``: its name, and how long the tests wait for anything before they give up, in seconds."""
+
+    name: Annotated[str, Meta(pattern=r"^[\w.-]{1,64}$", description="a name of letters, digits, '_-.'")]
+    patience: Annotated[float, Meta(ge=1, le=600, extra=DURATION, description=_PATIENCE)] = 20.0
+
+
+class PtyTable(Struct, frozen=True, kw_only=True):
+    """``[serial_line]`` with the driver ``pty``: a pseudo-terminal, and a gateway to the broker behind it."""
+
+    driver: Literal["pty"]
+    verbs: ClassVar[frozenset[str]] = frozenset({"unplug", "throttle", "noise"})
+
+    def obstacle(self) -> str:
+        """Why it cannot be used on this machine; empty if it can."""
+        return "" if importlib.util.find_spec("serial") else _NEEDS_SERIAL
+
+
+class PortTable(Struct, frozen=True, kw_only=True):
+    """``[serial_line]`` with the driver ``port``: a real one, at whose far end something leads to the broker.
+
+    ``unplug`` and ``plug`` are commands that cut and restore the adapter's power, both or neither.
+    """
+
+    driver: Literal["port"]
+    url: Annotated[str, Meta(description='a URL such as "serial:///dev/ttyUSB0?baud=115200"')]
+    unplug: Annotated[list[str], Meta(description=_COMMAND)] = []
+    plug: Annotated[list[str], Meta(description=_COMMAND)] = []
+
+    @property
+    def path(self) -> str:
+        """The device."""
+        return parse_url(self.url).path
+
+    @property
+    def verbs(self) -> frozenset[str]:
+        """What it can do besides carrying bytes."""
+        return frozenset({"unplug"} if self.unplug else ())
+
+    def obstacle(self) -> str:
+        """Why it cannot be used on this machine; empty if it can."""
+        if not importlib.util.find_spec("serial"):
+            return _NEEDS_SERIAL
+        return "" if os.path.exists(self.path) else f"there is no {self.path}"
+
+
+class ChipTable(Struct, frozen=True, kw_only=True):
+    """One of the ``chips`` of ``[sensor_bus]``."""
+
+    chip: Literal["bme280", "sht4x"]
+    address: Annotated[int, Meta(ge=0x08, le=0x77, description="an address from 0x08 to 0x77")]
+
+
+Chips = Annotated[list[ChipTable], Meta(description='at least one { chip = "bme280", address = 0x76 }')]
+
+
+class FakeBusTable(Struct, frozen=True, kw_only=True):
+    """``[sensor_bus]`` with the driver ``fake``: chips in software, for the real drivers."""
+
+    driver: Literal["fake"]
+    chips: Chips
+    bus: ClassVar[str] = ""
+
+    @property
+    def verbs(self) -> frozenset[str]:
+        """What it can do besides being read."""
+        chips: set[str] = {chip.chip for chip in self.chips}
+        crc = {"crc"} if "sht4x" in chips else set()  # the BME280 has none
+        return frozenset({"set", "unplug", "nack", "stuck"} | chips | crc)
+
+    def obstacle(self) -> str:
+        """Why it cannot be used on this machine; empty if it can."""
+        return "" if importlib.util.find_spec("adafruit_bus_device") else _NEEDS_BLINKA
+
+
+class I2CTable(Struct, frozen=True, kw_only=True):
+    """``[sensor_bus]`` with the driver ``i2c``: a bus of Linux with real chips, which are only read."""
+
+    driver: Literal["i2c"]
+    bus: Annotated[str, Meta(description='a bus such as "i2c-1"')]
+    chips: Chips
+
+    @property
+    def verbs(self) -> frozenset[str]:
+        """The chips; nothing here can make them fail."""
+        return frozenset(chip.chip for chip in self.chips)
+
+    def obstacle(self) -> str:
+        """Why it cannot be used on this machine; empty if it can."""
+        path = check_bus_name(self.bus)
+        if not importlib.util.find_spec("adafruit_bus_device"):
+            return _NEEDS_BLINKA
+        if not os.path.exists(path):
+            return f"there is no {path}"
+        return "" if os.access(path, os.R_OK | os.W_OK) else f"no permission for {path}, see its group"
+
+
+class LocalBrokerTable(Struct, frozen=True, kw_only=True):
+    """``[broker]`` with the driver ``local``: a broker for each test, which ends with it."""
+
+    driver: Literal["local"]
+    program: Annotated[
+        Literal["mosquitto", "iotcore"] | None, Meta(description='one of "mosquitto", "iotcore"')
+    ] = None
+    watch: ClassVar[str] = "#"
+    verbs: ClassVar[frozenset[str]] = frozenset()
+
+    def obstacle(self) -> str:
+        """Why it cannot be used on this machine; empty if it can."""
+        try:
+            find_broker(self.program)
+        except MissingDependency as error:
+            return str(error)
+        return ""
+
+
+class UrlBrokerTable(Struct, frozen=True, kw_only=True):
+    """``[broker]`` with the driver ``url``: one that runs already. The tests listen to ``watch``."""
+
+    driver: Literal["url"]
+    url: Annotated[str, Meta(description='a URL such as "mqtt://192.168.1.10"')]
+    watch: Annotated[str, Meta(description="a topic filter")] = "#"
+    verbs: ClassVar[frozenset[str]] = frozenset()
+
+    def obstacle(self) -> str:
+        """Say that nothing is in the way; whether it answers shows when it is used."""
+        return ""
+
+
+_TABLES: dict[str, dict[str, type[Struct]]] = {
+    "serial_line": {"pty": PtyTable, "port": PortTable},
+    "sensor_bus": {"fake": FakeBusTable, "i2c": I2CTable},
+    "broker": {"local": LocalBrokerTable, "url": UrlBrokerTable},
+}
+# What msgspec cannot check, after its checks: section and key -> a function that raises ArgumentError.
+_CHECKS: dict[tuple[str, str], Callable[[str], object]] = {
+    ("serial_line", "url"): lambda url: _check_scheme(url, ("serial",)),
+    ("sensor_bus", "bus"): check_bus_name,
+    ("broker", "url"): lambda url: _check_scheme(url, ("mqtt",)),
+    ("broker", "watch"): validate_filter,
+}
+
+
+class Rig:
+    """A rig, and the question of what it can do.
+
+    ``serial_line``, ``sensor_bus`` and ``broker`` are their tables, ``None`` where the rig has none.
+
+    Args:
+        required: the capabilities that ``--rig-require`` promises.
+    """
+
+    def __init__(self, rig: RigTable, tables: Mapping[str, Any], required: Iterable[str] = ()) -> None:
+        self.name = rig.name
+        self.patience = rig.patience
+        self.serial_line: PtyTable | PortTable | None = tables.get("serial_line")
+        self.sensor_bus: FakeBusTable | I2CTable | None = tables.get("sensor_bus")
+        self.broker: LocalBrokerTable | UrlBrokerTable | None = tables.get("broker")
+        self._required = frozenset(required)
+
+    def missing(self, capability: str) -> str:
+        """Return why the rig does not have a capability here and now; empty if it has it."""
+        section, _, verb = capability.partition(".")
+        table = getattr(self, section)
+        if table is None:
+            return f"the rig {self.name} has no [{section}]"
+        if verb and verb not in table.verbs:
+            return f"[{section}] of the rig {self.name} cannot do it"
+        return str(table.obstacle())
+
+    def require(self, *capabilities: str) -> None:
+        """Skip the running test if the rig lacks one of the capabilities; fail it if that was promised."""
+        __tracebackhide__ = True
+        for capability in capabilities:
+            if capability not in CAPABILITIES:
+                pytest.fail(unknown_capability(capability), pytrace=False)
+            why = self.missing(capability)
+            if why and capability in self._required:
+                pytest.fail(f"needs {capability} ({why}), and --rig-require promises it", pytrace=False)
+            if why:
+                pytest.skip(f"needs {capability} ({why})")
+
+
+def unknown_capability(name: str) -> str:
+    """Return what to say about a capability that does not exist."""
+    hint = did_you_mean(name, CAPABILITIES) or f"; there is: {', '.join(CAPABILITIES)}"
+    return f"no rig has {name!r}{hint}"
+
+
+def load_rig(path: str | Path, required: Iterable[str] = ()) -> Rig:
+    """Read a rig file.
+
+    Raises: ConfigFaults: everything that is wrong with it. ConfigError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read the rig file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the rig file {path} is not UTF-8: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        number = int(line[1]) if line else 0
+        raise ConfigFaults(str(path), [Fault("", f"not TOML: {error}", number)]) from error
+    faults = Faults(line_numbers(text))
+    known = ["rig", *_TABLES]
+    for name in found.keys() - set(known):
+        hint = did_you_mean(name, known) or f"; there is: {', '.join(known)}"
+        faults.add(name, f"there is no such table{hint}")
+    if "rig" not in found:
+        faults.add("", "expected a table [rig] with its name, but it is missing")
+    rig = convert_table(found.get("rig", {}), RigTable, "rig", faults) if "rig" in found else None
+    tables = {name: _convert(found[name], name, faults) for name in _TABLES if name in found}
+    faults.raise_if_any(str(path))
+    assert rig is not None
+    return Rig(rig, tables, required)
+
+
+def _convert(table: object, section: str, faults: Faults) -> Struct | None:
+    """Return the table as what its ``driver`` says it is."""
+    kinds = _TABLES[section]
+    choices = "one of " + ", ".join(f'"{kind}"' for kind in kinds)
+    if not isinstance(table, dict):
+        faults.add(section, mismatch(f"a table [{section}]", table))
+        return None
+    if "driver" not in table:
+        faults.add(f"{section}.driver", f"expected {choices}, but it is missing")
+        return None
+    driver = table["driver"]
+    if not isinstance(driver, str) or driver not in kinds:
+        hint = did_you_mean(driver, kinds) if isinstance(driver, str) else ""
+        faults.add(f"{section}.driver", mismatch(choices, driver, hint=hint))
+        return None
+    converted = convert_table(table, kinds[driver], section, faults)
+    if converted is not None:
+        _check(converted, section, faults)
+    return converted
+
+
+def _check(table: Any, section: str, faults: Faults) -> None:
+    """Look at what must be true beyond the types."""
+    for (wanted, key), check in _CHECKS.items():
+        value = getattr(table, key, "")
+        if wanted == section and value:
+            try:
+                check(value)
+            except ArgumentError as error:
+                faults.add(f"{section}.{key}", str(error).partition(": ")[2])
+    if isinstance(table, PortTable) and bool(table.unplug) != bool(table.plug):
+        faults.add(section, "expected both of the commands unplug and plug or none, found one")
+    for key in ("chip", "address"):
+        values = [getattr(chip, key) for chip in getattr(table, "chips", ())]
+        if len(set(values)) < len(values):
+            faults.add(f"{section}.chips", f"expected every {key} once, found one twice")
+
+
+def _check_scheme(url: str, schemes: tuple[str, ...]) -> None:
+    found = parse_url(url).scheme
+    if found not in schemes:
+        raise ArgumentError("url", f"expected {' or '.join(schemes)}://..., found {found}://...")
