@@ -157,5 +157,5 @@ def positive_seconds(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
     if not 0 < seconds <= _MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and {_MAX_SECONDS:.0f} seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most {_MAX_SECONDS:.0f} seconds")
     return seconds

@@ -124,7 +124,9 @@ def _reachable_address(url: str) -> tuple[str, int]:
     try:
         socket.create_connection((parsed.host, parsed.port), timeout=_PROBE_S).close()
     except OSError as error:
-        raise ConnectFailedError(f"no broker answers at {parsed.address}: {error}") from error
+        raise ConnectFailedError(
+            f"no broker answers at {parsed.address}: {error.strerror or error}"
+        ) from error
     return parsed.host, parsed.port
 
 

@@ -95,8 +95,11 @@ def _discover(arguments: argparse.Namespace) -> None:
         options = " ".join(f"-o {shlex.quote(f'{name}={value}')}" for name, value in sensor.options.items())
         print(f"{sensor.kind} {options}\n    {sensor.description}: {', '.join(channels)}")
     if not arguments.json:
+        count = "1 sensor" if len(found) == 1 else f"{len(found) or 'no'} sensors"
         buses = ", ".join(list_buses(arguments.root)) or "none"
-        print(f"{len(found)} sensors; read one with 'device-sdk sensors read'. I2C buses: {buses}.")
+        print(f"The kernel reads {count}. I2C buses: {buses}; what is on them is not asked.")
+        words = "the words above" if found else "host"
+        print(f"Next: 'device-sdk sensors read' and {words}; 'device-sdk sensors list' names the drivers.")
 
 
 def _read(arguments: argparse.Namespace) -> None:

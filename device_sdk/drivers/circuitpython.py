@@ -321,6 +321,10 @@ class _ChipDriver(CircuitPythonDriver):
         self._table = self.chip.properties
         self._advice += f", which is {_listed(possible)} for this chip"
 
+    def _missing(self, module: str) -> Exception:
+        # The package of each of these chips comes with the extra.
+        return MissingDependency(f"{module} is not installed; this driver", "blinka")
+
 
 class BME280Driver(_ChipDriver):
     """Bosch BME280 on I2C: temperature, relative humidity, pressure.

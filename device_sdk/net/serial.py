@@ -21,6 +21,7 @@ import struct
 import termios
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -289,15 +290,15 @@ class _Watch:
         os.close(self._wake)
 
 
-class _Line:
+class _Line(ABC):
     """An open line: a descriptor that does not block, and how to let go of it."""
 
     __slots__ = ("fd",)
     fd: int
 
+    @abstractmethod
     def close(self, drain: bool) -> None:
         """Release it. With ``drain``, what was sent gets a bounded time to leave. Never raises."""
-        raise NotImplementedError
 
 
 class _LocalLine(_Line):
@@ -381,6 +382,11 @@ class _RemoteLine(_Line):
         self._carry(self._read, self._theirs.sendall)
         writer.join()
         self._theirs.close()
+        # Not before: another file could get the number of the descriptor that this thread waits on.
+        sock = self._socket()
+        self._port.close()
+        if sock is not None:
+            sock.close()  # pyserial 3.5 forgets to, after a connection that was reset
 
     def _carry(self, source: Callable[[int], bytes], sink: Callable[[bytes], object]) -> None:
         """Copy until either side ends, then end both, which also wakes the other thread."""
@@ -389,12 +395,13 @@ class _RemoteLine(_Line):
                 sink(data)
         except Exception:  # closed under the reader, a handler may raise anything
             pass
-        sock = getattr(self._port, "_socket", None)
-        with suppress(OSError):
-            self._theirs.shutdown(socket.SHUT_RDWR)
-        self._port.close()
-        if sock is not None:
-            sock.close()  # pyserial 3.5 forgets to, after a connection that was reset
+        for end in (self._theirs, self._socket()):
+            if end is not None:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def _socket(self) -> socket.socket | None:
+        return getattr(self._port, "_socket", None)
 
     def _read(self, size: int) -> bytes:
         """Wait for data; ``b""`` or an exception at the end."""

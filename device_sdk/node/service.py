@@ -83,9 +83,6 @@ class Service:
 
     def start(self) -> None:
         """Begin to connect and to sample; returns at once."""
-        self._client.start()
-        for worker in self.workers:
-            worker.start()
         log.info(
             "node %s: %d sensors on %s, broker %s",
             self.config.node.id,
@@ -93,6 +90,9 @@ class Service:
             ", ".join(worker.name for worker in self.workers),
             self._transport.description,
         )
+        self._client.start()
+        for worker in self.workers:
+            worker.start()
 
     def stop(self, drain: float | None = None, *, hurry: Callable[[], bool] = lambda: False) -> int:
         """Stop sampling, say ``offline``, wait until the broker has everything, and close.

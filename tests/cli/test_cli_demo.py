@@ -207,7 +207,7 @@ def test_a_url_where_nobody_listens_is_no_connection(capsys: pytest.CaptureFixtu
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
         assert main(["demo", "--url", f"mqtt://127.0.0.1:{port}"]) == ExitCode.NO_CONNECTION
-    assert f"no broker answers at 127.0.0.1:{port}" in capsys.readouterr().err
+    assert f"no broker answers at 127.0.0.1:{port}: Connection refused\n" in capsys.readouterr().err
 
 
 def test_a_broker_that_refuses_the_node_is_told_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:

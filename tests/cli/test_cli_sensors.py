@@ -159,10 +159,11 @@ def machine(tmp_path: Path) -> Path:
 
 def test_discover_shows_what_can_be_read_and_how(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sensors", "discover", "--root", str(machine)]) == ExitCode.OK
-    first, second, last = capsys.readouterr().out.splitlines()
+    first, second, count, advice = capsys.readouterr().out.splitlines()
     assert first == f"sysfs -o 'device=thermal:cpu thermal' -o root={machine}"
     assert second.startswith("    cpu thermal, ") and second.endswith(": temperature")
-    assert last.startswith("1 sensors; ") and last.endswith("I2C buses: i2c-1.")
+    assert count.startswith("The kernel reads 1 sensor. I2C buses: i2c-1;")
+    assert "'device-sdk sensors read' and the words above" in advice
     assert main(["sensors", "read", *shlex.split(first)]) == ExitCode.OK
     assert "48.312" in capsys.readouterr().out
 
@@ -177,4 +178,6 @@ def test_discover_json_is_one_object_per_sensor(machine: Path, capsys: pytest.Ca
 
 def test_discover_finds_nothing_on_a_bare_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sensors", "discover", "--root", str(tmp_path)]) == ExitCode.OK
-    assert "0 sensors" in capsys.readouterr().out
+    count, advice = capsys.readouterr().out.splitlines()
+    assert count.startswith("The kernel reads no sensors. I2C buses: none;")
+    assert "'device-sdk sensors read' and host" in advice

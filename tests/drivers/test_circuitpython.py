@@ -506,6 +506,16 @@ def test_a_missing_package_names_the_extra_and_the_package() -> None:
     assert caught.value.extra == "blinka"
 
 
+def test_a_chip_whose_package_is_in_the_extra_asks_for_that_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("adafruit_bme280", "adafruit_bme280.basic"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependency) as caught:
+        open_driver("bme280", bus="i2c-1")
+    assert str(caught.value) == (
+        "adafruit_bme280.basic is not installed; this driver needs an extra: pip install 'device-sdk[blinka]'"
+    )
+
+
 def test_a_driver_without_blinka_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "adafruit_lonely.py").write_text("import no_such_busio\n")
     monkeypatch.syspath_prepend(tmp_path)

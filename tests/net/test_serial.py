@@ -18,13 +18,14 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import serial
-import serial.urlhandler.protocol_socket
 from serial.rfc2217 import PortManager
+from serial.urlhandler import protocol_socket
 
 from device_sdk.errors import ArgumentError, ConnectFailedError, MissingDependency, TransportClosedError
 from device_sdk.net import serial as module
@@ -595,6 +596,25 @@ def test_a_server_that_speaks_no_rfc2217_fails_in_time(seconds: float) -> None:
         transport = open_transport(f"rfc2217://{HOST}:{silent.getsockname()[1]}")
         with pytest.raises(ConnectFailedError, match=r"cannot open rfc2217.*(timed out|not seem to support)"):
             transport.open(time.monotonic() + seconds)
+
+
+def test_a_remote_port_is_closed_by_the_thread_that_waits_on_its_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Closed by the other one, its number may by then belong to another file, which is waited on instead."""
+    by: SimpleQueue[str] = SimpleQueue()
+    close = protocol_socket.Serial.close
+
+    def record(port: protocol_socket.Serial) -> None:
+        by.put(threading.current_thread().name)
+        close(port)
+
+    monkeypatch.setattr(protocol_socket.Serial, "close", record)
+    rig = SocketRig()
+    rig.connect()
+    rig.transport.close()
+    assert by.get(timeout=PATIENCE).startswith("device-sdk socket://")
+    rig.close()
 
 
 def test_a_remote_port_with_nobody_there_says_where() -> None:
