@@ -17,6 +17,7 @@ from device_sdk._version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.client import Client
+    from device_sdk.engine.authentication import Authenticator
     from device_sdk.engine.outbox import Delivery
     from device_sdk.engine.reconnect import ReconnectPolicy
     from device_sdk.mqtt.message import Message, Subscription, Will
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from device_sdk.store.memory import MemoryStore
 
 __all__ = [
+    "Authenticator",
     "Client",
     "Delivery",
     "MemoryStore",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Authenticator": "device_sdk.engine.authentication",
     "Client": "device_sdk.client",
     "Delivery": "device_sdk.engine.outbox",
     "MemoryStore": "device_sdk.store.memory",

@@ -15,16 +15,19 @@ from device_sdk.engine.arguments import (
     check_subscriptions,
     check_topic_filters,
     check_types,
+    disconnect_fields,
     made_up_client_id,
     publish_properties,
     random_fraction,
     seconds,
     transport_for,
 )
+from device_sdk.engine.authentication import authentication_for
 from device_sdk.engine.engine import CONNECTED, Engine
 from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.requests import Requests
 from device_sdk.engine.router import Inbox
-from device_sdk.errors import ClosedError
+from device_sdk.errors import ArgumentError, ClosedError
 from device_sdk.mqtt.message import Message, Subscription
 from device_sdk.mqtt.options import ConnectOptions, check_range
 from device_sdk.mqtt.topics import validate_topic
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from device_sdk.engine.authentication import Authenticator
     from device_sdk.engine.outbox import Delivery
     from device_sdk.engine.report import ClientEvent, Stats
     from device_sdk.engine.router import Request
@@ -77,10 +81,14 @@ class Client:
         receive_maximum: QoS 1 and 2 messages the broker may send ahead of our acknowledgement (MQTT 5.0).
         maximum_packet_size: bytes of the largest packet that is accepted from the broker.
         topic_alias_maximum: topic aliases that the broker may use (MQTT 5.0).
+        use_topic_aliases: send a topic name once per connection, if the broker allows aliases (MQTT 5.0).
+        use_identifiers: route by subscription identifiers, if the broker has them (MQTT 5.0).
         properties: further CONNECT properties by snake_case name (MQTT 5.0).
+        auth: enhanced authentication, an :class:`~device_sdk.engine.authentication.Authenticator` (MQTT 5.0).
         connect_timeout: seconds for opening the stream, and again for CONNACK.
         reconnect: bounds of the back-off, see :class:`~device_sdk.engine.reconnect.ReconnectPolicy`.
         inbox_limit: received messages in hand before reading from the network pauses.
+        manual_ack: a QoS 1 or 2 message is acknowledged by its ``acknowledge()``, not by its handler's end.
         buffer_qos0: queue QoS 0 messages too while there is no connection.
         on_session_lost: ``"republish"`` sends unacknowledged messages again as new ones, ``"fail"`` ends
             their deliveries with :class:`SessionLostError`.
@@ -92,6 +100,7 @@ class Client:
     cannot be opened.
     """
 
+    _topics: dict[str, bytes]  # topic field by topic name, of those published last
     _closed = False
     _network: NetworkThread | None = None
     _callbacks: CallbackThread | None = None
@@ -114,10 +123,14 @@ class Client:
         receive_maximum: int = 65_535,
         maximum_packet_size: int = 256 * 1024,
         topic_alias_maximum: int = 0,
+        use_topic_aliases: bool = False,
+        use_identifiers: bool = False,
         properties: Mapping[str, Any] | None = None,
+        auth: Authenticator | None = None,
         connect_timeout: float = 10.0,
         reconnect: ReconnectPolicy | None = None,
         inbox_limit: int = 1_000,
+        manual_ack: bool = False,
         buffer_qos0: bool = False,
         on_session_lost: str = "republish",
         on_connect: Callable[[ConnectAcknowledged], object] | None = None,
@@ -126,10 +139,10 @@ class Client:
         on_event: Callable[[ClientEvent], object] | None = None,
     ) -> None:
         check_types(store=store, policy=policy, reconnect=reconnect, client_id=client_id)
-        check_hooks(
-            on_connect=on_connect, on_disconnect=on_disconnect, on_message=on_message, on_event=on_event
-        )
+        check_hooks(on_connect=on_connect, on_disconnect=on_disconnect)
+        check_hooks(on_message=on_message, on_event=on_event)
         transport, url_user, url_password = transport_for(url)
+        authentication, properties = authentication_for(auth, version, properties)
         self._options = ConnectOptions(
             client_id or made_up_client_id(), version=version, keep_alive=keep_alive, will=will,
             session_expiry=session_expiry, receive_maximum=receive_maximum, properties=properties,
@@ -138,20 +151,18 @@ class Client:
             password=url_password if password is None else password,
             connect_timeout=seconds("connect_timeout", connect_timeout),
         )  # fmt: skip
-        self._policy = policy or StorePolicy()
-        self._lock = threading.Lock()
-        self._engine = Engine(
+        self.on_message, self._topics, self._policy = on_message, {}, policy or StorePolicy()
+        self._lock, self._life = threading.Lock(), threading.Lock()  # _life: one start() or close() at a time
+        engine = self._engine = Engine(
             self._lock, transport, self._options, policy=self._policy, store=store, draw=random_fraction,
             reconnect=reconnect or ReconnectPolicy(), inflight=inflight, inbox_limit=inbox_limit,
             clean_start=clean_start, buffer_qos0=buffer_qos0, on_session_lost=on_session_lost,
+            acknowledge=self._acknowledge if manual_ack else None, authentication=authentication,
+            use_topic_aliases=use_topic_aliases, use_identifiers=use_identifiers,
         )  # fmt: skip
-        self._engine.on_connect, self._engine.on_disconnect = on_connect, on_disconnect
-        self._engine.on_event = on_event
-        self.on_message = on_message
+        engine.on_connect, engine.on_disconnect, engine.on_event = on_connect, on_disconnect, on_event
         self._no_properties = b"\0" if version == "5.0" else b""
-        self._topics: dict[str, bytes] = {}
-        self._life = threading.Lock()  # one start() or close() at a time
-        self._engine.waiting.wake = self._wake
+        engine.waiting.wake = self._wake
         if store is not None:
             self._open_store(store, made_up=not client_id)
 
@@ -209,14 +220,19 @@ class Client:
             raise error
         raise TimeoutError(f"no connection to {self._engine.transport.description} within {timeout:g} s")
 
-    def close(self, drain: float = 5.0) -> None:
+    def close(self, drain: float = 5.0, *, reason_code: int = 0, session_expiry: int | None = None) -> None:
         """Finish what is queued for at most ``drain`` seconds, disconnect, and end the threads.
 
         Without a store, what the broker has not acknowledged by then is dropped, and its deliveries raise.
         Returns within ``drain`` and about four more seconds. Idempotent. Inside a handler: the callback
         thread ends after the handler has returned.
+
+        ``reason_code`` of DISCONNECT: 0x04 has the broker publish the will. ``session_expiry``: seconds that
+        it keeps the session from now, instead of the constructor's. Both: MQTT 5.0, with a connection.
+        Raises: ArgumentError, ArgumentTypeError: by name, nothing happened. Source: MQTT 5.0 §3.14.2.
         """
         seconds("drain", drain, zero=True)
+        goodbye = disconnect_fields(self._options, reason_code, session_expiry)
         callbacks = self._callbacks
         if self._closed and callbacks is not None and callbacks.is_current():
             return  # somebody else closes and waits for this very handler
@@ -224,6 +240,7 @@ class Client:
             if self._closed:
                 return
             self._closed = True
+            self._engine.goodbye = goodbye
             deadline = monotonic() + drain
             try:
                 self._drain(deadline)
@@ -252,6 +269,22 @@ class Client:
             wake = self._engine.unpark()
         if wake:
             self._wake()
+
+    def reauthenticate(self, timeout: float = 10.0) -> None:
+        """Prove again who we are, on the connection as it is, and wait for the server's answer (MQTT 5.0).
+
+        Raises: ArgumentError: the client has no ``auth``. NotConnectedError: there is no connection.
+        LocalProtocolError: another one is going on. AuthenticationError: the authenticator raised.
+        RefusedError, TransportClosedError, ...: the connection ended, a new one authenticates anew.
+        TimeoutError: no outcome within ``timeout`` seconds; it goes on. ClosedError.
+        Source: MQTT 5.0 §4.12.1.
+        """
+        self._check_open()
+        seconds("timeout", timeout)
+        authentication = self._engine.authentication
+        if authentication is None:
+            raise ArgumentError("auth", "reauthenticate() needs a Client that was made with auth=")
+        authentication.again(self._engine, self._wake, timeout)
 
     # Publish and subscribe
 
@@ -293,7 +326,7 @@ class Client:
             qos = check_range("qos", qos, 0, 2)
         block = self._no_properties
         if properties is not None:
-            block = publish_properties(properties, self._options.version)
+            block = publish_properties(properties, self._options.version, payload)
         now = expires_at = None
         if expiry is not None:
             now = monotonic()
@@ -373,6 +406,40 @@ class Client:
             self._wake()
         return request
 
+    def request(
+        self,
+        topic: str,
+        payload: bytes | bytearray | memoryview | str | None = b"",
+        timeout: float = 10.0,
+        *,
+        qos: int = 1,
+        properties: Mapping[str, Any] | None = None,
+    ) -> Message:
+        """Publish a request and wait for the response to it (MQTT 5.0); from any thread, also in handlers.
+
+        The responder publishes to the request's response topic, with its correlation data. The first request
+        subscribes to the response topic. Responses reach only the request that they answer.
+
+        Args: ``timeout`` seconds, which is also the expiry of the request; the others as :meth:`publish`.
+
+        Raises: TimeoutError: no response in time. PublishRefused, DroppedError, SessionLostError: the request
+        did not get through. SubscribeRefused: the response topic is not allowed. NotConnectedError: the
+        server was asked for response information and there is no connection. ClosedError. ArgumentError,
+        ArgumentTypeError: by name; ``version``: MQTT 3.x has neither response topic nor correlation data.
+        Source: MQTT 5.0 §4.10.
+        """
+        if self._options.version != "5.0":
+            raise ArgumentError(
+                "version", f"request() needs MQTT 5.0, this client speaks {self._options.version}"
+            )
+        seconds("timeout", timeout)
+        with self._lock:
+            self._check_open()
+            requests = self._engine.requests
+            if requests is None:
+                requests = self._engine.requests = Requests(self._engine, self.publish, self._wake)
+        return requests.call(topic, payload, timeout, qos, properties)
+
     def messages(self) -> Inbox:
         """Return the inbox: every message that no handler takes waits there, from this call on.
 
@@ -422,10 +489,19 @@ class Client:
 
     def _finished(self, message: Message) -> None:
         """The program is through with a message from the inbox."""
+        if message.token is None:
+            message.handled = True
+        self._settle(1)
+
+    def _acknowledge(self, message: Message) -> None:
+        """The program acknowledges a message that waited for it."""
         message.handled = True
+        self._settle(0)
+
+    def _settle(self, finished: int) -> None:
         callbacks = self._callbacks
         if callbacks is not None:
-            callbacks.settle(1)
+            callbacks.settle(finished)
 
     def _topic_field(self, topic: str) -> bytes:
         encoded = validate_topic(topic)

@@ -13,6 +13,7 @@
     │   ├── ConnectRefused
     │   ├── PublishRefused
     │   └── SubscribeRefused
+    ├── AuthenticationError                    our authenticator failed, or rejects the server
     ├── NotConnectedError                      the operation needs a network connection
     ├── ClosedError                            the client was closed, or never started
     ├── DeliveryError                          a message will not be acknowledged
@@ -41,6 +42,7 @@ from __future__ import annotations
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
+    "AuthenticationError",
     "BusError",
     "ChecksumError",
     "ClosedError",
@@ -150,6 +152,10 @@ class PublishRefused(RefusedError):
 
 class SubscribeRefused(RefusedError):
     """SUBACK or UNSUBACK refused at least one topic filter."""
+
+
+class AuthenticationError(DeviceSdkError):
+    """The application's authenticator raised: it failed, or it rejects what the server sent."""
 
 
 class NotConnectedError(DeviceSdkError):

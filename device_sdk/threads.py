@@ -312,7 +312,8 @@ class CallbackThread:
         """Run one batch; return how many messages are finished and not yet reported to the engine."""
         handled = 0
         flush_at = monotonic() + _FLUSH_SECONDS
-        route = self._engine.router.route
+        router = self._engine.router
+        route, identified = router.route, router.identifiers is not None
         for item in batch:
             if type(item) is not Message:
                 function, argument = item
@@ -321,7 +322,8 @@ class CallbackThread:
             if self._stopping:
                 handled += 1  # no longer in hand; without its mark it is not acknowledged
                 continue
-            handlers = route(item.topic) or self._unrouted(item)
+            found = router.route_identified(item) if identified else route(item.topic)
+            handlers = found or self._unrouted(item)
             if handlers is None:
                 continue  # in the pull inbox, where the program says when it is finished
             for handler in handlers:
@@ -329,7 +331,8 @@ class CallbackThread:
                     handler(item)
                 except BaseException as error:
                     self._report(handler, error)
-            item.handled = True
+            if item.token is None or not handlers:
+                item.handled = True
             handled += 1
             if item.qos and monotonic() >= flush_at:
                 self.settle(handled)

@@ -9,7 +9,7 @@ import os
 
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import ArgumentError, ArgumentTypeError
-from device_sdk.mqtt.message import Subscription, payload_bytes
+from device_sdk.mqtt.message import Subscription, check_payload_format, payload_bytes
 from device_sdk.mqtt.options import check_range
 from device_sdk.mqtt.topics import validate_filter
 from device_sdk.mqtt.wire import encode_properties
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from device_sdk.mqtt.options import ConnectOptions
+
 __all__ = [
     "LARGEST_PAYLOAD",
     "check_hooks",
@@ -28,6 +30,7 @@ __all__ = [
     "check_subscriptions",
     "check_topic_filters",
     "check_types",
+    "disconnect_fields",
     "made_up_client_id",
     "publish_properties",
     "random_fraction",
@@ -37,6 +40,9 @@ __all__ = [
 
 LARGEST_PAYLOAD = 268_435_455 - 65_537 - 2 - 5  # bytes: the most that fits beside the longest topic name
 _LONGEST_SECONDS = 10**9  # more than 30 years, and still a time that the system can wait for
+
+# Reason codes of DISCONNECT that a client may send. Source: MQTT 5.0 §3.14.2.1.
+_CLIENT_REASONS = frozenset({0, 4, 0x80, 0x81, 0x82, 0x83, 0x90, *range(0x93, 0x9A)})
 
 _TYPES: dict[str, type] = {
     "client_id": str,
@@ -97,8 +103,8 @@ def check_payload(payload: object) -> bytes:
     return encoded
 
 
-def publish_properties(properties: Mapping[str, Any], version: str) -> bytes:
-    """Return the property block of a PUBLISH, empty for MQTT 3.x, which has none."""
+def publish_properties(properties: Mapping[str, Any], version: str, payload: bytes) -> bytes:
+    """Return the property block of a PUBLISH with this payload, empty for MQTT 3.x, which has none."""
     if version != "5.0":
         if properties:
             raise ArgumentError("properties", f"MQTT {version} has no properties")
@@ -106,12 +112,14 @@ def publish_properties(properties: Mapping[str, Any], version: str) -> bytes:
     try:
         for name in _OUR_PROPERTIES.keys() & properties:
             raise ArgumentError("properties", f"{name} cannot be given here; {_OUR_PROPERTIES[name]}")
-        return encode_properties(properties, "publish")
+        block = encode_properties(properties, "publish")
     except (AttributeError, TypeError) as error:
         if isinstance(error, ArgumentTypeError):
             raise
         problem = f"must be a dict by property name, not {type(properties).__name__}"
         raise ArgumentTypeError("properties", problem) from None
+    check_payload_format("payload", payload, properties)
+    return block
 
 
 def check_subscriptions(topic: object, version: str) -> list[Subscription]:
@@ -147,6 +155,25 @@ def check_topic_filters(topic: object) -> list[str]:
     for topic_filter in topic_filters:
         validate_filter(topic_filter)
     return topic_filters
+
+
+def disconnect_fields(
+    options: ConnectOptions, reason_code: object, session_expiry: object
+) -> tuple[int, dict[str, Any]]:
+    """Return reason code and properties of the DISCONNECT that ends the client. Source: MQTT 5.0 §3.14.2."""
+    code = check_range("reason_code", reason_code, 0, 255)
+    if code not in _CLIENT_REASONS:
+        raise ArgumentError("reason_code", f"0x{code:02x} is none that a client may send in DISCONNECT")
+    for argument, given in (("reason_code", code), ("session_expiry", session_expiry is not None)):
+        if given and options.version != "5.0":
+            raise ArgumentError(argument, f"DISCONNECT of MQTT {options.version} has no fields")
+    if session_expiry is None:
+        return code, {}
+    expiry = check_range("session_expiry", session_expiry, 0, 0xFFFFFFFF)
+    if expiry and not options.properties.get("session_expiry_interval", options.session_expiry):
+        problem = "cannot be above 0 in DISCONNECT, because it was 0 in CONNECT (MQTT 5.0 §3.14.2.2.2)"
+        raise ArgumentError("session_expiry", problem)
+    return code, {"session_expiry_interval": expiry}
 
 
 def made_up_client_id() -> str:

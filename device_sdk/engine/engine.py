@@ -8,8 +8,8 @@ state; it is never held while user code runs, nor during ``open()``, ``recv()``,
 
 from __future__ import annotations
 
+from device_sdk.engine.identifiers import Identifiers
 from device_sdk.engine.outbox import Delivery
-from device_sdk.engine.publisher import Publisher
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.engine.report import (
     CLOSED,
@@ -19,19 +19,22 @@ from device_sdk.engine.report import (
     IDLE,
     WAITING,
 )
-from device_sdk.engine.router import Router
 from device_sdk.engine.stream import Stream
+from device_sdk.engine.subscriber import Subscriber
 from device_sdk.errors import (
     ArgumentError,
+    AuthenticationError,
     ClosedError,
     DeviceSdkError,
     TransportClosedError,
     TransportError,
 )
+from device_sdk.mqtt.aliasing import AliasingProtocol
 from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
     ConnectionEnded,
+    PayloadNotText,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
@@ -46,9 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from device_sdk.engine.authentication import Authentication
     from device_sdk.engine.report import Stats
-    from device_sdk.engine.router import Request
-    from device_sdk.mqtt.message import Subscription
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.net.base import Transport
     from device_sdk.store.base import SavedSession, Store, StorePolicy
@@ -63,10 +65,11 @@ __all__ = [
     "Engine",
 ]
 
+_UNSPECIFIED_ERROR = 0x80
 _SENDS_PER_FLUSH = 16  # then the shell reads and keeps time, however fast the application publishes
 
 
-class Engine(Publisher):
+class Engine(Subscriber):
     """Everything a client does, except waiting.
 
     Methods that begin with ``on_``, and :meth:`flush`, belong to the one thread that owns the transport and
@@ -88,24 +91,36 @@ class Engine(Publisher):
         clean_start: bool | None = None,
         buffer_qos0: bool = False,
         on_session_lost: str = "republish",
+        acknowledge: Callable[[Message], None] | None = None,
+        authentication: Authentication | None = None,
+        use_topic_aliases: bool = False,
+        use_identifiers: bool = False,
     ) -> None:
         if on_session_lost not in ("republish", "fail"):
             raise ArgumentError("on_session_lost", f'must be "republish" or "fail", not {on_session_lost!r}')
-        super().__init__(lock, policy, store, buffer_qos0=buffer_qos0)
+        if use_topic_aliases and options.version != "5.0":
+            raise ArgumentError("use_topic_aliases", f"MQTT {options.version} has no topic aliases")
+        if use_identifiers and options.version != "5.0":
+            raise ArgumentError("use_identifiers", f"MQTT {options.version} has no subscription identifiers")
+        super().__init__(
+            lock, policy, store, buffer_qos0=buffer_qos0, inbox_limit=inbox_limit, acknowledge=acknowledge
+        )
         self.transport = transport
         self.stream = Stream(transport)
         self.options = options
-        self.router = Router(lock, self.waiting)
-        self.parked = False  # the shell waits for the network: whoever adds output has to wake it
         self.last_error: DeviceSdkError | None = None
         self.draining = False  # the shell waits for is_drained()
         self.await_handlers = True
+        self.goodbye: tuple[int, dict[str, Any]] = (0, {})  # reason code and properties of our DISCONNECT
         self.on_connect: Callable[[ConnectAcknowledged], object] | None = None
         self.on_disconnect: Callable[[DeviceSdkError], object] | None = None
+        if use_identifiers:
+            self.router.identifiers = Identifiers()
+        self.authentication = authentication
+        self._protocol_class = AliasingProtocol if use_topic_aliases else Protocol
         self._reconnect = reconnect
         self._draw = draw
         self._inflight = check_range("inflight", inflight, 1, 65_535)
-        self._inbox_limit = check_range("inbox_limit", inbox_limit, 1, 1_000_000)
         self._clean_start = clean_start
         self._republish = on_session_lost == "republish"
         self.attempt_over: threading.Event | None = None  # set when a connection is accepted or failed
@@ -116,36 +131,8 @@ class Engine(Publisher):
         self._failures = 0
         self._connected_at = 0.0
         self._retry_at: float | None = None
-        self._in_hand = 0  # messages handed to handlers or the inbox and not finished
 
-    # Subscribing, and the shell's questions. The caller holds the lock.
-
-    def subscribe(
-        self, subscriptions: list[Subscription], handler: Callable[[Message], object] | None
-    ) -> Request:
-        """Want these subscriptions; see :meth:`Router.subscribe`."""
-        self._check_open()
-        request = self.router.subscribe(subscriptions, handler)
-        for wanted in subscriptions:
-            options = (wanted.qos, wanted.no_local, wanted.retain_as_published, wanted.retain_handling)
-            self.session.record(("subscribed", wanted.topic, *options))
-        self.send_requests()
-        return request
-
-    def unsubscribe(self, topic_filters: list[str]) -> Request:
-        """Stop wanting these; see :meth:`Router.unsubscribe`."""
-        self._check_open()
-        request = self.router.unsubscribe(topic_filters)
-        for topic_filter in topic_filters:
-            self.session.record(("unsubscribed", topic_filter))
-        self.send_requests()
-        return request
-
-    def send_requests(self) -> None:
-        """Send what the router wants to ask, if there is a connection. The caller holds the lock."""
-        if self._online is not None:
-            for _, error in self.router.send(self._online):
-                self.notify("subscribe_refused", str(error), error)
+    # The shell's questions. The caller holds the lock.
 
     def has_output(self) -> bool:
         """Whether :meth:`flush` has something to do. The caller holds the lock."""
@@ -157,11 +144,6 @@ class Engine(Publisher):
     def wants_attention(self) -> bool:
         """Whether a shell that waits has to be woken after a publish. The caller holds the lock."""
         return bool(self._callbacks) or self.has_output()
-
-    def unpark(self) -> bool:
-        """Whether the shell waits and has to be woken; it counts as woken then. The caller holds the lock."""
-        parked, self.parked = self.parked, False
-        return parked
 
     @property
     def wants_open(self) -> bool:
@@ -197,13 +179,20 @@ class Engine(Publisher):
 
     def on_open(self, now: float) -> None:
         """The transport is open: say CONNECT."""
+        if self.authentication is not None:
+            try:
+                self.authentication.begin(self.options)
+            except AuthenticationError as error:
+                self.transport.close()
+                self.on_open_failed(error, now)
+                return
         with self.lock:
             if self.state != CONNECTING:
                 return  # closed meanwhile; the shell ends with drop_connection()
             clean = self._clean_start
             if clean is None:
                 clean = self._store is None and not self._was_connected
-            protocol = Protocol(self.session, self.options, inflight=self._inflight)
+            protocol = self._protocol_class(self.session, self.options, inflight=self._inflight)
             self._protocol = protocol
             self.stream.reset()
             protocol.connect(now, clean_start=clean)
@@ -229,9 +218,12 @@ class Engine(Publisher):
             with self.lock:
                 self._stats.bytes_received += len(data)
                 events = protocol.receive_data(data, now) if data else protocol.receive_eof(now)
-                if self._in_hand >= self._inbox_limit:
-                    events = self._without_qos0(events)
-                self._react(events, now)
+                if self._sorts_received or self._in_hand >= self._inbox_limit:
+                    events = self._sort_received(protocol, events)
+                if self.authentication is None:
+                    self._react(events, now)
+            if self.authentication is not None:
+                self._authenticate(self.authentication, protocol, events, now)
         self.stream.blocked = False  # some streams tell of room by being readable
         self.flush(now)
 
@@ -309,7 +301,7 @@ class Engine(Publisher):
         self._retry_at = None
         self._online = None
         if self._protocol is not None:
-            self._protocol.disconnect()
+            self._protocol.disconnect(*self.goodbye)
 
     def has_connection(self) -> bool:
         """Whether the transport is open. The caller holds the lock."""
@@ -327,7 +319,10 @@ class Engine(Publisher):
     def finish(self) -> None:
         """End everything that waits, for good. The caller is the last user and does not hold the lock."""
         with self.lock:
-            self.router.close(ClosedError("the client was closed"))
+            closed = ClosedError("the client was closed")
+            self._end_requests(closed)
+            if self.authentication is not None:
+                self.authentication.ended(closed)
             if self._store is not None:
                 self._hand_to_store(self._store)
             left = self.outbox.end_all()
@@ -344,7 +339,7 @@ class Engine(Publisher):
         self.state = CLOSED
         self._protocol = self._online = None
         error = ClosedError("this process is a fork; the message is its parent's")
-        self.router.close(error)
+        self._end_requests(error)
         self.outbox.end_all(error)
 
     def is_drained(self) -> bool:
@@ -379,6 +374,35 @@ class Engine(Publisher):
 
     # Reactions to the protocol's events
 
+    def _authenticate(
+        self, authentication: Authentication, protocol: Protocol, events: list[Any], now: float
+    ) -> None:
+        """Let the authenticator speak, without the lock, before the engine reacts to anything."""
+        answers = []
+        failure: AuthenticationError | None = None
+        for index, event in enumerate(events):
+            try:
+                answer = authentication.answer(event)
+            except AuthenticationError as error:
+                failure = error
+                events = events[:index] + [e for e in events[index:] if type(e) is not Message]
+                break
+            if answer is not None:
+                answers.append(answer)
+        with self.lock:
+            if failure is not None or self.state == CLOSING:  # closing: while the authenticator was busy
+                events = self._without_connack(events)
+            self._react(events, now)
+            if self._protocol is protocol and failure is None:
+                try:
+                    authentication.send(protocol, answers)
+                except AuthenticationError as error:
+                    failure = error
+            if failure is not None:
+                protocol.disconnect(_UNSPECIFIED_ERROR)
+                authentication.ended(failure)
+                self._react([ConnectionEnded(failure)], now)
+
     def _react(self, events: list[Any], now: float) -> None:
         callbacks = self._callbacks
         received = acknowledged = 0
@@ -405,13 +429,14 @@ class Engine(Publisher):
         if self._store is not None:
             self._hand_to_store(self._store)
 
-    def _without_qos0(self, events: list[Any]) -> list[Any]:
-        """Read although reading is paused, because a handler waits: QoS 0 must not fill the memory."""
-        kept = [event for event in events if type(event) is not Message or event.qos]
-        lost = len(events) - len(kept)
-        if lost:
-            self._stats.discarded += lost
-            self.notify("dropped", f"{lost} received QoS 0 messages: {self._in_hand} are in hand already")
+    def _without_connack(self, events: list[Any]) -> list[Any]:
+        """Do not begin a connection, although the server may have accepted it and lost the session."""
+        kept = []
+        for event in events:
+            if type(event) is ConnectAcknowledged:
+                self.outbox.put_back(event.republish)
+            elif type(event) is not AuthReceived:
+                kept.append(event)
         return kept
 
     def _on_connected(self, event: ConnectAcknowledged, now: float) -> None:
@@ -445,10 +470,9 @@ class Engine(Publisher):
         if self.on_connect is not None:
             self._callbacks.append((self.on_connect, event))
 
-    def _on_subscribe_answer(self, event: SubscribeAcknowledged, now: float) -> None:
-        request = self.router.answered(event.packet_id, event.reason_codes, self.options.version)
-        if request is not None and request.error is not None:
-            self.notify("subscribe_refused", str(request.error), request.error)
+    def _on_payload_not_text(self, event: PayloadNotText, now: float) -> None:
+        text = f"{event.topic}: the payload is declared as UTF-8 and is not from byte {event.position} on"
+        self.notify("invalid_payload", text)
 
     def _on_auth(self, event: AuthReceived, now: float) -> None:
         self.notify("auth", f"the server sent AUTH with reason code 0x{event.reason_code:02x}")
@@ -460,6 +484,8 @@ class Engine(Publisher):
         self._protocol = self._online = None
         self.session.requests.clear()
         self.router.disconnected()
+        if self.authentication is not None:
+            self.authentication.ended(event.error)
         self.last_error = event.error
         if self.state == CLOSING:
             return  # that was the aim
@@ -473,11 +499,17 @@ class Engine(Publisher):
         else:
             self._unanswered = True
             self._attempt_failed(event.error, event.reason_code, now)
+        reference = event.properties.get("server_reference")
+        if reference is not None:
+            text = f"the server asks to use {reference} instead; this client stays with its URL"
+            self.notify("server_reference", text, event.error, reference)
 
     def _attempt_failed(self, error: DeviceSdkError, reason_code: int | None, now: float) -> None:
         self.attempts += 1
         delay = self._schedule(reason_code, now)
-        self.notify("connect_failed", f"{self.transport.description}: {error}{delay}", error)
+        where = self.transport.description
+        named = "" if where in str(error) else f"{where}: "
+        self.notify("connect_failed", f"{named}{error}{delay}", error)
         self._decided()
 
     def _decided(self) -> None:
@@ -536,15 +568,12 @@ class Engine(Publisher):
                 self.outbox.made_room()
         return chunks
 
-    def _check_open(self) -> None:
-        if self.state == CLOSED:
-            raise ClosedError("the client was closed")
-
 
 _REACTIONS: dict[type, Callable[[Engine, Any, float], None]] = {
     ConnectAcknowledged: Engine._on_connected,
     SubscribeAcknowledged: Engine._on_subscribe_answer,
     UnsubscribeAcknowledged: Engine._on_subscribe_answer,
     AuthReceived: Engine._on_auth,
+    PayloadNotText: Engine._on_payload_not_text,
     ConnectionEnded: Engine._on_ended,
 }

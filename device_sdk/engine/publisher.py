@@ -34,6 +34,7 @@ class Publisher(Reporter):
         self.outbox = Outbox(lock, self.session, policy, store, self.waiting)
         self.state = IDLE
         self.attempts = 0  # of which the outcome is known
+        self.parked = False  # the shell waits for the network: whoever adds output has to wake it
         self._policy = policy
         self._store = store
         self._buffer_qos0 = buffer_qos0
@@ -86,6 +87,11 @@ class Publisher(Reporter):
         if flags < 2:
             self._fill(now or 0.0)
         return queued
+
+    def unpark(self) -> bool:
+        """Whether the shell waits and has to be woken; it counts as woken then."""
+        parked, self.parked = self.parked, False
+        return parked
 
     def _publish_offline(self, delivery: Delivery) -> Delivery | None:
         if self.state == CLOSED:

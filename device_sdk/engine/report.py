@@ -32,19 +32,25 @@ log = Log("device_sdk.engine")
 
 
 class ClientEvent:
-    """Something an operator may want to know: ``kind`` (a word), ``text`` (a sentence), ``error`` or None.
+    """Something an operator may want to know: ``kind`` (a word), ``text`` (a sentence), ``error`` or None,
+    ``value`` or None: what a program can use, so far the server reference.
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
     ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``, ``auth``,
+    ``server_reference`` (MQTT 5.0 §4.11, never followed by itself), ``unexpected_response`` (to a request
+    that no longer waits), ``invalid_payload`` (received as text, and is not),
     ``internal_error`` (a mistake in this package: the connection was ended and a new one is tried).
     """
 
-    __slots__ = ("error", "kind", "text")
+    __slots__ = ("error", "kind", "text", "value")
 
-    def __init__(self, kind: str, text: str, error: BaseException | None = None) -> None:
+    def __init__(
+        self, kind: str, text: str, error: BaseException | None = None, value: str | None = None
+    ) -> None:
         self.kind = kind
         self.text = text
         self.error = error
+        self.value = value
 
     def __repr__(self) -> str:
         return f"ClientEvent({self.kind!r}, {self.text!r})"
@@ -107,9 +113,11 @@ class Reporter:
         """Whether :meth:`take_callbacks` would return something. The caller holds the lock."""
         return bool(self._callbacks)
 
-    def notify(self, kind: str, text: str, error: BaseException | None = None) -> None:
+    def notify(
+        self, kind: str, text: str, error: BaseException | None = None, value: str | None = None
+    ) -> None:
         """Queue an event for the log and ``on_event``, which must not run here: the caller holds the lock."""
-        self._callbacks.append((self._publish_event, ClientEvent(kind, text, error)))
+        self._callbacks.append((self._publish_event, ClientEvent(kind, text, error, value)))
 
     def _publish_event(self, event: ClientEvent) -> None:
         if event.kind in _EXPECTED:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from device_sdk.engine.identifiers import Identifiers
     from device_sdk.engine.waiting import Waiting
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.message import Message
@@ -142,6 +143,7 @@ class Router:
         self._consumers = waiting
         self.wanted: dict[str, Subscription] = {}
         self.inbox: Inbox | None = None
+        self.identifiers: Identifiers | None = None
         self._tree = FilterTree()
         self._handlers: dict[str, list[Handler]] = {}
         self._cache: dict[str, tuple[Handler, ...]] = {}
@@ -188,6 +190,21 @@ class Router:
                 self._cache[topic] = handlers
         return handlers
 
+    def route_identified(self, message: Message) -> tuple[Handler, ...]:
+        """As :meth:`route`, but only for the subscriptions for which the broker has sent this message.
+
+        A broker may send one copy for each subscription that matches: so each handler runs once, not once a
+        copy. A message without identifiers, or with one that is not ours, goes to every filter that matches.
+        """
+        identifiers = message.subscription_identifiers
+        if identifiers and self.identifiers is not None:
+            with self._lock:
+                topic_filters = self.identifiers.matching(identifiers, message.topic)
+                if topic_filters:
+                    found = (handler for one in topic_filters for handler in self._handlers.get(one, ()))
+                    return tuple(dict.fromkeys(found))
+        return self.route(message.topic)
+
     def send(self, protocol: Protocol) -> list[tuple[Request, DeviceSdkError]]:
         """Send the waiting requests; return those that this server cannot take."""
         failed: list[tuple[Request, DeviceSdkError]] = []
@@ -197,7 +214,7 @@ class Router:
                 if request.subscriptions is None:
                     packet_id = protocol.unsubscribe(request.topic_filters)
                 else:
-                    packet_id = protocol.subscribe(request.subscriptions)
+                    packet_id = self._send_subscribe(protocol, request.subscriptions, request.topic_filters)
             except ValueError as error:  # larger than the server's Maximum Packet Size
                 refusal = SubscribeRefused(str(error), 0x95)
                 request.finish([], refusal)
@@ -205,6 +222,17 @@ class Router:
             else:
                 self._sent[packet_id] = request
         return failed
+
+    def _send_subscribe(
+        self, protocol: Protocol, subscriptions: list[Subscription], topic_filters: list[str]
+    ) -> int:
+        identifiers = self.identifiers
+        if identifiers is None or not protocol.server.get("subscription_identifiers_available", 1):
+            return protocol.subscribe(subscriptions)
+        identifier = identifiers.new()
+        packet_id = protocol.subscribe(subscriptions, {"subscription_identifier": identifier})
+        identifiers.assign(identifier, topic_filters)
+        return packet_id
 
     def connected(self, session_present: bool) -> None:
         """A connection begins: everything wanted is asked for again unless the server still has it."""
@@ -255,6 +283,8 @@ class Router:
 
     def _forget(self, topic_filter: str) -> None:
         self.wanted.pop(topic_filter, None)
+        if self.identifiers is not None:
+            self.identifiers.forget(topic_filter)
         for handler in self._handlers.pop(topic_filter, []):
             self._tree.remove(topic_filter, handler)
         self._cache = {}

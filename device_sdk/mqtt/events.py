@@ -17,6 +17,7 @@ __all__ = [
     "AuthReceived",
     "ConnectAcknowledged",
     "ConnectionEnded",
+    "PayloadNotText",
     "SubscribeAcknowledged",
     "UnsubscribeAcknowledged",
 ]
@@ -62,6 +63,19 @@ class AuthReceived:
     def __init__(self, reason_code: int, properties: dict[str, Any]) -> None:
         self.reason_code = reason_code
         self.properties = properties
+
+
+class PayloadNotText:
+    """The message that follows is declared as UTF-8 (payload format indicator 1) and is not.
+
+    It is delivered all the same: only its sender knows what was meant. Source: MQTT 5.0 §3.3.2.3.2.
+    """
+
+    __slots__ = ("position", "topic")
+
+    def __init__(self, topic: str, position: int) -> None:
+        self.topic = topic
+        self.position = position
 
 
 class ConnectionEnded:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["Message", "Subscription", "Will", "payload_bytes"]
+__all__ = ["Message", "Subscription", "Will", "check_payload_format", "payload_bytes"]
 
 _NO_PROPERTIES: dict[str, Any] = {}
 
@@ -44,6 +44,20 @@ def payload_bytes(payload: object) -> bytes:
         ) from None
 
 
+def check_payload_format(argument: str, payload: bytes, properties: Mapping[str, Any]) -> None:
+    """Make sure that a payload that is declared as text is UTF-8.
+
+    Raises: ArgumentError: it is not. Source: MQTT 5.0 §3.3.2.3.2, §3.1.3.2.3.
+    """
+    if properties.get("payload_format_indicator") != 1:
+        return
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 from byte {error.start} on, although payload_format_indicator is 1"
+        raise ArgumentError(argument, problem) from None
+
+
 class Message:
     """One application message as it arrived.
 
@@ -53,7 +67,7 @@ class Message:
     Equality is identity: two messages with the same content are two messages.
     """
 
-    __slots__ = ("dup", "handled", "packet_id", "payload", "properties", "qos", "retain", "topic")
+    __slots__ = ("dup", "handled", "packet_id", "payload", "properties", "qos", "retain", "token", "topic")
 
     def __init__(
         self,
@@ -73,6 +87,29 @@ class Message:
         self.packet_id = packet_id
         self.properties = properties
         self.handled = False
+        self.token: Any = None  # set while the application is to acknowledge it, see AckToken
+
+    def acknowledge(self) -> None:
+        """Finish with the message: with ``Client(manual_ack=True)`` its PUBACK or PUBREC may leave now.
+
+        Any thread, at any time; again, at QoS 0, and in a client that acknowledges by itself: nothing
+        happens. Acknowledgements leave in the order of arrival, so this one waits for those before it.
+        Nothing happens either when the connection of a QoS 1 message is gone: the broker sends the message
+        again, and that one is to be acknowledged. Source: MQTT 5.0 §4.4, §4.6.
+        """
+        if self.token is not None:
+            self.token.acknowledge(self)
+
+    @property
+    def redelivery_key(self) -> tuple[str, int, int] | None:
+        """Session epoch, packet identifier, generation; ``None`` without ``manual_ack`` and at QoS 0.
+
+        Two received messages of one Client object with equal keys are the same message. QoS 2 is handed over
+        once in a session anyway. A QoS 1 message that comes again (``dup``) has its old key as long as its
+        acknowledgement had not left the protocol; after that it has a new one, because the broker may have
+        given the packet identifier to another message. A lost session and a new Client begin a new epoch.
+        """
+        return None if self.token is None else self.token.redelivery_key
 
     @property
     def content_type(self) -> str | None:

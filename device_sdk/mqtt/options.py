@@ -5,7 +5,7 @@ from __future__ import annotations
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 from device_sdk.mqtt.codes import VERSIONS
 from device_sdk.mqtt.encode import encode_packet
-from device_sdk.mqtt.message import Will
+from device_sdk.mqtt.message import Will, check_payload_format
 from device_sdk.mqtt.packets import Connect
 
 TYPE_CHECKING = False
@@ -73,6 +73,8 @@ class ConnectOptions:
             raise ArgumentError("version", f'must be "5.0", "3.1.1" or "3.1", not {version!r}')
         if will is not None and not isinstance(will, Will):
             raise ArgumentTypeError("will", f"must be a Will, not {type(will).__name__}")
+        if will is not None:
+            check_payload_format("will", will.payload, will.properties)
         self.client_id = client_id
         self.version = version
         self.keep_alive = check_range("keep_alive", keep_alive, 0, 65_535)

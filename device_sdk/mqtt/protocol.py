@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from device_sdk.errors import (
+    ArgumentError,
     ConnectRefused,
     DroppedError,
     LocalProtocolError,
@@ -24,6 +25,7 @@ from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
     ConnectionEnded,
+    PayloadNotText,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         | SubscribeAcknowledged
         | UnsubscribeAcknowledged
         | AuthReceived
+        | PayloadNotText
         | ConnectionEnded
     )
 
@@ -92,7 +95,6 @@ class Protocol(Receiver):
         self._connect_deadline = 0.0
         self._last_sent = 0.0
         self._ping_deadline: float | None = None  # PINGREQ has gone; when we give the server up
-        self._reading_paused = False
 
     # What goes out
 
@@ -179,11 +181,16 @@ class Protocol(Receiver):
     def auth(self, reason_code: int, properties: dict[str, Any]) -> None:
         """Queue AUTH: 0x18 continues, 0x19 begins a re-authentication.
 
-        Raises: LocalProtocolError: CONNECT had no authentication method; larger than the server accepts.
-        ArgumentError: not encodable. Source: MQTT 5.0 §4.12.
+        Raises: LocalProtocolError: CONNECT had no authentication method, or another one than ``properties``;
+        larger than the server accepts. ArgumentError: another reason code; not encodable.
+        Source: MQTT 5.0 §4.12 [MQTT-4.12.0-5], §3.15.2.1.
         """
+        if reason_code not in (0x18, 0x19):
+            raise ArgumentError("reason_code", f"of a client's AUTH is 0x18 or 0x19, not 0x{reason_code:02x}")
         if "authentication_method" not in self.options.properties:
             raise LocalProtocolError("AUTH needs an authentication method in CONNECT")
+        if not self._is_our_method(properties):
+            raise LocalProtocolError("authentication_method: must be the one of CONNECT, in every AUTH")
         packet = encode_packet(Auth(reason_code, properties), self.version)
         if len(packet) > self._largest_packet:
             raise LocalProtocolError(
@@ -216,6 +223,7 @@ class Protocol(Receiver):
         Source: MQTT 5.0 §4.6 [MQTT-4.6.0-2] [MQTT-4.6.0-3].
         """
         waiting, out, session = self._unacknowledged, self._out, self.session
+        before = len(out)
         while waiting and waiting[0].handled:
             message = waiting.popleft()
             packet_id = message.packet_id
@@ -228,6 +236,7 @@ class Protocol(Receiver):
                 if session.journal:
                     self._gates.append((len(out), session.record(("received", packet_id))))
             out.append(b"\x50\x02" + packet_id.to_bytes(2, "big"))
+        self._answers += len(out) - before
 
     def data_to_send(self, durable_through: int, now: float) -> list[bytes]:
         """Return the chunks that may leave now, in order, each one or more whole packets.
@@ -242,7 +251,7 @@ class Protocol(Receiver):
             out = self._open_chunks(durable_through)
         else:
             self._out = []
-            self.buffered = 0
+            self.buffered = self._answers = 0
         if self._urgent:
             out = self._urgent + out
             self._urgent = []
@@ -273,20 +282,13 @@ class Protocol(Receiver):
         return True
 
     @property
-    def reading_paused(self) -> bool:
-        """Whether our side does not read: then silence proves nothing. PINGREQ goes on."""
-        return self._reading_paused
-
-    @reading_paused.setter
-    def reading_paused(self, paused: bool) -> None:
-        if self._reading_paused and not paused:
-            self._ping_deadline = None  # the PINGRESP may wait unread: ask again before judging
-        self._reading_paused = paused
-
-    @property
     def held_acknowledgements(self) -> int:
         """Received QoS 1 and 2 messages that wait for their handler or for an earlier message."""
         return len(self._unacknowledged)
+
+    def unacknowledged(self) -> list[Message]:
+        """Return the received QoS 1 and 2 messages whose PUBACK or PUBREC was never queued, in order."""
+        return list(self._unacknowledged)
 
     # What comes in, beside the packets (those are in Receiver)
 
@@ -302,8 +304,13 @@ class Protocol(Receiver):
         """When :meth:`handle_deadline` wants to be called, in seconds of the caller's clock."""
         if self.state == CONNECTING:
             return self._connect_deadline
+        late = self._packet_deadline()
         if self.state != CONNECTED or not self.keep_alive:
-            return None
+            return late
+        due = self._keep_alive_deadline()
+        return due if late is None else min(due, late)
+
+    def _keep_alive_deadline(self) -> float:
         if self._ping_deadline is None:
             return min(self._last_sent, self._last_received) + self.keep_alive
         repeat = self._last_sent + self.keep_alive
@@ -326,6 +333,9 @@ class Protocol(Receiver):
         if self.state == CONNECTING:
             waited = self.options.connect_timeout
             return self._fail(TransportClosedError(f"no answer to CONNECT within {waited:g} s"))
+        late = self._packet_deadline()
+        if late is not None and now >= late:
+            return self._fail(TransportClosedError(f"a packet of {self._needed} bytes came too slowly"))
         waiting = self._ping_deadline is not None
         if waiting and not self._reading_paused and now >= self._dead_at():
             return self._fail(TransportClosedError(f"no answer to PINGREQ within {self.keep_alive:g} s"))
@@ -350,6 +360,8 @@ class Protocol(Receiver):
         present = not self._clean_start if self.version == "3.1" else connack.session_present
         if present and self._clean_start:
             raise RemoteProtocolError("CONNACK says session present although a clean start was asked for")
+        if not self._is_our_method(connack.properties):
+            raise RemoteProtocolError("CONNACK with another authentication method than that of our CONNECT")
         server = self.server = connack.properties
         self.window = min(self._inflight, server.get("receive_maximum", 65_535))
         self.keep_alive = server.get("server_keep_alive", self.options.keep_alive)
@@ -424,6 +436,7 @@ class Protocol(Receiver):
                 known = packet_id in session.released
                 code = 0 if known or self.version != "5.0" else 0x92
                 self._send(encode_packet(Pubrel(packet_id, code), self.version))
+                self._answers += 1
         elif message.flags < 4:
             raise RemoteProtocolError(f"PUBREC answers packet identifier {packet_id}, which is not QoS 2")
         elif reason_code >= 0x80:
@@ -459,6 +472,7 @@ class Protocol(Receiver):
             # take that message for a repetition.
             self._gates.append((len(self._out), session.change_number))
         self._out.append(pubcomp)
+        self._answers += 1
 
     def _refuse(
         self, message: Outgoing, reason_code: int, packet: Packet | None, events: list[Event]
@@ -505,6 +519,8 @@ class Protocol(Receiver):
         events.append(kind(packet.packet_id, codes, packet.properties))
 
     def _accept_disconnect(self, packet: Disconnect, events: list[Event]) -> None:
+        if "session_expiry_interval" in packet.properties:  # [MQTT-3.14.2-2]
+            raise RemoteProtocolError("DISCONNECT of a server with a session expiry interval")
         self._close()
         name = reason_name(packet.reason_code, self.version)
         error = RefusedError(
@@ -516,8 +532,8 @@ class Protocol(Receiver):
         events.append(ConnectionEnded(error, packet.reason_code, packet.properties))
 
     def _accept_auth(self, packet: Auth, events: list[Event]) -> None:
-        method = self.options.properties.get("authentication_method")
-        if method is None or packet.properties.get("authentication_method") != method:
+        known = "authentication_method" in self.options.properties
+        if not (known and self._is_our_method(packet.properties)):
             raise RemoteProtocolError("AUTH with another authentication method than that of our CONNECT")
         events.append(AuthReceived(packet.reason_code, packet.properties))
 
@@ -525,6 +541,11 @@ class Protocol(Receiver):
         self._ping_deadline = None
 
     # Helpers
+
+    def _is_our_method(self, properties: dict[str, Any]) -> bool:
+        """Whether an authentication method, or its absence, is that of our CONNECT (MQTT 5.0 §4.12)."""
+        method = self.options.properties.get("authentication_method")
+        return bool(properties.get("authentication_method") == method)
 
     def _send(self, packet: bytes) -> None:
         self._out.append(packet)
@@ -551,6 +572,7 @@ class Protocol(Receiver):
         cut = self._gates[passed][0] if passed < len(self._gates) else len(self._out)
         chunks, self._out = self._out[:cut], self._out[cut:]
         self._gates = [(index - cut, number) for index, number in self._gates[passed:]]
+        self._answers = min(self._answers, len(self._out))
         self.buffered = sum(map(len, self._out))
         return chunks
 

@@ -10,6 +10,7 @@ from collections import deque
 
 from device_sdk.errors import LocalProtocolError, MalformedPacketError, RemoteProtocolError
 from device_sdk.mqtt.decode import decode_body, read_topic_name
+from device_sdk.mqtt.events import PayloadNotText
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.session import ACKNOWLEDGED
 from device_sdk.mqtt.wire import decode_properties
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, bytes, int, int, list[Event]], None]
 
-__all__ = ["CLOSED", "CONNECTED", "CONNECTING", "DISCONNECTING", "IDLE", "Receiver"]
+__all__ = ["CLOSED", "CONNECTED", "CONNECTING", "DISCONNECTING", "IDLE", "MOST_ANSWERS", "Receiver"]
 
 #: The states of a network connection.
 IDLE, CONNECTING, CONNECTED, DISCONNECTING, CLOSED = range(5)
@@ -34,6 +35,14 @@ _PACKET_NAMES = (
     "packet type 0", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP",
     "SUBSCRIBE", "SUBACK", "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "AUTH",
 )  # fmt: skip
+#: Acknowledgements that may wait to leave. Each belongs to a packet identifier that cannot be used again
+#: before the answer was read, and there are 65,535 on each side: a server with more unread does not read.
+MOST_ANSWERS = 2 * 65_535
+_MOST_HELD = 65_535  # messages whose acknowledgement waits for a handler
+# A packet that has begun must be complete after so many seconds, and one more for each so many bytes of it.
+_PATIENCE = 60.0
+_SLOWEST = 100
+
 _TOPIC_CACHE_SIZE = 1_000
 _LONGEST_CACHED_TOPIC = 512  # bytes; with the line above it bounds what a server can make us keep
 
@@ -44,6 +53,7 @@ class Receiver:
     session: Session
     version: str
     state: int
+    _ping_deadline: float | None
 
     # The reactions to what was received, in Protocol.
     acknowledge_handled: Any
@@ -66,9 +76,13 @@ class Receiver:
         self._has_properties = options.version == "5.0"
         self._aliases: dict[int, str] = {}
         self._topics: dict[bytes, str] = {}
-        self._partial: list[bytes] = []  # the beginning of a packet that is not complete yet
-        self._partial_size = 0
+        # The beginning of a packet that is not complete yet. A list of the pieces would take twenty times
+        # their bytes from a server that sends two at a time.
+        self._partial = bytearray()
         self._needed = 0
+        self._began: float | None = None  # when the first byte of that packet came; None: with the next byte
+        self._answers = 0  # acknowledgements among the output
+        self._reading_paused = False
         self._out: list[bytes] = []
         self._unacknowledged: deque[Message] = deque()  # in receive order
         # What the server has to count against our receive maximum: messages of this connection only.
@@ -90,22 +104,45 @@ class Receiver:
         if self.state == CLOSED:
             return events
         self._last_received = now
+        began = None
         if self._partial:
-            self._partial.append(data)
-            self._partial_size += len(data)
-            if self._partial_size < self._needed:
+            if self._began is None:
+                self._began = now
+            self._partial += data
+            if len(self._partial) < self._needed:
                 return events
-            data = b"".join(self._partial)
-            self._partial = []
+            data = bytes(self._partial)
+            self._partial = bytearray()
+            began = self._began
         try:
+            if self._answers > MOST_ANSWERS:
+                raise RemoteProtocolError(f"{self._answers} of our answers wait and are not read", 0x97)
             position = self._decode(data, events)
         except (RemoteProtocolError, LocalProtocolError) as error:
             events.extend(self._fail(error))
             return events
         if position < len(data) and self.state != CLOSED:
-            self._partial = [data[position:]]
-            self._partial_size = len(data) - position
+            self._partial += data[position:]
+            self._began = now if position or began is None else began
         return events
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether our side does not read: then silence proves nothing. PINGREQ goes on."""
+        return self._reading_paused
+
+    @reading_paused.setter
+    def reading_paused(self, paused: bool) -> None:
+        if self._reading_paused and not paused:
+            self._ping_deadline = None  # the PINGRESP may wait unread: ask again before judging
+            self._began = None  # and the rest of a packet too: its time begins again
+        self._reading_paused = paused
+
+    def _packet_deadline(self) -> float | None:
+        """When the packet that has begun to arrive must be complete; ``None``: there is none, or no hurry."""
+        if not self._partial or self._began is None or self._reading_paused or self.state != CONNECTED:
+            return None
+        return self._began + _PATIENCE + self._needed / _SLOWEST
 
     def _decode(self, data: bytes, events: list[Event]) -> int:
         """Handle all whole packets in ``data``; return where the first incomplete one begins."""
@@ -207,6 +244,8 @@ class Receiver:
                 properties, end = decode_properties(data, end, stop, "publish")
         if properties is not None or not topic:
             topic = self._resolve_alias(topic, properties)
+            if properties and properties.get("payload_format_indicator"):
+                _check_text(topic, data[end:stop], events)
         message = Message(topic, data[end:stop], qos, first & 1 == 1, first & 8 == 8, packet_id, properties)
         if not qos:
             events.append(message)
@@ -259,6 +298,8 @@ class Receiver:
                 if earlier is None:
                     message.handled = True
                     earlier = message
+                elif len(self._unacknowledged) >= _MOST_HELD:
+                    raise RemoteProtocolError(f"packet identifier {packet_id} is repeated without end", 0x93)
                 self._unacknowledged.append(earlier)
                 self.acknowledge_handled()
                 return
@@ -339,3 +380,10 @@ class Receiver:
             raise MalformedPacketError(f"first byte 0x{first:02x} is no control packet")
         when = " before CONNACK" if self.state == CONNECTING else ""
         raise RemoteProtocolError(f"the server sent {_PACKET_NAMES[kind]}{when}, which it must not")
+
+
+def _check_text(topic: str, payload: bytes, events: list[Event]) -> None:
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        events.append(PayloadNotText(topic, error.start))

@@ -36,7 +36,7 @@ def topic_problem(topic: str) -> str | None:
     if not topic:
         return "must have at least one character"
     if "#" in topic or "+" in topic:
-        return f"{_shown(topic)} has a wildcard; '#' and '+' belong into topic filters"
+        return f"{_shown(topic)} has a wildcard; '#' and '+' belong in topic filters"
     if "\0" in topic:
         return f"{_shown(topic)} has a NUL character (U+0000)"
     return None

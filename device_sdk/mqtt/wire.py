@@ -262,7 +262,7 @@ def _encode_number(value: object, entry: PropertyDefinition) -> bytes:
 def _encode_text(value: object, entry: PropertyDefinition) -> bytes:
     encoded = encode_string(value, entry.name)
     if entry.name == "response_topic" and (b"#" in encoded[2:] or b"+" in encoded[2:]):
-        raise ArgumentError(entry.name, "has a wildcard; '#' and '+' belong into topic filters")
+        raise ArgumentError(entry.name, "has a wildcard; '#' and '+' belong in topic filters")
     return encoded
 
 

@@ -24,7 +24,6 @@ __all__ = ["Calibration", "FakeBME280"]
 _CALIBRATION_1 = 0x88
 _CALIBRATION_H1 = 0xA1
 _CHIP_ID = 0xD0
-_RESET = 0xE0
 _CALIBRATION_2 = 0xE1
 _CTRL_HUM = 0xF2
 _STATUS = 0xF3
@@ -135,7 +134,7 @@ class FakeBME280(FakeRegisterDevice):
     def register_written(self, register: int, value: int) -> None:
         """Act on the four registers that can be written; the others keep their value."""
         match register:
-            case 0xE0 if value == _RESET_WORD:
+            case 0xE0 if value == _RESET_WORD:  # reset
                 self.power_on()
             case 0xF2:
                 self.registers[_CTRL_HUM] = value & 0x07

@@ -259,6 +259,7 @@ def test_wrong_fixed_length_is_malformed_before_the_body_arrives() -> None:
         decode_packet(b"\x40\xff\xff\x7f", "3.1.1")
 
 
+@pytest.mark.conformance("3.1", "MQTT-3.1/PUBREL-DUP")
 @pytest.mark.parametrize("first_byte", [0x6A, 0x8A, 0xAA])
 def test_dup_on_pubrel_subscribe_and_unsubscribe_is_legal_only_in_31(first_byte: int) -> None:
     assert decode_packet(bytes((first_byte,)), "3.1") is None
@@ -267,6 +268,7 @@ def test_dup_on_pubrel_subscribe_and_unsubscribe_is_legal_only_in_31(first_byte:
             decode_packet(bytes((first_byte,)), version)
 
 
+@pytest.mark.conformance("3.1", "MQTT-3.1/SUBACK-FAILURE")
 def test_suback_of_31_has_no_failure_code() -> None:
     assert decode_packet(b"\x90\x03\x00\x01\x80", "3.1.1") == (Suback(1, [0x80]), 5)
     with pytest.raises(MalformedPacketError):
@@ -439,6 +441,7 @@ def test_longest_string_is_written() -> None:
     assert decode_packet(encoded, "5.0") == (packet, len(encoded))
 
 
+@pytest.mark.conformance("5.0", "MQTT-1.5.5-1")
 @pytest.mark.parametrize(
     ("length", "header"),
     [

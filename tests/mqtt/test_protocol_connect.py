@@ -70,6 +70,8 @@ LONGEST_TOPIC = 65_535
 # CONNECT
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.1.0-1")
+@pytest.mark.conformance("3.1.1", "MQTT-3.1.0-1")
 @every_version
 def test_connect_is_the_first_packet_and_carries_every_field(version: str) -> None:
     will = Will("gone", b"offline", qos=1, retain=True)
@@ -154,6 +156,7 @@ def test_our_own_limit_counts_when_the_server_allows_more() -> None:
     assert connected(server={"receive_maximum": 100}, inflight=20).protocol.window == 20
 
 
+@pytest.mark.conformance("3.1.1", "MQTT-3.1.2-2", "MQTT-3.1.3-8", "MQTT-3.1.3-9", "MQTT-3.2.2-5")
 @versions_3
 @pytest.mark.parametrize(
     ("return_code", "words"),
@@ -175,6 +178,17 @@ def test_a_return_code_refuses_the_connection(version: str, return_code: int, wo
     assert peer.protocol.state == CLOSED
 
 
+@pytest.mark.conformance(
+    "5.0",
+    "MQTT-3.1.2-2",
+    "MQTT-3.1.3-8",
+    "MQTT-3.1.4-6",
+    "MQTT-3.2.2-7",
+    "MQTT-3.2.2-12",
+    "MQTT-3.2.2-13",
+    "MQTT-4.12.0-1",
+    "MQTT-4.13.2-1",
+)
 @pytest.mark.parametrize("reason_code", sorted(REASON_CODES["connack"] - {0}))
 def test_a_reason_code_refuses_the_connection(reason_code: int) -> None:
     peer = Peer()
@@ -187,9 +201,12 @@ def test_a_reason_code_refuses_the_connection(reason_code: int) -> None:
     assert error.user_properties == (("a", "1"), ("a", "2"))
     assert "because" in str(error)
     assert events[0].properties["reason_string"] == "because"
+    assert peer.protocol.state == CLOSED
     assert peer.sent() == []
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-2", "MQTT-3.2.2-4")
+@pytest.mark.conformance("3.1.1", "MQTT-3.2.2-1")
 @pytest.mark.parametrize("version", ["3.1.1", "5.0"])
 def test_session_present_after_a_clean_start_is_an_error(version: str) -> None:
     peer = Peer(version)
@@ -199,6 +216,7 @@ def test_session_present_after_a_clean_start_is_an_error(version: str) -> None:
     assert peer.sent() == ([Disconnect(0x82)] if version == "5.0" else [])
 
 
+@pytest.mark.conformance("3.1", "MQTT-3.1/SESSION-PRESENT")
 @pytest.mark.parametrize("clean_start", [True, False])
 def test_mqtt_3_1_has_no_session_present_and_assumes_what_was_asked_for(clean_start: bool) -> None:
     peer = Peer("3.1")
@@ -207,6 +225,7 @@ def test_mqtt_3_1_has_no_session_present_and_assumes_what_was_asked_for(clean_st
     assert event.session_present is not clean_start
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.0-2")
 @every_version
 def test_a_second_connack_is_an_error(version: str) -> None:
     assert "CONNACK" in str(end_of(connected(version).receive(Connack())))
@@ -224,6 +243,8 @@ BEFORE_CONNACK: list[Packet] = [
 ]
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.0-1")
+@pytest.mark.conformance("3.1.1", "MQTT-3.2.0-1")
 @every_version
 @pytest.mark.parametrize("packet", BEFORE_CONNACK, ids=lambda packet: str(packet.type))
 def test_a_packet_before_connack_is_an_error_by_its_header(version: str, packet: Packet) -> None:
@@ -278,6 +299,7 @@ def test_disconnect_does_not_come_before_connect_when_the_server_speaks_first() 
     assert peer.bytes_sent() == b""
 
 
+@pytest.mark.conformance("3.1.1", "MQTT-3.2.2-6")
 @every_version
 def test_the_stream_ends_before_connack(version: str) -> None:
     peer = Peer(version)
@@ -331,6 +353,7 @@ def test_no_connack_within_the_connect_timeout_ends_the_connection() -> None:
 # Size
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.1.2-24")
 @every_version
 def test_a_packet_above_our_maximum_is_refused_by_its_header(version: str) -> None:
     peer = connected(version, maximum_packet_size=200)
@@ -340,6 +363,7 @@ def test_a_packet_above_our_maximum_is_refused_by_its_header(version: str) -> No
     assert peer.sent() == ([Disconnect(0x95)] if version == "5.0" else [])
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.1.2-24")
 @every_version
 @pytest.mark.parametrize("excess", [0, 1, 2, 3])
 @pytest.mark.parametrize("step", [1, 1000])
@@ -496,6 +520,8 @@ def test_nothing_but_events_comes_out_of_any_bytes_and_splitting_changes_nothing
 # DISCONNECT and AUTH
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.14.4-1")
+@pytest.mark.conformance("3.1.1", "MQTT-3.14.4-2")
 @every_version
 def test_disconnect_leaves_after_what_waits_and_nothing_leaves_after_it(version: str) -> None:
     peer = connected(version)
@@ -549,12 +575,15 @@ def test_disconnect_before_connect_is_nothing() -> None:
     assert peer.bytes_sent() == b""
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.14.2-3", "MQTT-3.14.2-4")
 def test_disconnect_leaves_explanations_out_when_the_server_takes_only_small_packets() -> None:
     peer = connected(server={"maximum_packet_size": 12})
-    peer.protocol.disconnect(0x04, {"reason_string": "too long to be sent", "session_expiry_interval": 0})
+    properties = {"reason_string": "long", "user_property": [("a", "b")], "session_expiry_interval": 0}
+    peer.protocol.disconnect(0x04, properties)
     assert peer.sent() == [Disconnect(0x04, {"session_expiry_interval": 0})]
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.1.4-3", "MQTT-4.13.2-1")
 def test_a_disconnect_of_the_server_ends_the_connection() -> None:
     peer = connected()
     peer.publish(b"held", 1)
@@ -569,6 +598,7 @@ def test_a_disconnect_of_the_server_ends_the_connection() -> None:
     assert peer.bytes_sent() == b""
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.14.0-1")
 def test_a_disconnect_before_connack_ends_the_connection() -> None:
     peer = Peer()
     peer.connect()
@@ -581,6 +611,7 @@ def test_a_server_of_mqtt_3_must_not_send_disconnect(version: str) -> None:
     assert isinstance(error, RemoteProtocolError)
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.14.4-1")
 def test_our_fault_report_is_the_last_packet() -> None:
     peer = connected()
     peer.publish(b"never leaves", 1)
@@ -597,6 +628,7 @@ def test_an_acknowledgement_after_the_end_goes_nowhere() -> None:
     assert output_state(peer) == (False, False)
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.12.0-2", "MQTT-4.12.0-3")
 def test_auth_continues_an_authentication_before_connack() -> None:
     peer = Peer(properties=WITH_AUTH)
     peer.connect()
@@ -610,6 +642,7 @@ def test_auth_continues_an_authentication_before_connack() -> None:
     assert isinstance(peer.receive(Connack(False, 0, WITH_AUTH))[0], ConnectAcknowledged)
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.12.0-5", "MQTT-4.12.0-6")
 @pytest.mark.parametrize(
     ("ours", "answer"),
     [
@@ -620,11 +653,12 @@ def test_auth_continues_an_authentication_before_connack() -> None:
     ids=["we have none", "the server has none", "another one"],
 )
 def test_auth_with_another_method_than_ours_is_an_error(ours: dict[str, Any], answer: Auth) -> None:
-    peer = connected(properties=ours)
+    peer = connected(properties=ours, server=ours)
     error = end_of(peer.receive(answer))
     assert (type(error), error.reason_code) == (RemoteProtocolError, 0x82)
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.12.0-7")
 def test_auth_without_a_method_in_connect_is_refused_locally() -> None:
     peer = connected()
     with pytest.raises(LocalProtocolError, match="authentication method"):
@@ -653,6 +687,7 @@ def test_subscribe_is_answered_by_suback(version: str) -> None:
     assert peer.session.requests == {}
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.10.4-5", "MQTT-3.11.3-1")
 @every_version
 def test_unsubscribe_is_answered_by_unsuback(version: str) -> None:
     peer = connected(version)
@@ -664,6 +699,7 @@ def test_unsubscribe_is_answered_by_unsuback(version: str) -> None:
     assert event.reason_codes == (codes or [0, 0])
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.8.4-7", "MQTT-3.9.3-1")
 def test_suback_properties_and_refusals_reach_the_caller_by_position() -> None:
     peer = connected()
     peer.protocol.subscribe([Subscription("a"), Subscription("b")], {"subscription_identifier": 5})
@@ -675,6 +711,7 @@ def test_suback_properties_and_refusals_reach_the_caller_by_position() -> None:
     assert event.properties == {"reason_string": "no"}
 
 
+@pytest.mark.conformance("5.0", "MQTT-2.2.1-6", "MQTT-3.8.4-2", "MQTT-3.8.4-6")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -704,6 +741,7 @@ def test_an_answered_request_cannot_be_answered_again() -> None:
     end_of(peer.receive(Unsuback(1, [0])))
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-15")
 def test_a_request_above_the_server_s_maximum_packet_size_is_refused_locally() -> None:
     peer = connected(server={"maximum_packet_size": 20})
     with pytest.raises(LocalProtocolError, match="SUBSCRIBE"):

@@ -32,6 +32,8 @@ def qos0(peer: Peer, payload: bytes = b"x", **fields: Any) -> None:
 # QoS 0
 
 
+@pytest.mark.conformance("5.0", "MQTT-2.2.1-2", "MQTT-3.3.1-2", "MQTT-4.3.1-1")
+@pytest.mark.conformance("3.1.1", "MQTT-2.3.1-5", "MQTT-3.3.1-2", "MQTT-4.3.1-1")
 @every_version
 @pytest.mark.parametrize("payload", [b"", b"x", bytes(120), bytes(128), bytes(20_000)])
 @pytest.mark.parametrize("retain", [False, True])
@@ -64,6 +66,8 @@ def test_publish_carries_its_properties() -> None:
 # QoS 1
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.3.2-2", "MQTT-4.3.2-3")
+@pytest.mark.conformance("3.1.1", "MQTT-4.3.2-1")
 @every_version
 @pytest.mark.parametrize("retain", [False, True])
 def test_qos_1_is_done_when_puback_comes(version: str, retain: bool) -> None:
@@ -98,6 +102,7 @@ def test_a_malformed_puback_ends_the_connection_and_the_message_stays(answer: st
     assert list(peer.session.in_flight.values()) == [message]
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.4.0-2")
 @pytest.mark.parametrize("reason_code", REFUSALS)
 @pytest.mark.parametrize(("qos", "answer"), [(1, Puback), (2, Pubrec)])
 def test_a_refused_message_ends_with_the_reason_and_frees_its_identifier(
@@ -119,6 +124,8 @@ def test_a_refused_message_ends_with_the_reason_and_frees_its_identifier(
 # QoS 2
 
 
+@pytest.mark.conformance("5.0", "MQTT-2.2.1-5", "MQTT-4.3.3-2", "MQTT-4.3.3-4")
+@pytest.mark.conformance("3.1.1", "MQTT-2.3.1-6", "MQTT-4.3.3-1")
 @every_version
 def test_qos_2_takes_four_packets(version: str) -> None:
     peer = connected(version)
@@ -207,8 +214,11 @@ def test_an_acknowledgement_of_the_wrong_type_is_an_error(
     assert len(peer.session) == 1
 
 
-def test_pubrels_leave_in_the_order_of_the_pubrecs() -> None:
-    peer = connected()
+@pytest.mark.conformance("5.0", "MQTT-4.6.0-4")
+@pytest.mark.conformance("3.1.1", "MQTT-4.6.0-4")
+@every_version
+def test_pubrels_leave_in_the_order_of_the_pubrecs(version: str) -> None:
+    peer = connected(version)
     for _ in range(3):
         peer.publish(b"x", 2)
     peer.sent()
@@ -225,12 +235,14 @@ def test_acknowledgements_in_any_order_end_their_own_message() -> None:
 # What the server allows
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-9", "MQTT-3.2.2-11")
 @pytest.mark.parametrize(("maximum_qos", "flags"), [(0, {0, 1}), (1, {0, 1, 2, 3}), (2, set(range(6)))])
 def test_a_message_above_maximum_qos_is_refused_locally(maximum_qos: int, flags: set[int]) -> None:
     peer = connected(server={} if maximum_qos == 2 else {"maximum_qos": maximum_qos})
     check_flags(peer, flags, "Maximum QoS")
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-14")
 def test_a_retained_message_is_refused_locally_without_retain_available() -> None:
     check_flags(connected(server={"retain_available": 0}), {0, 2, 4}, "retain")
 
@@ -258,6 +270,7 @@ def check_flags(peer: Peer, allowed: set[int], words: str) -> None:
             assert (message.status, message.packet_id, message.packet) == ("queued", 0, None)
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-15")
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_the_server_s_maximum_packet_size_is_exact(qos: int) -> None:
     packet_id = 1 if qos else None
@@ -327,6 +340,7 @@ def test_mqtt_3_has_no_message_expiry_interval(version: str) -> None:
     assert peer.sent() == [Publish("t", b"x", qos=1, packet_id=1)]
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.3.3-13")
 def test_an_exchange_goes_on_after_its_message_expired() -> None:
     peer = connected()
     message = peer.publish(b"x", 2, expires_at=1.0)
@@ -341,6 +355,7 @@ def test_an_exchange_goes_on_after_its_message_expired() -> None:
 # Packet identifiers
 
 
+@pytest.mark.conformance("5.0", "MQTT-2.2.1-3")
 def test_an_identifier_in_use_by_a_request_is_not_given_to_a_message() -> None:
     peer = connected()
     assert peer.protocol.subscribe([Subscription("a")]) == 1
@@ -348,6 +363,7 @@ def test_an_identifier_in_use_by_a_request_is_not_given_to_a_message() -> None:
     assert peer.protocol.unsubscribe(["a"]) == 3
 
 
+@pytest.mark.conformance("5.0", "MQTT-2.2.1-3", "MQTT-4.3.3-1")
 def test_an_identifier_stays_in_use_until_pubcomp() -> None:
     peer = connected()
     peer.publish(b"x", 2)

@@ -93,6 +93,9 @@ def test_a_malformed_publish_ends_the_connection(version: str, publish: str) -> 
     assert peer.bytes_sent() == b""
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.3.1-2")
+@pytest.mark.conformance("3.1.1", "MQTT-3.3.1-2")
+@pytest.mark.conformance("3.1", "MQTT-3.1/DUP-QOS-0")
 @pytest.mark.parametrize("version", ["3.1.1", "5.0"])
 def test_dup_at_qos_0_is_malformed_since_mqtt_3_1_1(version: str) -> None:
     data = bytes.fromhex("38 04 0001 74 00")
@@ -125,6 +128,8 @@ def test_mqtt_3_has_no_empty_topic_name(version: str) -> None:
 # Acknowledgements
 
 
+@pytest.mark.conformance("5.0", "MQTT-2.2.1-5", "MQTT-3.3.4-1", "MQTT-4.3.2-4", "MQTT-4.3.3-8")
+@pytest.mark.conformance("3.1.1", "MQTT-2.3.1-6", "MQTT-3.3.4-1", "MQTT-4.3.2-2", "MQTT-4.3.3-2")
 @every_version
 @pytest.mark.parametrize(("packet", "answer"), [(qos1(7), Puback(7)), (qos2(7), Pubrec(7))])
 def test_a_message_is_acknowledged_when_it_was_handled(version: str, packet: Publish, answer: Packet) -> None:
@@ -137,6 +142,8 @@ def test_a_message_is_acknowledged_when_it_was_handled(version: str, packet: Pub
     assert peer.handle() == []
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.6.0-2", "MQTT-4.6.0-3")
+@pytest.mark.conformance("3.1.1", "MQTT-4.6.0-2", "MQTT-4.6.0-3")
 @every_version
 def test_acknowledgements_leave_in_receive_order_whatever_was_handled_first(version: str) -> None:
     peer = connected(version)
@@ -148,6 +155,8 @@ def test_acknowledgements_leave_in_receive_order_whatever_was_handled_first(vers
     assert peer.handle(fourth) == [Pubrec(4)]
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.3.3-11", "MQTT-4.3.3-12")
+@pytest.mark.conformance("3.1.1", "MQTT-4.3.3-2")
 @every_version
 def test_qos_2_is_delivered_once_and_completed(version: str) -> None:
     peer = connected(version)
@@ -158,6 +167,8 @@ def test_qos_2_is_delivered_once_and_completed(version: str) -> None:
     assert len(arrive(peer, qos2(5))) == 1, "after PUBCOMP the same identifier is a new message"
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.3.2-5")
+@pytest.mark.conformance("3.1.1", "MQTT-4.3.2-2")
 @every_version
 def test_qos_1_with_a_used_identifier_is_a_new_message(version: str) -> None:
     peer = connected(version)
@@ -175,6 +186,7 @@ def test_pubrel_may_have_every_legal_length(pubrel: str) -> None:
     assert peer.sent() == [Pubcomp(5)]
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.3.3-11")
 @every_version
 def test_pubrel_for_an_unknown_identifier_is_answered(version: str) -> None:
     peer = connected(version)
@@ -189,6 +201,8 @@ def test_pubrel_before_our_pubrec_is_an_error(version: str) -> None:
     assert end_of(peer.receive(Pubrel(5))).reason_code == 0x82
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.3.3-10")
+@pytest.mark.conformance("3.1.1", "MQTT-4.3.3-2")
 @every_version
 @pytest.mark.parametrize("handled", [False, True])
 def test_qos_2_sent_twice_is_delivered_once_and_answered_twice(version: str, handled: bool) -> None:
@@ -268,6 +282,7 @@ def test_a_lost_session_delivers_the_same_identifier_as_a_new_message() -> None:
 # Our receive maximum
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.3.4-9")
 @pytest.mark.parametrize("maximum", [1, 3])
 def test_more_messages_than_our_receive_maximum_are_an_error(maximum: int) -> None:
     peer = connected(receive_maximum=maximum)
@@ -331,6 +346,7 @@ def aliased(topic: str, alias: int) -> Publish:
     return Publish(topic, b"x", properties={"topic_alias": alias})
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.3.2-10")
 def test_a_topic_alias_is_set_used_and_set_again() -> None:
     peer = connected(topic_alias_maximum=2)
     packets = [
@@ -344,6 +360,7 @@ def test_a_topic_alias_is_set_used_and_set_again() -> None:
     assert [message.topic for message in arrive(peer, *packets)] == ["a", "b", "a", "c", "c", "b"]
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.1.2-26", "MQTT-3.1.2-27", "MQTT-3.3.2-11")
 @pytest.mark.parametrize("maximum", [0, 2])
 @pytest.mark.parametrize("topic", ["a", ""])
 def test_a_topic_alias_above_our_maximum_is_an_error(maximum: int, topic: str) -> None:
@@ -352,6 +369,7 @@ def test_a_topic_alias_above_our_maximum_is_an_error(maximum: int, topic: str) -
     assert peer.sent() == [Disconnect(0x94)]
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.3.2-8")
 def test_topic_alias_0_is_an_error() -> None:
     peer = connected(topic_alias_maximum=5)
     assert end_of(peer.receive_bytes(bytes.fromhex("30 07 0001 61 03 23 0000"))).reason_code == 0x94
@@ -362,6 +380,7 @@ def test_a_topic_alias_that_was_never_set_is_an_error() -> None:
     assert end_of(peer.receive(aliased("", 1))).reason_code == 0x82
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.3.2-7")
 def test_topic_aliases_end_with_the_connection() -> None:
     peer = connected(topic_alias_maximum=5)
     arrive(peer, aliased("a", 1))

@@ -23,6 +23,26 @@ def again(peer: Peer, **arguments: Any) -> Peer:
     return connected(peer.version, session=peer.session, **arguments)
 
 
+@pytest.mark.conformance(
+    "5.0",
+    "MQTT-3.1.2-23",
+    "MQTT-3.3.1-1",
+    "MQTT-4.1.0-1",
+    "MQTT-4.3.2-3",
+    "MQTT-4.3.3-3",
+    "MQTT-4.4.0-1",
+    "MQTT-4.6.0-1",
+)
+@pytest.mark.conformance(
+    "3.1.1",
+    "MQTT-2.3.1-3",
+    "MQTT-3.1.2-4",
+    "MQTT-3.3.1-1",
+    "MQTT-4.1.0-1",
+    "MQTT-4.3.2-1",
+    "MQTT-4.4.0-1",
+    "MQTT-4.6.0-1",
+)
 @every_version
 def test_unacknowledged_messages_are_repeated_with_dup_and_their_identifiers_in_order(version: str) -> None:
     peer = connected(version)
@@ -37,6 +57,9 @@ def test_unacknowledged_messages_are_repeated_with_dup_and_their_identifiers_in_
     ]
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.3.3-5", "MQTT-4.3.3-6", "MQTT-4.4.0-1")
+@pytest.mark.conformance("3.1.1", "MQTT-4.3.3-1", "MQTT-4.4.0-1")
+@pytest.mark.conformance("3.1", "MQTT-3.1/SESSION-PRESENT")
 @every_version
 def test_pubrec_seen_then_resume_sends_pubrel_and_no_publish(version: str) -> None:
     peer = connected(version)
@@ -84,6 +107,9 @@ def test_a_repeat_has_the_full_topic_and_its_properties() -> None:
     assert (packet.topic, packet.properties) == ("a/b", {"content_type": "text/plain"})
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.4.0-1")
+@pytest.mark.conformance("3.1.1", "MQTT-4.4.0-1")
+@pytest.mark.conformance("3.1", "MQTT-3.1/RESEND-TIMER")
 @every_version
 def test_nothing_is_repeated_on_a_live_connection(version: str) -> None:
     peer = connected(version, keep_alive=0)
@@ -98,6 +124,7 @@ def test_nothing_is_repeated_on_a_live_connection(version: str) -> None:
 # The window on resume
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.3.4-7", "MQTT-4.9.0-2")
 def test_repeats_keep_within_a_smaller_receive_maximum() -> None:
     peer = connected(inflight=20)
     for number in range(5):
@@ -125,6 +152,7 @@ def test_pubrels_count_in_the_window_and_never_wait_for_it() -> None:
     assert payloads(second.sent()) == [b"3"]
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.3.4-7", "MQTT-4.9.0-2")
 def test_a_qos_2_exchange_keeps_its_place_in_the_window_until_pubcomp() -> None:
     peer = connected()
     for number in range(3):
@@ -224,6 +252,8 @@ def lost(peer: Peer) -> tuple[Peer, ConnectAcknowledged, list[Any]]:
     return second, acknowledged, finished
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-5")
+@pytest.mark.conformance("3.1.1", "MQTT-3.2.2-3")
 @every_version
 def test_a_lost_session_gives_its_messages_back_in_order(version: str) -> None:
     peer = connected(version)
@@ -260,18 +290,24 @@ def test_a_message_past_pubrec_counts_as_acknowledged_when_the_session_is_lost(v
     assert second.receive(Pubcomp(1)) == []
 
 
-def test_a_lost_session_forgets_what_was_received() -> None:
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-5")
+@pytest.mark.conformance("3.1.1", "MQTT-3.2.2-3")
+@pytest.mark.parametrize("version", ["3.1.1", "5.0"])
+def test_a_lost_session_forgets_what_was_received(version: str) -> None:
     session = Session()
     session.received[5] = None
-    peer = connected(session=session, present=False)
+    peer = connected(version, session=session, present=False)
     assert peer.session.received == {}
 
 
 # Packet identifiers
 
 
-def test_identifiers_are_unique_and_wrap_at_65535_around_those_in_use() -> None:
-    peer = connected(inflight=65_535)
+@pytest.mark.conformance("5.0", "MQTT-2.2.1-3", "MQTT-4.3.2-1", "MQTT-4.3.3-1")
+@pytest.mark.conformance("3.1.1", "MQTT-2.3.1-2")
+@pytest.mark.parametrize("version", ["3.1.1", "5.0"])
+def test_identifiers_are_unique_and_wrap_at_65535_around_those_in_use(version: str) -> None:
+    peer = connected(version, inflight=65_535)
     held = [peer.publish(b"x", 1), peer.publish(b"x", 2)]
     peer.receive(Pubrec(2))
     peer.protocol.subscribe([Subscription("a")])

@@ -29,6 +29,8 @@ def test_identifiers_start_at_1_and_skip_those_in_use() -> None:
     assert len(session) == 2, "requests are no messages"
 
 
+@pytest.mark.conformance("5.0", "MQTT-2.2.1-3")
+@pytest.mark.conformance("3.1.1", "MQTT-2.3.1-2")
 def test_identifiers_wrap_past_0() -> None:
     session = Session()
     session.last_packet_id = 65_534

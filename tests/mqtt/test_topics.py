@@ -56,6 +56,8 @@ MISSES = [
 ]
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.7.2-1", "MQTT-4.7.3-4")
+@pytest.mark.conformance("3.1.1", "MQTT-4.7.2-1", "MQTT-4.7.3-4")
 @pytest.mark.parametrize(("topic_filter", "topic"), MATCHES)
 def test_filter_matches_topic(topic_filter: str, topic: str) -> None:
     tree = FilterTree()
@@ -64,6 +66,8 @@ def test_filter_matches_topic(topic_filter: str, topic: str) -> None:
     assert tree.match(topic) == ["value"]
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.7.2-1", "MQTT-4.7.3-4")
+@pytest.mark.conformance("3.1.1", "MQTT-4.7.2-1", "MQTT-4.7.3-4")
 @pytest.mark.parametrize(("topic_filter", "topic"), MISSES)
 def test_filter_does_not_match_topic(topic_filter: str, topic: str) -> None:
     tree = FilterTree()
@@ -84,6 +88,12 @@ def test_valid_topic_comes_back_as_utf8(topic: str) -> None:
     assert validate_topic(topic) == topic.encode()
 
 
+@pytest.mark.conformance(
+    "5.0", "MQTT-3.3.2-2", "MQTT-4.7.0-1", "MQTT-4.7.3-1", "MQTT-4.7.3-2", "MQTT-4.7.3-3"
+)
+@pytest.mark.conformance(
+    "3.1.1", "MQTT-3.3.2-2", "MQTT-4.7.1-1", "MQTT-4.7.3-1", "MQTT-4.7.3-2", "MQTT-4.7.3-3"
+)
 @pytest.mark.parametrize(
     "topic", ["", "#", "a/+", "a+b", "a\0b", "\ud800", "a" * 65_536, "é" * 32_768, "/" * 200], ids=beginning
 )
@@ -124,6 +134,19 @@ def test_valid_filter_comes_back_as_utf8(topic_filter: str) -> None:
     assert validate_filter(topic_filter) == topic_filter.encode()
 
 
+@pytest.mark.conformance(
+    "5.0",
+    "MQTT-4.7.1-1",
+    "MQTT-4.7.1-2",
+    "MQTT-4.7.3-1",
+    "MQTT-4.7.3-2",
+    "MQTT-4.7.3-3",
+    "MQTT-4.8.2-1",
+    "MQTT-4.8.2-2",
+)
+@pytest.mark.conformance(
+    "3.1.1", "MQTT-4.7.1-2", "MQTT-4.7.1-3", "MQTT-4.7.3-1", "MQTT-4.7.3-2", "MQTT-4.7.3-3"
+)
 @pytest.mark.parametrize(
     "topic_filter",
     [
