@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Log"]
 
-_DEBUG, _INFO, _WARNING = 10, 20, 30
+_INFO, _WARNING = 20, 30
 
 
 class Log:
@@ -25,10 +25,6 @@ class Log:
         self.name = name
         self._logger: Any = None
 
-    def debug(self, text: str, *values: object) -> None:
-        """Log what only somebody who is hunting a fault wants to see."""
-        self._log(_DEBUG, text, values)
-
     def info(self, text: str, *values: object) -> None:
         """Log a change of state."""
         self._log(_INFO, text, values)
@@ -36,11 +32,6 @@ class Log:
     def warning(self, text: str, *values: object, error: BaseException | None = None) -> None:
         """Log what needs attention, with the traceback of ``error`` if there is one."""
         self._log(_WARNING, text, values, error)
-
-    @property
-    def debugging(self) -> bool:
-        """Whether debug output goes anywhere; ask before building costly text."""
-        return "logging" in sys.modules and bool(self._get().isEnabledFor(_DEBUG))
 
     def _get(self) -> Any:
         if self._logger is None:
