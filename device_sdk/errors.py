@@ -22,6 +22,7 @@
     │   └── SessionLostError                   the broker no longer has the session
     ├── TransportError (+OSError)
     │   ├── ConnectFailedError                 no byte stream could be opened
+    │   │   └── TlsError                       the two ends do not trust or understand each other
     │   └── TransportClosedError               the stream ended or was aborted
     ├── StoreError
     │   └── QueueFullError                     a bound of the queue was reached
@@ -68,13 +69,20 @@ __all__ = [
     "SessionLostError",
     "StoreError",
     "SubscribeRefused",
+    "TlsError",
     "TransportClosedError",
     "TransportError",
 ]
 
 
 class DeviceSdkError(Exception):
-    """Base of everything that device_sdk raises on purpose."""
+    """Base of everything that device_sdk raises on purpose.
+
+    ``retry`` says whether a client's next attempt to connect can succeed: ``"soon"``, ``"later"`` (the other
+    end is busy) or ``"never"`` (before somebody has changed something). It sets the distance of the attempts.
+    """
+
+    retry: str = "soon"
 
 
 class ArgumentError(DeviceSdkError, ValueError):
@@ -83,6 +91,8 @@ class ArgumentError(DeviceSdkError, ValueError):
     Raised before anything is queued or sent. ``argument`` is the name of the parameter.
     Example: ``publish("a/#", b"")`` (wildcards are for filters), ``qos=3``.
     """
+
+    retry = "never"
 
     def __init__(self, argument: str, problem: str) -> None:
         super().__init__(f"{argument}: {problem}")
@@ -190,6 +200,15 @@ class ConnectFailedError(TransportError):
     """No stream could be opened: name not found, connection refused, no route, timed out."""
 
 
+class TlsError(ConnectFailedError):
+    """The TLS handshake failed: trying again helps only when somebody has changed something.
+
+    Example: the broker's certificate has expired, or is from a CA that we do not trust.
+    """
+
+    retry = "never"
+
+
 class TransportClosedError(TransportError):
     """The stream ended, was reset, or was aborted by our side."""
 
@@ -228,6 +247,8 @@ class ConfigError(DeviceSdkError, ValueError):
 
 class MissingDependency(DeviceSdkError, ImportError):
     """An optional package is needed and not installed. ``extra`` names what to install."""
+
+    retry = "never"
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an extra: pip install 'device-sdk[{extra}]'")

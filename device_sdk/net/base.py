@@ -23,17 +23,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-__all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "open_transport", "parse_url"]
+__all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "load", "open_transport", "parse_url"]
 
-# Scheme -> "module:Class". The class is called with the ParsedUrl and the options of open_transport().
+# Scheme -> "module:callable", called with the ParsedUrl and the options of open_transport().
 TRANSPORTS = {
     "memory": "device_sdk.net.memory:MemoryTransport",
-    "mqtt": "device_sdk.net.tcp:TcpTransport",
+    "mqtt": "device_sdk.net.layer:tcp_stream",
+    "mqtt+srv": "device_sdk.net.srv:SrvTransport",
+    "mqtts": "device_sdk.net.tls:tls_stream",
+    "mqtts+srv": "device_sdk.net.srv:SrvTransport",
     "rfc2217": "device_sdk.net.serial:SerialTransport",
     "serial": "device_sdk.net.serial:SerialTransport",
     "socket": "device_sdk.net.serial:SerialTransport",
-    "tcp": "device_sdk.net.tcp:TcpTransport",
+    "tcp": "device_sdk.net.layer:tcp_stream",
+    "unix": "device_sdk.net.unix:UnixTransport",
+    "ws": "device_sdk.net.websocket:WebSocketTransport",
+    "wss": "device_sdk.net.websocket:WebSocketTransport",
 }
+# These place the option ``tls`` in their stack themselves; any other stream gets the layer on top.
+TAKES_TLS = {"mqtts", "mqtts+srv", "ws", "wss"}
+TLS_LAYER = "device_sdk.net.tls:TlsTransport"
 ENTRY_POINT_GROUP = "device_sdk.transports"
 
 # Schemes that lead to a host, and its port when the URL names none.
@@ -193,7 +202,7 @@ class ParsedUrl:
 def parse_url(url: str) -> ParsedUrl:
     """Split ``scheme://[user_name[:password]@]host[:port][/path][?name=value&...]`` into its parts.
 
-    Without a host the ``//`` may be left out: ``serial:/dev/ttyUSB0``.
+    Without a host the ``//`` may be left out: ``serial:/dev/ttyUSB0``, ``unix:@name``.
 
     Written here because importing :mod:`urllib.parse` costs more than the rest of this package's
     transports. An IPv6 address stands in brackets, its zone after ``%25``. Source: RFC 3986, RFC 6874.
@@ -205,7 +214,7 @@ def parse_url(url: str) -> ParsedUrl:
     if not url.isprintable() or " " in url:
         _reject(url, "contains white space or a control character; percent-encode it, a space is %20")
     scheme, separator, rest = url.partition(":")
-    if not separator or not rest.startswith("/"):
+    if not separator or not rest.startswith(("/", "@")):
         _reject(url, f"has no scheme; write for example {_EXAMPLE!r}")
     scheme = scheme.lower()
     if not (scheme[:1].isalpha() and scheme.isascii() and scheme.translate(_WITHOUT_PUNCTUATION).isalnum()):
@@ -297,20 +306,28 @@ def _percent_decoded(url: str, text: str) -> str:
 def open_transport(url: str | ParsedUrl, **options: Any) -> Transport:
     """Return the transport that the URL's scheme stands for, not opened yet.
 
-    ``options`` go to its class: see there, for example :class:`device_sdk.net.tcp.TcpTransport`.
+    ``options`` go to its class: see there, for example :class:`device_sdk.net.tcp.TcpTransport`. One is for
+    every scheme: ``tls``, a :class:`~device_sdk.net.tls.TLSOptions`, encrypts whatever stream it is;
+    ``mqtts:`` and ``wss:`` do so without it.
 
     Raises: ArgumentError: the URL is malformed, its scheme unknown here (the text lists those there are),
     or it carries parts that its transport has no use for. MissingDependency: it needs an extra.
     """
     parsed = url if isinstance(url, ParsedUrl) else parse_url(url)
     where = TRANSPORTS.get(parsed.scheme)
-    if where is None:
-        transport_class = _from_entry_points(parsed.scheme)
-    else:
-        module, _, name = where.partition(":")
-        transport_class = getattr(importlib.import_module(module), name)
-    transport: Transport = transport_class(parsed, **options)
+    make = _from_entry_points(parsed.scheme) if where is None else load(where)
+    tls = None if parsed.scheme in TAKES_TLS else options.pop("tls", None)
+    transport: Transport = make(parsed, **options)
+    if tls is not None:
+        secured: Transport = load(TLS_LAYER)(transport, tls, parsed.host)
+        return secured
     return transport
+
+
+def load(where: str) -> Any:
+    """Import what ``"module:name"`` says, when it is needed and not before."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _from_entry_points(scheme: str) -> Any:

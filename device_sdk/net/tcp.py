@@ -9,16 +9,22 @@ import socket
 import threading
 import time
 
-from device_sdk.errors import ArgumentError, ConnectFailedError, TransportClosedError, TransportError
+from device_sdk.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ConnectFailedError,
+    TransportClosedError,
+    TransportError,
+)
 from device_sdk.net.base import ParsedUrl, Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     Address = tuple[socket.AddressFamily, tuple[str | int, ...] | tuple[int, bytes]]
 
-__all__ = ["TcpTransport"]
+__all__ = ["Attempt", "TcpTransport"]
 
 # One read, in µs for 4 B / 1,400 B / 64 KiB waiting (x86, Python 3.11): recv(65536) 4.6 / 5.3 / 7.4;
 # recv_into() a reused buffer and bytes() of it 5.1 / 5.8 / 10.2; recv(262144) 21. The plain call wins.
@@ -32,6 +38,13 @@ NOTSENT_LOW_WATER_BYTES = 128 * 1024
 # modem's cell change, and still ends a dead connection before the default keep alive of 60 s would.
 USER_TIMEOUT_S = 30.0
 
+# What the kernel takes for idle time, interval and count of its probes. Source: Linux tcp(7).
+_KEEPALIVE = (
+    ("idle", 32767, socket.TCP_KEEPIDLE),
+    ("interval", 32767, socket.TCP_KEEPINTVL),
+    ("count", 127, socket.TCP_KEEPCNT),
+)
+
 
 class TcpTransport(Transport):
     """A TCP connection. The host may be a name, an IPv4 or an IPv6 address.
@@ -39,13 +52,32 @@ class TcpTransport(Transport):
     ``user_timeout``: seconds that sent data may stay unacknowledged, or a peer's receive window shut,
     before the kernel ends the connection; 0 leaves it to the system. Source: RFC 5482, Linux tcp(7).
 
-    Raises: ArgumentError: the URL has a path or a query, which mean nothing to TCP, or no port.
+    ``bind``: where the connection starts on this machine: ``"192.0.2.5"``, ``"192.0.2.5:5000"``,
+    ``"[2001:db8::5]:5000"`` or ``("192.0.2.5", 5000)``; port 0, the default, is any, and so is the address
+    ``""``. An address also settles the family: ``"0.0.0.0"`` means IPv4 only.
+
+    ``interface``: the only network interface to use, such as ``"eth0"``.
+
+    ``tcp_keepalive``: ``(idle, interval, count)``, whole seconds of silence before the first probe and
+    between probes, and how many may stay unanswered; ``None``: as the system is set up. ``user_timeout``
+    limits the probes as well, so a longer line of them needs a longer one.
+
+    Raises: ArgumentError: an option, by its name; the URL has a path or a query, which mean nothing to TCP,
+    or no port.
     """
 
-    __slots__ = ("_aborted", "_attempt", "_blocked", "_live", "_lock", "_sock", "_url", "_user_timeout",
-                 "description")  # fmt: skip
+    __slots__ = ("_aborted", "_attempt", "_bind", "_blocked", "_interface", "_live", "_lock", "_sock",
+                 "_tcp_keepalive", "_url", "_user_timeout", "description")  # fmt: skip
 
-    def __init__(self, url: ParsedUrl, *, user_timeout: float = USER_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: ParsedUrl,
+        *,
+        user_timeout: float = USER_TIMEOUT_S,
+        bind: str | tuple[str, int] | None = None,
+        interface: str | None = None,
+        tcp_keepalive: tuple[int, int, int] | None = None,
+    ) -> None:
         if url.path not in ("", "/") or url.query:
             raise ArgumentError("url", f"{url.scheme}:// takes no path or query; found {url!r}")
         if not (url.host and url.port):
@@ -55,11 +87,14 @@ class TcpTransport(Transport):
         self.description = f"tcp {url.address}"
         self._url = url
         self._user_timeout = user_timeout
+        self._bind = None if bind is None else _parse_bind(bind)
+        self._interface = None if interface is None else _check_interface(interface)
+        self._tcp_keepalive = () if tcp_keepalive is None else _parse_keepalive(tcp_keepalive)
         # Guards the four below against abort(), which may come from any thread.
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None  # what close() has to close
         self._live: socket.socket | None = None  # the same, None as soon as it is aborted
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
         self._aborted = False
         self._blocked = False
 
@@ -75,11 +110,11 @@ class TcpTransport(Transport):
             if self._aborted:
                 raise TransportClosedError(f"{self.description} was aborted before it was opened")
             try:
-                attempt = self._attempt = _Attempt()
+                attempt = self._attempt = Attempt()
             except OSError as error:  # out of descriptors
                 raise ConnectFailedError(f"cannot open {self.description}: {_in_words(error)}") from error
         try:
-            sock = self._connect(attempt, deadline)
+            sock = self.connect_socket(attempt, deadline)
             with self._lock:
                 if not attempt.cancelled:
                     self._sock = self._live = sock
@@ -158,33 +193,42 @@ class TcpTransport(Transport):
         if sock is not None:
             sock.close()
 
-    def _connect(self, attempt: _Attempt, deadline: float) -> socket.socket:
-        """Return a connected socket. Raises: ConnectFailedError, TransportClosedError."""
-        addresses = self._look_up()
+    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
+        """Return a connected socket; a subclass reaches its host in another way.
+
+        Runs in the thread of :meth:`open`. Raises: ConnectFailedError: not by ``deadline``.
+        TransportClosedError: the attempt was cancelled.
+        """
+        return self._connect_to(self._url.host, self._url.port, attempt, deadline)
+
+    def _connect_to(self, host: str, port: int, attempt: Attempt, deadline: float) -> socket.socket:
+        """Try the addresses of a host one after the other. Raises: as :meth:`connect_socket`."""
+        place = ParsedUrl("tcp", host, port).address
+        addresses = self._look_up(host, port, place)
         failures = []
         for index, (family, address) in enumerate(addresses):
-            if attempt.cancelled:
-                raise TransportClosedError(f"{self.description} was aborted while it was opened")
+            self._check(attempt)
             now = time.monotonic()
             share = max(deadline - now, 0.0) / (len(addresses) - index)
             try:
                 return self._connect_one(attempt, family, address, now + share)
             except OSError as error:
                 failures.append(f"{address[0]!s}: {_in_words(error)}")
-        if attempt.cancelled:
-            raise TransportClosedError(f"{self.description} was aborted while it was opened")
-        raise ConnectFailedError(f"cannot connect to {self._url.address}: {'; '.join(failures)}")
+        self._check(attempt)
+        raise ConnectFailedError(f"cannot connect to {place}: {'; '.join(failures)}")
 
-    def _look_up(self) -> list[Address]:
+    def _look_up(self, host: str, port: int, place: str) -> list[Address]:
         """Return the host's addresses, families taking turns (RFC 8305 §4)."""
-        host = self._url.host
+        wanted = 0 if self._bind is None else self._bind[0]
         try:
             # As bytes: for a str the interpreter loads its IDNA tables, which only other scripts need.
             name = host.encode("ascii" if host.isascii() else "idna")
-            found = socket.getaddrinfo(name, self._url.port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(name, port, family=wanted, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
+            family = {0: "", socket.AF_INET: "IPv4 ", socket.AF_INET6: "IPv6 "}[wanted]
+            why = f" (the option bind= allows {family}only)" if wanted else ""
             raise ConnectFailedError(
-                f"cannot connect to {self._url.address}: no address for {host!r}: {_in_words(error)}"
+                f"cannot connect to {place}: no {family}address for {host!r}: {_in_words(error)}{why}"
             ) from error
         first_family = [(family, address) for family, *_, address in found if family == found[0][0]]
         others = [(family, address) for family, *_, address in found if family != found[0][0]]
@@ -195,16 +239,18 @@ class TcpTransport(Transport):
         return turns
 
     def _connect_one(
-        self, attempt: _Attempt, family: int, address: tuple[str | int, ...] | tuple[int, bytes], until: float
+        self, attempt: Attempt, family: int, address: tuple[str | int, ...] | tuple[int, bytes], until: float
     ) -> socket.socket:
         """Connect to one address until the given monotonic time. Raises: OSError with an errno."""
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             self._set_options(sock)
+            self._set_origin(sock)
             code = sock.connect_ex(address)
             if code == errno.EINPROGRESS:
-                code = attempt.wait(sock, until)
+                code = attempt.wait(sock, select.POLLOUT, until)
+                code = code or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             # A free port of this host can be given to us as our own: TCP then connects it to itself.
             if not code and sock.getsockname() == sock.getpeername():
                 code = errno.ECONNREFUSED
@@ -223,6 +269,7 @@ class TcpTransport(Transport):
             (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._user_timeout * 1000)),
             # For clients without an MQTT keep alive.
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            *self._tcp_keepalive,
         )
         for level, option, value in options:
             try:
@@ -230,6 +277,28 @@ class TcpTransport(Transport):
             except OSError as error:
                 if error.errno != errno.ENOPROTOOPT:  # an emulated kernel may lack one; none is vital
                     raise
+
+    def _set_origin(self, sock: socket.socket) -> None:
+        """Choose interface, address and port of our end. Raises: OSError whose text says what to change."""
+        if self._interface is not None:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode())
+            except OSError as error:
+                hint = _explain_interface(self._interface, error)
+                raise OSError(error.errno, f"interface {self._interface}: {error.strerror}{hint}") from error
+        if self._bind is not None:
+            _, address, port = self._bind
+            try:
+                if port:  # our own connection of a moment ago may still linger there
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((address, port))
+            except OSError as error:
+                raise OSError(error.errno, f"bind {address} port {port}: {error.strerror}") from error
+
+    def _check(self, attempt: Attempt) -> None:
+        """Raise: TransportClosedError: the attempt was cancelled."""
+        if attempt.cancelled:
+            raise TransportClosedError(f"{self.description} was aborted while it was opened")
 
     def _closed_by(self, error: OSError) -> TransportClosedError:
         reason = "aborted" if self._aborted else _in_words(error)
@@ -240,7 +309,7 @@ class TcpTransport(Transport):
         raise TransportClosedError(f"{self.description} {state}")
 
 
-class _Attempt:
+class Attempt:
     """One call of open(): it can be cancelled from another thread, and outlive its transport's interest.
 
     All but :meth:`wait` is called under the transport's lock.
@@ -253,21 +322,26 @@ class _Attempt:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def cancel(self) -> None:
+        """End :meth:`wait`, now or when it is called."""
         self.cancelled = True
         os.eventfd_write(self._wake, 1)
 
-    def wait(self, sock: socket.socket, until: float) -> int:
-        """Wait for a connecting socket; return 0 or an errno, ECANCELED after :meth:`cancel`."""
+    def wait(self, sock: socket.socket | int, events: int, until: float) -> int:
+        """Wait for ``events`` of :func:`select.poll`; return 0, ETIMEDOUT, or ECANCELED after :meth:`cancel`.
+
+        ``until`` in monotonic seconds.
+        """
         poll = select.poll()
-        poll.register(sock, select.POLLOUT)
+        poll.register(sock, events)
         poll.register(self._wake, select.POLLIN)
         seconds = min(max(until - time.monotonic(), 0.0), 86400.0)
         ready = dict(poll.poll(int(seconds * 1000)))
         if self._wake in ready:
             return errno.ECANCELED
-        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if ready else errno.ETIMEDOUT
+        return 0 if ready else errno.ETIMEDOUT
 
     def release(self) -> None:
+        """Close what :meth:`wait` waits with."""
         os.close(self._wake)
 
 
@@ -278,3 +352,58 @@ def _in_words(error: Exception) -> str:
     # The numbers of gaierror are not errnos.
     name = None if isinstance(error, socket.gaierror) else errno.errorcode.get(error.errno)
     return f"{error.strerror} ({name})" if name else str(error.strerror)
+
+
+def _parse_bind(bind: str | tuple[str, int]) -> tuple[int, str, int]:
+    """Return family, address and port. Raises: ArgumentError."""
+    example = "write for example '192.0.2.5', '[2001:db8::5]:5000' or ('192.0.2.5', 5000)"
+    address: Any
+    port: Any
+    if isinstance(bind, str):
+        address, bracket, rest = bind.removeprefix("[").partition("]")
+        if not (bracket and bind.startswith("[")):
+            address, colon, rest = (bind, "", "") if bind.count(":") > 1 else bind.partition(":")
+            rest = colon + rest
+        digits = rest.removeprefix(":")
+        known = rest.startswith(":") and digits.isascii() and digits.isdecimal() and len(digits) <= 5
+        port = int(digits) if known else -1 if rest else 0
+    elif isinstance(bind, tuple) and len(bind) == 2:
+        address, port = bind
+    else:
+        raise ArgumentTypeError("bind", f"must be a str or a pair, not {bind!r}; {example}")
+    if type(port) is int and 0 <= port <= 65535:
+        if address == "":
+            return socket.AF_UNSPEC, "", port
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                socket.inet_pton(family, address)
+            except (OSError, TypeError, ValueError):
+                continue
+            return family, address, port
+    raise ArgumentError("bind", f"{bind!r} is not an address of this machine and a port; {example}")
+
+
+def _check_interface(name: str) -> str:
+    # IFNAMSIZ of Linux, with the zero at the end.
+    if not isinstance(name, str) or not 1 <= len(name.encode()) <= 15 or "\0" in name:
+        raise ArgumentError("interface", f"must be a name of 1..15 bytes such as 'eth0', not {name!r}")
+    return name
+
+
+def _parse_keepalive(values: tuple[int, int, int]) -> tuple[tuple[int, int, int], ...]:
+    """Return the arguments of setsockopt(). Raises: ArgumentError."""
+    if not isinstance(values, (tuple, list)) or len(values) != 3:
+        raise ArgumentError("tcp_keepalive", f"must be (idle, interval, count), not {values!r}")
+    for (name, most, _), value in zip(_KEEPALIVE, values, strict=True):
+        if not (type(value) is int and 1 <= value <= most):
+            raise ArgumentError("tcp_keepalive", f"{name} must be a whole number 1..{most}, not {value!r}")
+    return tuple((socket.IPPROTO_TCP, row[2], value) for row, value in zip(_KEEPALIVE, values, strict=True))
+
+
+def _explain_interface(name: str, error: OSError) -> str:
+    """Say what is missing: the interface, or the right to choose one. Source: Linux socket(7)."""
+    if error.errno == errno.ENODEV:
+        return f"; there are: {', '.join(name for _, name in socket.if_nameindex())}"
+    if error.errno == errno.EPERM:
+        return "; before Linux 5.7 this needs the capability CAP_NET_RAW"
+    return ""

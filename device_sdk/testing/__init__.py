@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from device_sdk.testing.broker_server import BrokerServer, MemoryBrokerServer
+    from device_sdk.testing.certificates import Certificates
     from device_sdk.testing.clock import ManualClock
     from device_sdk.testing.fake_bme280 import FakeBME280
     from device_sdk.testing.fake_i2c import FakeI2CBus, FakeI2CDevice, FakeRegisterDevice
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BrokerServer",
+    "Certificates",
     "FakeBME280",
     "FakeI2CBus",
     "FakeI2CDevice",
@@ -38,6 +40,7 @@ __all__ = [
 
 _HOME = {
     "BrokerServer": "device_sdk.testing.broker_server",
+    "Certificates": "device_sdk.testing.certificates",
     "FakeBME280": "device_sdk.testing.fake_bme280",
     "FakeI2CBus": "device_sdk.testing.fake_i2c",
     "FakeI2CDevice": "device_sdk.testing.fake_i2c",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from typing import Any
 
 import pytest
 
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 from device_sdk.net import ParsedUrl, Transport, open_transport, parse_url
+from device_sdk.net.base import TRANSPORTS
 from device_sdk.net.memory import MemoryTransport
 from device_sdk.net.tcp import TcpTransport
 
@@ -140,7 +142,7 @@ def test_options_reach_the_transport() -> None:
 def test_an_unknown_scheme_lists_those_there_are() -> None:
     with pytest.raises(
         ArgumentError,
-        match=r"no transport for 'carrier-pigeon'.*: memory, mqtt, rfc2217, serial, socket, tcp",
+        match=rf"no transport for 'carrier-pigeon'.*: {re.escape(', '.join(sorted(TRANSPORTS)))}",
     ) as caught:
         open_transport("carrier-pigeon://coop")
     assert caught.value.argument == "url"

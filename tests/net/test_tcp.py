@@ -151,6 +151,113 @@ def test_the_user_timeout_is_an_option(rig: TcpRig) -> None:
         TcpTransport(ParsedUrl("mqtt", HOST, port), user_timeout=-1)
 
 
+def tcp_to(rig: TcpRig, **options: Any) -> TcpTransport:
+    return TcpTransport(ParsedUrl("mqtt", HOST, rig.listener.getsockname()[1]), **options)
+
+
+def opened_from(rig: TcpRig, **options: Any) -> tuple[str, int]:
+    """Open with these options and return where the peer sees the connection come from."""
+    transport = tcp_to(rig, **options)
+    transport.open(soon())
+    rig.accept()
+    origin: tuple[str, int] = rig.peers[-1].sock.getpeername()
+    rig.peers[-1].reset()  # no TIME_WAIT
+    transport.close()
+    return origin
+
+
+def test_the_local_address_and_port_are_an_option(rig: TcpRig) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.2", 0))
+        port = sock.getsockname()[1]
+    assert opened_from(rig, bind="127.0.0.2")[0] == "127.0.0.2"
+    assert opened_from(rig, bind=("127.0.0.2", 0))[0] == "127.0.0.2"
+    assert opened_from(rig, bind=f"127.0.0.2:{port}") == ("127.0.0.2", port)
+    assert opened_from(rig, bind=("", port)) == (HOST, port)
+    assert opened_from(rig, bind=f":{port}") == (HOST, port)
+    assert opened_from(rig, bind="0.0.0.0")[0] == HOST
+
+
+def test_a_local_address_settles_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    families: list[int] = []
+
+    def getaddrinfo(host: bytes, port: int, *, family: int, type: int) -> list[Any]:
+        families.append(family)
+        raise socket.gaierror(socket.EAI_ADDRFAMILY, "no")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    for bind, name in (("[::]:0", "IPv6"), ("::1", "IPv6"), ("127.0.0.1", "IPv4")):
+        with pytest.raises(ConnectFailedError, match=f"no {name} address .* allows {name} only"):
+            TcpTransport(ParsedUrl("mqtt", "broker.example", 1), bind=bind).open(soon())
+    assert families == [socket.AF_INET6, socket.AF_INET6, socket.AF_INET]
+
+
+def test_a_local_address_that_is_not_ours_is_named(rig: TcpRig) -> None:
+    with pytest.raises(ConnectFailedError, match=r"bind 192\.0\.2\.9 port 0: Cannot assign"):
+        tcp_to(rig, bind="192.0.2.9").open(soon())
+
+
+@pytest.mark.parametrize(
+    "bind",
+    ["eth0", "127.0.0.1:x", "127.0.0.1:65536", "[::1", "[::1]5", "[127.0.0.1.1]", "::1:", "127.0.0.1]:5",
+     ("127.0.0.1", "1"), ("::1", -1), (None, 1), ("127.0.0.1", True), ("a\0b", 1), 5, ("x",)],
+)  # fmt: skip
+def test_a_local_address_that_cannot_be_is_an_argument_error(bind: Any) -> None:
+    with pytest.raises(ArgumentError, match="write for example") as caught:
+        TcpTransport(ParsedUrl("mqtt", HOST, 1), bind=bind)
+    assert caught.value.argument == "bind"
+
+
+def test_the_interface_is_an_option(rig: TcpRig) -> None:
+    try:
+        assert opened_from(rig, interface="lo")[0] == HOST
+    except ConnectFailedError as error:
+        assert "CAP_NET_RAW" in str(error)
+
+
+def test_an_unknown_interface_lists_those_there_are(rig: TcpRig) -> None:
+    with pytest.raises(ConnectFailedError, match=r"interface nosuch0: No such device; there are: .*\blo\b"):
+        tcp_to(rig, interface="nosuch0").open(soon())
+
+
+def test_a_missing_right_to_choose_the_interface_is_named(
+    rig: TcpRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = socket.socket.setsockopt
+
+    def refuse(sock: socket.socket, level: int, option: int, value: Any) -> None:
+        if option == socket.SO_BINDTODEVICE and level == socket.SOL_SOCKET:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        allowed(sock, level, option, value)
+
+    monkeypatch.setattr(socket.socket, "setsockopt", refuse)
+    with pytest.raises(ConnectFailedError, match=r"interface lo: Operation not permitted; .*CAP_NET_RAW"):
+        tcp_to(rig, interface="lo").open(soon())
+
+
+@pytest.mark.parametrize("interface", ["", "a" * 16, "a\0b", 5])
+def test_an_interface_that_cannot_be_is_an_argument_error(interface: Any) -> None:
+    with pytest.raises(ArgumentError, match="interface"):
+        TcpTransport(ParsedUrl("mqtt", HOST, 1), interface=interface)
+
+
+def test_the_probes_of_an_idle_connection_are_an_option(rig: TcpRig) -> None:
+    transport = tcp_to(rig, tcp_keepalive=(60, 10, 5))
+    transport.open(soon())
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    with socket.socket(fileno=socket.dup(transport.fileno())) as sock:
+        assert [sock.getsockopt(socket.IPPROTO_TCP, name) for name in names] == [60, 10, 5]
+    transport.close()
+
+
+@pytest.mark.parametrize(
+    "values", [(60, 10), (0, 1, 1), (1, 1, 128), (32768, 1, 1), (1.5, 1, 1), 60, (True, 1, 1)]
+)
+def test_probes_that_cannot_be_are_an_argument_error(values: Any) -> None:
+    with pytest.raises(ArgumentError, match="tcp_keepalive"):
+        TcpTransport(ParsedUrl("mqtt", HOST, 1), tcp_keepalive=values)
+
+
 def test_a_kernel_without_one_of_the_options_still_connects(
     rig: TcpRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +280,7 @@ def test_the_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     found = addresses(("::1", 9), ("::2", 9), ("::3", 9), ("192.0.2.1", 9), ("192.0.2.2", 9))
     monkeypatch.setattr(socket, "getaddrinfo", found)
     transport = TcpTransport(ParsedUrl("mqtt", "broker.example", 9))
-    assert [address[0] for _, address in transport._look_up()] == [
+    assert [address[0] for _, address in transport._look_up("broker.example", 9, "broker.example:9")] == [
         "::1", "192.0.2.1", "::2", "192.0.2.2", "::3",
     ]  # fmt: skip
 

@@ -1,0 +1,215 @@
+"""TCP through a proxy: SOCKS4, SOCKS4a, SOCKS5, or HTTP CONNECT.
+
+::
+
+    open_transport("mqtts://broker.example", proxy="socks5://user:password@proxy.example:1080")
+
+Everything above, such as TLS and WebSocket, is between us and the broker: the proxy passes on bytes. The
+HTTP request is made here, because PySocks reads only the first line of the answer and leaves the rest of
+it in the stream; the SOCKS dialogues are PySocks's, see :mod:`device_sdk.net.socks`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import select
+import socket
+
+from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
+from device_sdk.net.base import ParsedUrl, load, parse_url
+from device_sdk.net.tcp import TcpTransport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from device_sdk.net.tcp import Attempt
+
+    Wait = Callable[[int], None]
+
+__all__ = ["PROXY_PORTS", "ProxyRefusal", "ProxyTransport", "proxy_from_environment"]
+
+# Scheme of a proxy -> its port when the URL names none. "socks" is what paho calls SOCKS5 in mqtt_proxy.
+PROXY_PORTS = {"http": 8080, "socks": 1080, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+_ASK_SOCKS = "device_sdk.net.socks:ask_socks"
+_RESOLVES_HERE = {"socks4"}  # the protocol has no names, only IPv4 addresses
+_EXAMPLE = "write for example 'socks5://proxy.example:1080' or 'http://proxy.example:8080'"
+
+_MAX_ANSWER_BYTES = 16 * 1024
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: ([^\r\n]*))?\r\n")
+
+# PySocks writes the lengths as UTF-8, which is one byte only up to here. (The protocol would allow 255.)
+_MAX_SOCKS5_CREDENTIAL_BYTES = 127
+
+# HTTP status -> what to do about it. Source: RFC 9110 §9.3.6, §15.
+_HTTP_ADVICE = {
+    403: "it does not allow this: ask for host and port to be permitted, or use port 443",
+    404: "it does not know the broker, or is no proxy for CONNECT",
+    405: "it is no proxy for CONNECT",
+    407: "give it a user name and a password it knows: proxy='http://user:password@host:port'",
+    502: "it cannot reach the broker: check the broker's host and port",
+    503: "it cannot reach the broker: check the broker's host and port",
+    504: "it cannot reach the broker: check the broker's host and port",
+}
+
+
+class ProxyRefusal(Exception):
+    """What a proxy answered instead of yes, and what to do. Does not leave :class:`ProxyTransport`."""
+
+    def __init__(self, answer: str, advice: str, retry: str = "later") -> None:
+        super().__init__(f"it answered {answer}; {advice}")
+        self.retry = retry  # as in DeviceSdkError
+
+
+class ProxyTransport(TcpTransport):
+    """A TCP connection that a proxy makes for us.
+
+    ``proxy``: its URL, ``scheme://[user:password@]host[:port]``. The scheme is ``http`` (CONNECT, with
+    Basic authentication), ``socks4`` (an IPv4 address, looked up here), ``socks4a`` or ``socks5`` (the proxy
+    looks the broker's name up; ``?rdns=0`` looks it up here). A way around the proxy is never tried.
+    The other options are :class:`~device_sdk.net.tcp.TcpTransport`'s and are about the connection to the
+    proxy.
+
+    Raises: ArgumentError: an option, by its name. MissingDependency: a SOCKS proxy needs the extra ``proxy``.
+    Source: RFC 1928, RFC 1929, RFC 9110 §9.3.6; https://www.openssh.com/txt/socks4.protocol and socks4a.
+    """
+
+    __slots__ = ("_proxy",)
+
+    def __init__(self, url: ParsedUrl, *, proxy: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._proxy = _parse_proxy(proxy, url)
+        self.description = f"tcp {url.address} through {self._proxy.scheme}://{self._proxy.address}"
+
+    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
+        """Connect to the proxy and have it connect to the host; see :meth:`TcpTransport.connect_socket`."""
+        place = f"{self._url.address} through {self._proxy.scheme}://{self._proxy.address}"
+        try:
+            sock = self._connect_to(self._proxy.host, self._proxy.port, attempt, deadline)
+        except ConnectFailedError as error:
+            raise ConnectFailedError(f"cannot reach {place}: {error}") from error
+
+        descriptor = sock.fileno()  # it stays when another object takes the socket over
+
+        def wait(events: int) -> None:
+            if code := attempt.wait(descriptor, events, deadline):
+                raise OSError(code, os.strerror(code).lower())
+
+        try:
+            if self._proxy.scheme == "http":
+                _ask_http(sock, wait, self._url, self._proxy)
+                return sock
+            tunnel: socket.socket = load(_ASK_SOCKS)(sock, wait, self._url, self._proxy)
+            return tunnel
+        except (OSError, UnicodeError, ProxyRefusal) as error:
+            sock.close()
+            self._check(attempt)
+            failure = ConnectFailedError(f"cannot connect to {place}: {_in_words(error)}")
+            failure.retry = getattr(error, "retry", failure.retry)
+            raise failure from error
+        except BaseException:
+            sock.close()
+            raise
+
+
+def proxy_from_environment(address: str) -> str | None:
+    """Return the proxy that the environment names for ``host:port``, or ``None``, as paho-mqtt does.
+
+    The variable is ``mqtt_proxy``, or ``MQTT_PROXY`` if that is not there, whatever the transport above is;
+    ``http_proxy``, ``https_proxy`` and ``all_proxy`` are not read. ``no_proxy`` (``NO_PROXY``) lists hosts to
+    reach directly: names with all their subdomains, addresses as written, each with or without a port, or
+    ``*`` for all.
+    """
+    get = os.environ.get
+    proxy, exempt = (get(name, get(name.upper(), "")) for name in ("mqtt_proxy", "no_proxy"))
+    host = address.rpartition(":")[0].strip("[]").lower()
+    for item in exempt.lower().split(","):
+        name = item.strip().lstrip(".")
+        if name == "*" or any(f".{place}".endswith(f".{name}") for place in (host, address.lower()) if name):
+            return None
+    return proxy or None
+
+
+def _parse_proxy(text: str, url: ParsedUrl) -> ParsedUrl:
+    """Raises: ArgumentError for ``proxy``, which may also be the text of a variable."""
+    if not isinstance(text, str):
+        raise ArgumentTypeError("proxy", f"must be a str, not {type(text).__name__}; {_EXAMPLE}")
+    try:
+        proxy = parse_url(text)
+    except ArgumentError as error:
+        problem = str(error).removeprefix("url: ").partition("; write for")[0]
+        raise ArgumentError("proxy", f"{problem}; {_EXAMPLE} (as an option or in mqtt_proxy)") from None
+    problem = ""
+    if proxy.scheme not in PROXY_PORTS:
+        problem = f"is not one of the kinds {', '.join(sorted(PROXY_PORTS))}"
+    elif not proxy.host or proxy.path not in ("", "/") or not set(proxy.query) <= {"rdns"}:
+        problem = "must be scheme://[user:password@]host[:port][?rdns=0]"
+    elif proxy.query.get("rdns", "1") not in ("0", "1") or (proxy.query and proxy.scheme == "http"):
+        problem = "takes ?rdns=0 or ?rdns=1, and only for SOCKS"
+    elif proxy.scheme.startswith("socks4") and ":" in url.host:
+        problem = f"is a SOCKS4 proxy, which cannot reach the IPv6 address {url.host}: use SOCKS5"
+    elif proxy.scheme == "http" and ":" in (proxy.user_name or ""):
+        problem = "has a user name with ':', which HTTP Basic authentication cannot express"
+    elif proxy.scheme in ("socks", "socks5", "socks5h") and proxy.user_name is not None:
+        sizes = [len((text or "").encode()) for text in (proxy.user_name, proxy.password)]
+        if not all(1 <= size <= _MAX_SOCKS5_CREDENTIAL_BYTES for size in sizes):
+            problem = f"needs a user name and a password of 1..{_MAX_SOCKS5_CREDENTIAL_BYTES} bytes each"
+    if problem:
+        raise ArgumentError("proxy", f"{proxy.scheme}://{proxy.address} {problem}; {_EXAMPLE}")
+    remote = "0" if proxy.scheme in _RESOLVES_HERE else proxy.query.get("rdns", "1")
+    port = proxy.port or PROXY_PORTS[proxy.scheme]
+    if proxy.scheme != "http":
+        load(_ASK_SOCKS)  # a missing extra is told now, not in every attempt
+    return ParsedUrl(proxy.scheme, proxy.host, port, "", {"rdns": remote}, proxy.user_name, proxy.password)
+
+
+def _ask_http(sock: socket.socket, wait: Wait, url: ParsedUrl, proxy: ParsedUrl) -> None:
+    """Send CONNECT and read the answer, not a byte more. Raises: OSError, ProxyRefusal."""
+    host = url.host if url.host.isascii() else url.host.encode("idna").decode("ascii")
+    place = ParsedUrl("", host, url.port).address
+    lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
+    if proxy.user_name is not None:
+        secret = base64.b64encode(f"{proxy.user_name}:{proxy.password or ''}".encode()).decode("ascii")
+        lines.append(f"Proxy-Authorization: Basic {secret}")
+    request = "\r\n".join([*lines, "", ""]).encode("ascii")
+    while request:
+        wait(select.POLLOUT)
+        request = request[sock.send(request) :]
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        wait(select.POLLIN)
+        # What follows the empty line is the broker's: looked at, and left there.
+        news = sock.recv(_MAX_ANSWER_BYTES, socket.MSG_PEEK)
+        end = (answer + news).find(b"\r\n\r\n")
+        answer += sock.recv(len(news) if end < 0 else end + 4 - len(answer))
+        if not news or len(answer) > _MAX_ANSWER_BYTES:
+            break
+    _judge_http(answer, proxy)
+
+
+def _judge_http(answer: bytes, proxy: ParsedUrl) -> None:
+    """Raises: ProxyRefusal: the answer is not 2xx."""
+    found = _STATUS_LINE.match(answer)
+    if found is None or not answer.endswith(b"\r\n\r\n"):
+        start = answer[:40] + b"..." * (len(answer) > 40)
+        what = f"{start!r}" if answer else "nothing and closed the connection"
+        raise ProxyRefusal(what, "this is not how an HTTP proxy answers: check its kind, host and port")
+    status, reason = int(found[1]), (found[2] or b"").decode("latin-1")
+    if not 200 <= status < 300:
+        advice = _HTTP_ADVICE.get(
+            status, "check that it is a proxy for CONNECT and allows this host and port"
+        )
+        if status == 407 and proxy.user_name is not None:
+            advice = "it does not accept this user name and password"
+        raise ProxyRefusal(f"{status} {reason}".rstrip(), advice, retry="later" if status >= 500 else "never")
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return f"no address for the broker's name: {error}"
+    if isinstance(error, OSError):
+        return f"waiting for the proxy's answer: {error.strerror or error}"
+    return str(error)

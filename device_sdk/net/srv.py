@@ -1,0 +1,193 @@
+"""Brokers that a domain announces in the DNS: ``mqtt+srv://example.com``, ``mqtts+srv://example.com``.
+
+The records ``_mqtt._tcp.example.com`` or ``_secure-mqtt._tcp.example.com`` name hosts, ports, priorities and
+weights. Needs the extra ``srv`` (dnspython). Source: RFC 2782; the service names are IANA's.
+"""
+
+from __future__ import annotations
+
+import time
+
+from device_sdk.errors import (
+    ArgumentError,
+    ConnectFailedError,
+    MissingDependency,
+    TransportClosedError,
+    TransportError,
+)
+from device_sdk.net.base import ParsedUrl, Transport, open_transport
+from device_sdk.net.layer import Layer
+
+try:
+    import dns.exception
+    import dns.rdatatype
+    import dns.resolver
+except ImportError as error:
+    raise MissingDependency("a look-up of SRV records", "srv") from error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+__all__ = ["SrvTransport", "find_servers"]
+
+SERVICES = {"mqtt": "_mqtt._tcp", "mqtts": "_secure-mqtt._tcp"}
+
+# Whoever answers decides how many records there are; so many are tried in one attempt.
+MAX_SERVERS = 16
+
+
+def find_servers(
+    domain: str,
+    *,
+    deadline: float,
+    secure: bool = False,
+    nameservers: Sequence[str] | None = None,
+    nameserver_port: int = 53,
+) -> list[tuple[str, int]]:
+    """Return the hosts and ports of a domain's brokers, in the order in which to try them.
+
+    The lowest priority comes first; among equals chance decides by their weights, anew in each call. At
+    most 16. Blocks, at the latest until ``deadline`` in monotonic seconds; nothing interrupts it.
+
+    ``nameservers``: their addresses, by default those of ``/etc/resolv.conf``.
+    Raises: ConnectFailedError: no answer, no such record, or the record says that there is no service.
+    """
+    name = f"{SERVICES['mqtts' if secure else 'mqtt']}.{domain.rstrip('.')}."
+    lifetime = deadline - time.monotonic()
+    if lifetime <= 0:
+        raise ConnectFailedError(f"cannot look up {name} SRV: timed out")
+    try:
+        resolver = dns.resolver.Resolver(configure=nameservers is None)
+        if nameservers is not None:
+            resolver.nameservers = list(nameservers)
+        resolver.port = nameserver_port
+        answer = resolver.resolve(name, dns.rdatatype.SRV, lifetime=lifetime)
+    except dns.exception.Timeout as error:
+        raise ConnectFailedError(f"cannot look up {name} SRV: timed out; {error}") from error
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer) as error:
+        raise ConnectFailedError(
+            f"{domain} announces no broker: there is no record {name} SRV; write the broker's host instead"
+        ) from error
+    except (dns.exception.DNSException, OSError, UnicodeError) as error:
+        raise ConnectFailedError(f"cannot look up {name} SRV: {error}") from error
+    records: list[Any] = [] if answer.rrset is None else answer.rrset.processing_order()
+    found = [(record.target.to_text(omit_final_dot=True), record.port) for record in records]
+    # RFC 2782: the target "." means that the service is decidedly not available at this domain.
+    found = [(host, port) for host, port in found if host not in ("", ".") and port]
+    if not found:
+        raise ConnectFailedError(f"{domain} says that it has no broker: {name} SRV has the target '.'")
+    return found[:MAX_SERVERS]
+
+
+class SrvTransport(Layer):
+    """A connection to one of the brokers that a domain announces.
+
+    Each ``open()`` looks the records up, and tries them in their order until one answers, each with a fair
+    share of the time that is left. The options are those of ``mqtt:`` or ``mqtts:``, besides
+    ``nameservers`` and ``nameserver_port`` (see :func:`find_servers`).
+
+    DNS answers can be forged. So ``mqtts+srv`` follows only a record whose host is the domain or below it,
+    and the certificate has to be for that host.
+
+    Raises: ArgumentError: the URL has a port, a path or a query, or no domain. MissingDependency.
+    """
+
+    __slots__ = ("_aborted", "_domain", "_nameserver_port", "_nameservers", "_opened", "_opening", "_options",
+                 "_scheme", "_streams")  # fmt: skip
+
+    def __init__(
+        self,
+        url: ParsedUrl,
+        *,
+        nameservers: Sequence[str] | None = None,
+        nameserver_port: int = 53,
+        **options: Any,
+    ) -> None:
+        if not url.host or url.port or url.path not in ("", "/") or url.query or ":" in url.host:
+            problem = f"must be {url.scheme}://DOMAIN, the port is in the DNS; found {url!r}"
+            raise ArgumentError("url", problem)
+        self._scheme = url.scheme.partition("+")[0]
+        self._domain = url.host
+        self._nameservers = nameservers
+        self._nameserver_port = nameserver_port
+        self._options = options
+        # One for each host and port of the last answer: it may remember a TLS session.
+        self._streams: dict[tuple[str, int], Transport] = {}
+        self._opening: object = None
+        self._opened = False
+        self._aborted = False
+        # Never opened; it stands for the brokers that are not known yet, and checks the options now.
+        super().__init__(self._stream((url.host, 1)), f"{url.scheme} {url.host}")
+
+    def open(self, deadline: float) -> None:
+        """Look the brokers up and open a stream to the first that answers; see :meth:`Transport.open`."""
+        with self._lock:
+            if self._opened or self._opening is not None:
+                raise TransportError(f"{self.description} is open or being opened; close() it first")
+            if self._aborted:
+                raise TransportClosedError(f"{self.description} was aborted before it was opened")
+            opening = self._opening = object()
+        try:
+            servers = find_servers(
+                self._domain, deadline=deadline, secure=self._scheme == "mqtts",
+                nameservers=self._nameservers, nameserver_port=self._nameserver_port,
+            )  # fmt: skip
+            self._open_one(opening, servers, deadline)
+        except ConnectFailedError:
+            with self._lock:
+                self._check(opening)
+            raise
+        finally:
+            with self._lock:
+                if self._opening is opening:
+                    self._opening = None
+
+    def _open_one(self, opening: object, servers: list[tuple[str, int]], deadline: float) -> None:
+        failures = []
+        streams = {server: self._streams[server] for server in servers if server in self._streams}
+        for index, server in enumerate(servers):
+            if self._scheme == "mqtts" and not f".{server[0]}".lower().endswith(f".{self._domain}".lower()):
+                failures.append(f"{server[0]} is not in the domain; if it is right, write it as the host")
+                continue
+            stream = streams.get(server) or streams.setdefault(server, self._stream(server))
+            now = time.monotonic()
+            with self._lock:
+                self._check(opening)
+                self.inner = stream
+            try:
+                stream.open(now + (deadline - now) / (len(servers) - index))
+            except ConnectFailedError as error:
+                failures.append(str(error))
+                with self._lock:
+                    self._check(opening)
+                    stream.close()
+                continue
+            with self._lock:
+                self._check(opening)
+                self._streams = streams
+                self._opened = True
+            return
+        raise ConnectFailedError(f"no broker of {self._domain} can be reached: {'; '.join(failures)}")
+
+    def _stream(self, server: tuple[str, int]) -> Transport:
+        return open_transport(ParsedUrl(self._scheme, *server), **self._options)
+
+    def _check(self, opening: object) -> None:
+        """Raise if this attempt was aborted or abandoned. Called with the lock held."""
+        if self._opening is not opening or self._aborted:
+            raise TransportClosedError(f"{self.description} was aborted while it was opened")
+
+    def abort(self) -> None:
+        """End the stream, or the attempt to open one; see :meth:`Transport.abort`."""
+        with self._lock:
+            self._aborted = True
+            self.inner.abort()
+
+    def close(self) -> None:
+        """Close the stream and forget an abort; see :meth:`Transport.close`."""
+        with self._lock:
+            self._opening = None
+            self._opened = self._aborted = False
+            self.inner.close()

@@ -1,0 +1,523 @@
+"""TLS over any stream: ``mqtts://host:port``, or the option ``tls`` of any other URL.
+
+::
+
+    tls = TLSOptions(ca_file="ca.pem", certificate="device.pem", key="device.key")
+    open_transport("mqtts://broker.example", tls=tls)
+    open_transport("serial:///dev/ttyUSB0", tls=TLSOptions(server_name="broker.example"))
+
+One implementation on :class:`ssl.MemoryBIO` for all of them: OpenSSL never sees a descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import threading
+from contextlib import suppress
+
+from device_sdk._log import Log
+from device_sdk.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ConnectFailedError,
+    TlsError,
+    TransportClosedError,
+)
+from device_sdk.net.base import ParsedUrl, Transport
+from device_sdk.net.layer import Layer, Link, tcp_stream
+from device_sdk.net.tls_reasons import CLOSED_EARLY, explain, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Password = str | bytes | Callable[[], str | bytes]
+
+__all__ = ["TLSOptions", "TlsTransport", "tls_stream"]
+
+# No record holds more plaintext (RFC 8446 §5.1), so that one read() returns one record.
+RECORD_BYTES = 16384
+# Encrypted at once. What the stream below takes only in part is reported when all of it has gone, which has
+# to be soon on a slow line: 2 KiB are 2 s at 9,600 baud. Each piece costs 6 µs, whatever its size.
+PIECE_BYTES = range(2048, 65537)
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+# A certificate in a folder that `openssl rehash` has prepared.
+_HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+
+_log = Log("device_sdk.net.tls")
+
+
+def tls_stream(url: ParsedUrl, *, tls: TLSOptions | None = None, **options: Any) -> TlsTransport:
+    """Return TLS over TCP to the host of the URL, not opened yet; what ``mqtts://`` stands for.
+
+    ``tls``: how, by default with the CA certificates of the system. The other options are those of
+    :func:`~device_sdk.net.layer.tcp_stream`.
+    """
+    return TlsTransport(tcp_stream(url, **options), TLSOptions() if tls is None else tls, url.host)
+
+
+class TLSOptions:
+    """How to encrypt, whom to trust, who we are. It may be shared by several transports, in any thread.
+
+    Args:
+        ca_file: PEM file with the CA certificates to trust *instead of* those of the system.
+        ca_path: folder of such files, prepared by ``openssl rehash``; instead or besides.
+        ca_data: such certificates, PEM as str or DER as bytes; instead or besides.
+        certificate: PEM file with our certificate, and those between it and its CA.
+        key: PEM file with its private key; ``None``: it is in ``certificate``.
+        key_password: of the private key, or a callable that returns it. Nobody is ever prompted.
+        alpn: protocols to offer in this order, such as ``["mqtt"]`` (RFC 7301).
+        server_name: the name to ask for (SNI) and to find in the broker's certificate; ``None``: the host
+            of the URL. Needed where the URL names no host.
+        minimum_version: ``"1.2"`` or ``"1.3"``.
+        ciphers: cipher suites of TLS 1.2 in OpenSSL's notation; those of TLS 1.3 are fixed.
+        context: a ready client context. It replaces all of the above but ``server_name``.
+        session_resumption: shorten the handshake of a reconnect by what the last one left (RFC 8446 §2.2).
+        insecure: **check nothing**: anybody on the way can read and change everything. Each connect logs
+            a warning.
+
+    The files are read now, so that a mistake is an error here, and again whenever they have changed: new
+    certificates are used from the next connect on. Write them aside and rename them, key first.
+
+    Raises: ArgumentError: what can never work, by the name of the option: a missing file, a key that does
+    not fit, a wrong or missing password, no CA certificate to trust. ArgumentTypeError.
+    """
+
+    __slots__ = ("_alpn", "_built", "_ca", "_certificate", "_ciphers", "_context", "_key", "_key_password",
+                 "_lock", "_minimum_version", "_signature", "insecure", "server_name",
+                 "session_resumption")  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        ca_file: str | os.PathLike[str] | None = None,
+        ca_path: str | os.PathLike[str] | None = None,
+        ca_data: str | bytes | None = None,
+        certificate: str | os.PathLike[str] | None = None,
+        key: str | os.PathLike[str] | None = None,
+        key_password: Password | None = None,
+        alpn: Sequence[str] = (),
+        server_name: str | None = None,
+        minimum_version: str = "1.2",
+        ciphers: str | None = None,
+        context: ssl.SSLContext | None = None,
+        session_resumption: bool = True,
+        insecure: bool = False,
+    ) -> None:
+        if isinstance(alpn, str):
+            raise ArgumentTypeError("alpn", f"must be a sequence of str such as [{alpn!r}], not one str")
+        if minimum_version not in _VERSIONS:
+            raise ArgumentError("minimum_version", f"must be '1.2' or '1.3', not {minimum_version!r}")
+        if key is not None and certificate is None:
+            raise ArgumentError("key", "belongs to a certificate; give certificate= as well")
+        if context is not None:
+            given = (ca_file, ca_path, ca_data, certificate, ciphers, alpn or None, insecure or None)
+            if not isinstance(context, ssl.SSLContext):
+                raise ArgumentTypeError("context", f"must be an ssl.SSLContext, not {type(context).__name__}")
+            if any(each is not None for each in given) or minimum_version != "1.2":
+                raise ArgumentError("context", "is ready as it is; set the other options on the context")
+            if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+                raise ArgumentError("context", "is a server's; make it with ssl.PROTOCOL_TLS_CLIENT")
+        self._ca = ca_file, ca_path, ca_data
+        self._certificate = certificate
+        self._key = key
+        self._key_password = key_password
+        self._alpn = list(alpn)
+        self._minimum_version = _VERSIONS[minimum_version]
+        self._ciphers = ciphers
+        self._context = context
+        self.server_name = server_name
+        self.session_resumption = session_resumption
+        self.insecure = insecure
+        self._lock = threading.Lock()
+        self._built: ssl.SSLContext | None = None
+        self._signature: object = None
+        self.current_context()
+
+    def current_context(self) -> ssl.SSLContext:
+        """Return the context for the next connection: the same one until a file has changed.
+
+        Any thread. Reads files, and calls ``key_password`` when it loads the key.
+        Raises: ArgumentError: by the name of the option.
+        """
+        if self._context is not None:
+            return self._context
+        with self._lock:
+            # Before reading: what changes while we read is read again next time.
+            signature = self._sign_files()
+            if self._built is None or signature != self._signature:
+                self._built = self._build()  # a failure fails every attempt until it is mended
+                self._signature = signature
+            return self._built
+
+    def __repr__(self) -> str:
+        return f"TLSOptions(server_name={self.server_name!r}, insecure={self.insecure})"
+
+    def _sign_files(self) -> object:
+        """Return something that differs when a file, or a folder's list of files, has been changed."""
+        system = ssl.get_default_verify_paths()
+        ca_file, ca_path, ca_data = self._ca
+        if ca_file is ca_path is ca_data is None:
+            ca_file, ca_path = system.cafile, system.capath
+        signature = []
+        for path in (ca_file, ca_path, self._certificate, self._key):
+            try:
+                status = os.stat(os.fspath(path)) if path is not None else None
+            except (OSError, TypeError, ValueError):  # loading it says why
+                status = None
+            signature.append(
+                status and (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            )
+        return signature
+
+    def _build(self) -> ssl.SSLContext:
+        # Not create_default_context(): it writes the session keys to the file that SSLKEYLOGFILE names.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = self._minimum_version
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        if self._ciphers is not None:
+            try:
+                context.set_ciphers(self._ciphers)
+            except ssl.SSLError as error:
+                problem = f"OpenSSL knows no cipher suite in {self._ciphers!r}; see `openssl ciphers -v`"
+                raise ArgumentError("ciphers", problem) from error
+        if self._alpn:
+            try:
+                context.set_alpn_protocols(self._alpn)
+            except (ssl.SSLError, UnicodeError) as error:
+                problem = f"each protocol has 1..255 ASCII characters; found {self._alpn!r}"
+                raise ArgumentError("alpn", problem) from error
+        if self._certificate is not None:
+            self._load_certificate(context)
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        else:
+            self._load_authorities(context)
+        return context
+
+    def _load_authorities(self, context: ssl.SSLContext) -> None:
+        ca_file, ca_path, ca_data = self._ca
+        if ca_file is ca_path is ca_data is None:
+            context.load_default_certs()
+            folder = ssl.get_default_verify_paths().capath
+            if not context.cert_store_stats()["x509"] and not _holds_certificates(folder):
+                raise ArgumentError(
+                    "ca_file", "is not given, and this system has no CA certificates: "
+                    "install the package ca-certificates, or give the broker's CA"
+                )  # fmt: skip
+            return
+        if ca_file is not None:
+            _check_readable("ca_file", ca_file)
+            try:
+                context.load_verify_locations(cafile=ca_file)
+            except (OSError, ValueError) as error:
+                problem = f"{os.fspath(ca_file)!r} holds no CA certificate in PEM form ({reason(error)})"
+                raise ArgumentError("ca_file", problem) from error
+        if ca_path is not None:
+            if not _holds_certificates(ca_path):
+                problem = f"{os.fspath(ca_path)!r} holds no CA certificates; prepare it with `openssl rehash`"
+                raise ArgumentError("ca_path", problem)
+            context.load_verify_locations(capath=ca_path)
+        if ca_data is not None:
+            if isinstance(ca_data, bytes) and ca_data.lstrip().startswith(b"-----BEGIN"):
+                ca_data = ca_data.decode("ascii", "replace")
+            try:
+                context.load_verify_locations(cadata=ca_data)
+            except (OSError, ValueError, TypeError) as error:
+                problem = f"holds no CA certificate, PEM as str or DER as bytes ({reason(error)})"
+                raise ArgumentError("ca_data", problem) from error
+
+    def _load_certificate(self, context: ssl.SSLContext) -> None:
+        assert self._certificate is not None
+        _check_readable("certificate", self._certificate)
+        if self._key is not None:
+            _check_readable("key", self._key)
+        password = _Password(self._key_password)
+        key = self._certificate if self._key is None else self._key
+        try:
+            # Always with a callable: without one OpenSSL would prompt on the terminal.
+            context.load_cert_chain(self._certificate, self._key, password)
+        except (ssl.SSLError, ValueError, TypeError) as error:
+            if password.missing:
+                problem = f"the private key in {os.fspath(key)!r} is encrypted; give its password"
+                raise ArgumentError("key_password", problem) from error
+            if password.asked:
+                problem = f"does not open the private key in {os.fspath(key)!r} ({reason(error)})"
+                raise ArgumentError("key_password", problem) from error
+            name = "certificate" if self._key is None else "key"
+            if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+                problem = f"{os.fspath(key)!r} is not the key of {os.fspath(self._certificate)!r}"
+                raise ArgumentError(name, problem) from error
+            problem = (
+                f"{os.fspath(self._certificate)!r} and {os.fspath(key)!r} do not hold a certificate and "
+            )
+            raise ArgumentError(name, f"{problem}its private key in PEM form ({reason(error)})") from error
+
+
+class _Password:
+    """What OpenSSL asks for the password; remembers whether it did."""
+
+    __slots__ = ("_source", "asked", "missing")
+
+    def __init__(self, source: Password | None) -> None:
+        self._source = source
+        self.asked = self.missing = False
+
+    def __call__(self) -> str | bytes:
+        self.asked = True
+        if self._source is None:
+            self.missing = True
+            return b""
+        if not callable(self._source):
+            return self._source
+        try:
+            return self._source()
+        except Exception as error:  # the application's own code
+            raise ArgumentError("key_password", f"the callable for it raised {error!r}") from error
+
+
+def _check_readable(argument: str, path: str | os.PathLike[str]) -> None:
+    try:
+        with open(os.fspath(path), "rb"):
+            pass
+    except OSError as error:
+        raise ArgumentError(argument, f"cannot read {os.fspath(path)!r}: {error.strerror}") from error
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(argument, f"must be the path of a file; {error}") from error
+
+
+def _holds_certificates(folder: str | os.PathLike[str] | None) -> bool:
+    try:
+        return folder is not None and any(map(_HASHED_NAME.fullmatch, os.listdir(folder)))
+    except OSError:
+        return False
+
+
+class TlsTransport(Layer):
+    """TLS over another stream.
+
+    ``host``: the name in the broker's certificate, if ``options`` give no ``server_name``.
+
+    An end of stream without close_notify is the end of the stream: MQTT packets have lengths, so that a cut
+    is seen there (RFC 8446 §6.1).
+
+    Raises: ArgumentError: there is no name to look for in the certificate.
+    """
+
+    __slots__ = ("_ended", "_fault", "_incoming", "_last_words", "_options", "_outgoing", "_owed", "_pending",
+                 "_piece", "_session", "_session_context", "_ssl", "server_name")  # fmt: skip
+
+    def __init__(self, inner: Transport, options: TLSOptions, host: str = "") -> None:
+        super().__init__(inner, f"tls {inner.description.removeprefix('tcp ')}")
+        if not isinstance(options, TLSOptions):
+            raise ArgumentTypeError("tls", f"must be TLSOptions, not {type(options).__name__}")
+        # A zone is ours alone, a dot at the end is for the resolver: certificates have neither (RFC 6066 §3).
+        self.server_name = (options.server_name or host).partition("%")[0].rstrip(".")
+        context = options.current_context()
+        if not self.server_name and context.check_hostname:
+            raise ArgumentError(
+                "server_name", f"{inner.description} names no host: give TLSOptions(server_name=...), "
+                "the name in the broker's certificate"
+            )  # fmt: skip
+        try:
+            context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self.server_name or None)
+        except ValueError as error:
+            raise ArgumentError("server_name", f"{self.server_name!r} is no host name: {error}") from error
+        self._options = options
+        self._session: ssl.SSLSession | None = None
+        self._session_context: ssl.SSLContext | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._ssl: ssl.SSLObject | None = None
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._pending = memoryview(b"")  # ciphertext that the stream below has not taken yet
+        self._owed = 0  # bytes of plaintext in it, which the caller still has and offers again
+        self._piece = RECORD_BYTES
+        self._ended = False
+        self._fault = ""  # why it has ended, if it was not closed
+        self._last_words = b""  # what recv() returns before it tells of the end
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """The connection, to be asked for its version, cipher, ALPN protocol, certificate, session_reused.
+
+        ``None`` while the stream is not open. Owner thread.
+        """
+        return self._ssl
+
+    def _handshake(self, link: Link) -> object:
+        cannot_open = f"cannot open {self.description}"
+        try:
+            context = self._options.current_context()
+        except ArgumentError as error:  # a file has changed since it was fine
+            raise TlsError(f"{cannot_open}: {error}") from error
+        if context.verify_mode != ssl.CERT_REQUIRED:
+            _log.warning("%s: INSECURE, the broker's certificate is not checked", self.description)
+        elif not context.check_hostname:
+            _log.warning("%s: INSECURE, the name in the certificate is not checked", self.description)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ssl_object = context.wrap_bio(
+            incoming,
+            outgoing,
+            server_hostname=self.server_name or None,
+            session=self._session if self._session_context is context else None,
+        )
+        done = False
+        while not done:
+            try:
+                ssl_object.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError as error:
+                self._session = None
+                with suppress(OSError):
+                    link.send_all(outgoing.read())  # the alert tells the broker's log why
+                raise TlsError(f"{cannot_open}: {explain(error, self.server_name)}") from error
+            if outgoing.pending:
+                link.send_all(outgoing.read())
+            if not done:
+                data = link.recv()
+                if not data:
+                    raise ConnectFailedError(f"{cannot_open}: {CLOSED_EARLY}")
+                incoming.write(data)
+        link.unread(incoming.read())
+        return ssl_object, incoming, outgoing, context
+
+    def _adopt(self, state: tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO, ssl.SSLContext]) -> None:
+        self._ssl, self._incoming, self._outgoing, context = state
+        if context is not self._session_context:
+            self._session, self._session_context = None, context
+
+    def _forget(self) -> None:
+        if self._ssl is not None:
+            if self._options.session_resumption:
+                session = self._ssl.session  # the tickets of TLS 1.3 come after the handshake
+                if session is not None and (session.has_ticket or self._ssl.version() == "TLSv1.2"):
+                    self._session = session
+            if not (self._pending or self._fault):
+                with suppress(OSError):
+                    self._ssl.unwrap()  # puts close_notify into the buffer; the answer is not waited for
+                with suppress(OSError):
+                    self.inner.send(self._outgoing.read())
+        self._reset()
+
+    def recv(self) -> bytes | None:
+        """Read once below and return all the plaintext that this gives; see :meth:`Transport.recv`."""
+        if self._ended:
+            return self._tell_end()
+        data = self._recv_below() if self._early else self.inner.recv()
+        if data:
+            plaintext = self._decrypt(data)
+        else:
+            plaintext, self._ended = data, data is not None
+        if self._pending or self._outgoing.pending:
+            self._answer()
+        if self._ended:
+            if not plaintext:
+                return self._tell_end()
+            self.inner.abort()  # so that the descriptor tells of what the next call returns
+        return plaintext
+
+    def _decrypt(self, data: bytes) -> bytes | None:
+        """Return all the plaintext there is, ``None`` for none; notice the end."""
+        assert self._ssl is not None
+        incoming, read = self._incoming, self._ssl.read
+        incoming.write(data)
+        records: list[bytes] = []
+        try:
+            while record := read(RECORD_BYTES):
+                if not (incoming.pending or records):  # by far the most frequent case
+                    return record
+                records.append(record)
+            self._ended = True  # close_notify
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self._ended = True
+            self._fault = explain(error, self.server_name)
+        return b"".join(records) or None
+
+    def _answer(self) -> None:
+        """Pass on what OpenSSL says by itself, such as an alert or the answer to a key update."""
+        if self._outgoing.pending:
+            self._pending = memoryview(bytes(self._pending) + self._outgoing.read())
+        with suppress(TransportClosedError):  # recv() tells of it, after what has arrived
+            self._push()
+
+    def _tell_end(self) -> bytes:
+        if self._last_words:
+            last_words, self._last_words = self._last_words, b""
+            return last_words
+        if self._fault:
+            raise TransportClosedError(f"{self.description}: {self._fault}")
+        return b""
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Encrypt and pass on; see :meth:`Transport.send`.
+
+        Bytes count as taken when all of their ciphertext has been taken below. Until then the caller has
+        them still, and what he offers next begins with them: they are skipped, not encrypted again.
+        """
+        if self._ssl is None:
+            raise TransportClosedError(f"{self.description} is not open")
+        if self._ended:
+            raise TransportClosedError(f"{self.description}: {self._fault or 'closed by the peer'}")
+        if self._pending and not self._push():
+            return 0
+        taken = min(self._owed, len(data))
+        self._owed -= taken
+        view = memoryview(data)
+        while taken < len(view):
+            try:
+                count = self._ssl.write(view[taken : taken + self._piece])
+            except ssl.SSLWantReadError:  # it goes on after the next recv()
+                break
+            except ssl.SSLError as error:
+                problem = explain(error, self.server_name)
+                raise TransportClosedError(f"{self.description}: {problem}") from error
+            ciphertext = self._outgoing.read()
+            sent = self._send_below(ciphertext)
+            if sent < len(ciphertext):
+                self._pending = memoryview(ciphertext)[sent:]
+                self._owed = count
+                self._piece = max(self._piece // 2, PIECE_BYTES.start)
+                break
+            taken += count
+            self._piece = min(self._piece * 2, PIECE_BYTES.stop - 1)
+        return taken
+
+    def flush(self) -> None:
+        """Let the stream below go on, and give it the rest of a record."""
+        self.inner.flush()
+        if self._pending:
+            self._push()
+
+    def _push(self) -> bool:
+        """Pass on ciphertext; return whether all of it has gone."""
+        self._pending = self._pending[self._send_below(self._pending) :]
+        return not self._pending
+
+    def _send_below(self, ciphertext: bytes | memoryview) -> int:
+        try:
+            return self.inner.send(ciphertext)
+        except TransportClosedError as error:
+            # A broker that rejects our certificate says so and closes, perhaps before we have sent CONNECT.
+            self._hear_last_words()
+            if self._fault:
+                raise TransportClosedError(f"{self.description}: {self._fault}") from error
+            raise
+
+    def _hear_last_words(self) -> None:
+        """Read what the peer has sent before it closed."""
+        with suppress(TransportClosedError):
+            while not self._ended and (data := self._recv_below()):
+                self._last_words += self._decrypt(data) or b""
+        self._ended = self._ended or bool(self._last_words)

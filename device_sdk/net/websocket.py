@@ -1,0 +1,391 @@
+"""MQTT over WebSocket: ``ws://host:port/path``, ``wss://host/path``; the path is ``/mqtt`` if there is none.
+
+The frames are those of the package ``websockets`` (the extra of that name), which here neither opens a
+connection nor waits: bytes go in, frames come out. Source: RFC 6455, MQTT 5.0 §6.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from urllib.parse import quote
+
+from device_sdk.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ConnectFailedError,
+    MissingDependency,
+    TransportClosedError,
+)
+from device_sdk.net.base import ParsedUrl, open_transport
+from device_sdk.net.layer import Layer, Link
+
+try:
+    from websockets.client import ClientProtocol
+    from websockets.frames import CloseCode, Opcode
+    from websockets.protocol import OPEN
+    from websockets.uri import WebSocketURI
+except ImportError as error:
+    raise MissingDependency("WebSocket", "websockets") from error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from websockets.frames import Frame
+    from websockets.http11 import Request
+
+    Headers = Mapping[str, str] | Callable[[dict[str, str]], Mapping[str, str]]
+
+__all__ = ["WebSocketTransport"]
+
+DEFAULT_PATH = "/mqtt"
+
+# One frame carries what the engine joins for one send(); a longer packet takes several.
+FRAME_BYTES = 256 * 1024
+# Several times the largest packet that a client accepts unless told otherwise: brokers may join packets.
+MAX_MESSAGE_BYTES = 1 << 20
+
+_MAX_ANSWER_BYTES = 16 * 1024
+_QUOTED_BODY_CHARACTERS = 200
+# Answers to pings that the peer does not read. A ping is answered by at most 131 bytes.
+_MAX_UNSENT_CONTROL_BYTES = 64 * 1024
+
+_STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})(?: ([^\r\n]*))?\r\n")
+_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
+_LOCATION = re.compile(rb"\r\nLocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_TOKEN = _HEADER_NAME
+
+# The handshake is made of these: another value would only break it.
+_OURS = {"upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"}
+
+# HTTP status -> what to do about it.
+_ADVICE = {
+    200: "an ordinary web server answers there; check port and path, MQTT brokers mostly use /mqtt or /ws",
+    400: "check that the port is the broker's WebSocket port, and the path",
+    401: "give it what it asks for in the option headers=, such as Authorization",
+    403: "check the credentials in headers= or in the URL, and whether it wants another Origin",
+    404: "check the path: MQTT brokers mostly use /mqtt or /ws",
+    426: "this port speaks HTTP, but not this kind of WebSocket; check the port",
+}
+_REDIRECTS = range(300, 400)
+_TOO_MANY_REQUESTS = 429
+
+# `websockets` would log headers, and with them tokens, for whoever switches its logger to DEBUG.
+_SILENT = logging.Logger("device_sdk.net.websocket.frames", logging.CRITICAL + 1)
+
+
+class WebSocketTransport(Layer):
+    """A WebSocket connection whose binary messages are one stream of bytes.
+
+    ``headers``: more headers for the request, or a callable that returns them for each attempt, so that
+    tokens can rotate; it is called in the thread of ``open()`` with a copy of the headers that would be
+    sent. A name that is there already is replaced; those that make the handshake cannot be.
+    ``origin``: the value of the header Origin. ``subprotocol``: what is offered and must be chosen;
+    ``"mqttv3.1"`` is for brokers that know no later one. ``max_message_size``: bytes that one WebSocket
+    message from the broker may have, 125..2**31-1, and so what an incomplete frame may keep in memory; a
+    broker may put several packets into one, so it should exceed the client's maximum packet size.
+    The other options are those of the stream below: TCP's and the proxy's, and for ``wss`` TLS's.
+
+    No compression is offered, no redirect followed.
+
+    Raises: ArgumentError: an option, by its name. MissingDependency.
+    Source: RFC 6455, MQTT 5.0 §6.0 [MQTT-6.0.0-1] ... [MQTT-6.0.0-4].
+    """
+
+    __slots__ = ("_end", "_headers", "_max_message_size", "_origin", "_owed", "_protocol", "_subprotocol",
+                 "_unsent", "_uri")  # fmt: skip
+
+    def __init__(
+        self,
+        url: ParsedUrl,
+        *,
+        headers: Headers | None = None,
+        origin: str | None = None,
+        subprotocol: str = "mqtt",
+        max_message_size: int = MAX_MESSAGE_BYTES,
+        **options: Any,
+    ) -> None:
+        if not (url.host and url.port):
+            raise ArgumentError("url", f"a WebSocket needs a host and a port; found {url!r}")
+        if not callable(headers):
+            headers = _checked_headers({} if headers is None else headers)
+        if origin is not None:
+            _checked_headers({"Origin": origin}, "origin")
+        if not (isinstance(subprotocol, str) and _TOKEN.fullmatch(subprotocol)):
+            raise ArgumentError("subprotocol", f"must be a name such as 'mqtt', not {subprotocol!r}")
+        if not (type(max_message_size) is int and 125 <= max_message_size < 1 << 31):
+            raise ArgumentError(
+                "max_message_size", f"must be 125..2147483647 bytes, not {max_message_size!r}"
+            )
+        secure = url.scheme == "wss"
+        below = ParsedUrl("mqtts" if secure else "mqtt", url.host, url.port)
+        super().__init__(open_transport(below, **options), f"{url.scheme} {url.address}")
+        self._uri = _uri_of(url, secure)
+        self._headers = headers
+        self._origin = origin
+        self._subprotocol = subprotocol
+        self._max_message_size = max_message_size
+        self._protocol: ClientProtocol | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._protocol = None
+        # What of a frame, and of control frames behind it, the stream below has not taken yet ...
+        self._unsent: bytes | memoryview = b""
+        # ... and the size of its content, which the owner still has and offers again.
+        self._owed = 0
+        # How the connection has ended: "" in an orderly way.
+        self._end: str | None = None
+
+    def _adopt(self, state: ClientProtocol) -> None:
+        self._protocol = state
+
+    # The handshake.
+
+    def _handshake(self, link: Link) -> ClientProtocol:
+        """Ask for the upgrade and judge the answer. Source: RFC 6455 §4.1, §4.2."""
+        protocol: Any = ClientProtocol(
+            self._uri, origin=self._origin, subprotocols=[self._subprotocol],  # type: ignore[arg-type, list-item]
+            max_size=self._max_message_size, logger=_SILENT,
+        )  # fmt: skip
+        request = protocol.connect()
+        self._add_headers(request)
+        link.send_all(request.serialize())
+        head, rest = self._read_head(link)
+        status = _STATUS_LINE.match(head)
+        if status is None:
+            raise self._failure(f"answers {head[:40]!r}, which is not HTTP; check scheme, host and port")
+        if status[1] != b"101":
+            raise self._refusal(int(status[1]), status[2] or b"", head, self._read_body(link, head, rest))
+        protocol.receive_data(head)
+        if protocol.handshake_exc is not None:
+            problem = protocol.handshake_exc
+            raise self._failure(f"answers 101, but not as a WebSocket server: {problem.__cause__ or problem}")
+        if protocol.subprotocol is None:
+            failure = self._failure(
+                f"did not choose the subprotocol {self._subprotocol!r}, so it does not speak MQTT there "
+                "[MQTT-6.0.0-4]; check port and path"
+            )
+            failure.retry = "never"
+            raise failure
+        protocol.events_received()
+        link.unread(rest)
+        return protocol  # type: ignore[no-any-return]
+
+    def _add_headers(self, request: Request) -> None:
+        headers: Any = self._headers
+        if callable(headers):
+            try:
+                headers = _checked_headers(headers(dict(request.headers.raw_items())), ours=request.headers)
+            except Exception as error:
+                raise self._failure(f"was not asked: headers() raised {error!r}", "") from error
+        for name, value in headers.items():
+            if name in request.headers:
+                del request.headers[name]  # setting alone would add a second one
+            request.headers[name] = value
+
+    def _read_head(self, link: Link) -> tuple[bytes, bytes]:
+        """Return the answer's status line and headers, and what came after them."""
+        answer = b""
+        while (end := answer.find(b"\r\n\r\n") + 4) < 4:
+            if len(answer) > _MAX_ANSWER_BYTES:
+                raise self._failure(f"answers with more than {_MAX_ANSWER_BYTES} bytes of HTTP headers")
+            try:
+                data = link.recv()
+            except TransportClosedError as error:
+                raise self._failure(f"broke the connection: {error}; check scheme, port and path") from error
+            if not data:
+                what = f"after {answer[:40]!r}" if answer else "without an answer"
+                raise self._failure(f"closed the connection {what}; check scheme, port and path")
+            answer += data
+        return answer[:end], answer[end:]
+
+    def _read_body(self, link: Link, head: bytes, body: bytes) -> bytes:
+        """Return the beginning of a refusal's body, as far as it comes in time."""
+        length = _LENGTH.search(head)
+        wanted = min(int(length[1]) if length else _MAX_ANSWER_BYTES, _MAX_ANSWER_BYTES)
+        try:
+            while len(body) < wanted and (data := link.recv()):
+                body += data
+        except (ConnectFailedError, TransportClosedError):
+            pass  # out of time, or reset: the status is worth more than the rest of the body
+        return body
+
+    def _refusal(self, status: int, reason: bytes, head: bytes, body: bytes) -> ConnectFailedError:
+        answer = f"{status} {_printable(reason)}".rstrip()
+        if text := _printable(body)[:_QUOTED_BODY_CHARACTERS]:
+            answer += f": {text!r}"
+        advice = _ADVICE.get(status, "see what the server's log says")
+        if status in _REDIRECTS:
+            target = _LOCATION.search(head)
+            where = _printable(target[1])[:_QUOTED_BODY_CHARACTERS] if target else "a place it does not name"
+            advice = f"it points to {where}; redirects are not followed, so write the right URL"
+        failure = self._failure(f"answers {answer}; {advice}")
+        # The next token of a callable may be a better one.
+        changes = status >= 500 or status == _TOO_MANY_REQUESTS or callable(self._headers)
+        failure.retry = "later" if changes else "never"
+        return failure
+
+    def _failure(self, problem: str, who: str = "the server ") -> ConnectFailedError:
+        return ConnectFailedError(f"cannot open {self.description}{self._uri.path}: {who}{problem}")
+
+    # The stream.
+
+    def recv(self) -> bytes | None:
+        """Return the content of the frames that have become complete; see :meth:`Transport.recv`.
+
+        A frame arrives as a whole or not at all, so one call may return as much as ``max_message_size``
+        and one read of the stream below. An orderly close (1000, or without a code) is ``b""``.
+
+        Raises: TransportClosedError: another close code, with the peer's reason; a frame that is against
+        RFC 6455, is too large or is not binary [MQTT-6.0.0-1]; what the stream below raises.
+        """
+        if self._end is None:
+            content = self._read()
+            if content or self._end is None:
+                return content
+        if self._end:
+            raise self._closed(self._end)
+        return b""
+
+    def _read(self) -> bytes | None:
+        protocol = self._protocol
+        data = self._recv_below()
+        if data is None or protocol is None:
+            self._push()
+            return None
+        if data == b"":
+            self._end = ""
+            return None
+        protocol.receive_data(data)
+        content = self._content(protocol)
+        if content and self._end is not None:
+            self.inner.abort()  # so that the descriptor tells of what the next call says
+        return content or None
+
+    def _content(self, protocol: ClientProtocol) -> bytes:
+        """Join the payloads that arrived, note an end, and send what the frames call for."""
+        parts: list[bytes] = []
+        frames: list[Any] = protocol.events_received()
+        for frame in frames:
+            if frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:
+                parts.append(frame.data)
+            elif frame.opcode is Opcode.TEXT:
+                protocol.fail(CloseCode.UNSUPPORTED_DATA, "MQTT needs binary frames")
+                self._end = "the server sent a text frame; MQTT needs binary ones [MQTT-6.0.0-1]"
+                break
+            elif frame.opcode is Opcode.CLOSE:
+                self._end = _how_closed(frame)
+        if self._end is None and protocol.parser_exc is not None:
+            self._end = f"the server broke the WebSocket protocol: {protocol.parser_exc}"
+        if control := b"".join(protocol.data_to_send()):
+            self._unsent = b"".join((self._unsent, control))
+            if self._end is None and len(self._unsent) > FRAME_BYTES + _MAX_UNSENT_CONTROL_BYTES:
+                self._end = "the server sends pings and does not read the answers"
+        if self._unsent:
+            self._push_or_leave()
+        return parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
+
+    def _closed(self, problem: str) -> TransportClosedError:
+        return TransportClosedError(f"{self.description}: {problem}")
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Put the data into frames and hand them down; see :meth:`Transport.send`.
+
+        The content of a frame counts as taken when the stream below has taken all of the frame. Until
+        then the caller offers it again, and none of it is sent twice.
+        """
+        protocol = self._protocol
+        if protocol is None or self._end is not None or protocol.state is not OPEN:
+            if self._end is None:
+                self.inner.send(b"")  # says why, if it is not open or was aborted
+            raise self._closed(self._end or "closed by the peer")
+        self._push()
+        if self._unsent:
+            return 0
+        taken, self._owed = min(self._owed, len(data)), 0
+        view = memoryview(data)
+        while taken < len(view):
+            piece = view[taken : taken + FRAME_BYTES]
+            protocol.send_binary(piece)
+            frame = b"".join(protocol.data_to_send())
+            left = self.inner.send(frame)
+            if left < len(frame):
+                # Also if it took nothing: TLS may have encrypted and partly sent what it does not count yet.
+                self._unsent = memoryview(frame)[left:]
+                self._owed = len(piece)
+                break
+            taken += len(piece)
+        return taken
+
+    def flush(self) -> None:
+        """Pass on the rest of a frame, and what the stream below holds."""
+        self.inner.flush()
+        self._push()
+
+    def _push(self) -> None:
+        if self._unsent:
+            self._unsent = self._unsent[self.inner.send(self._unsent) :]
+
+    def _push_or_leave(self) -> None:
+        """Answer a ping or a close, if the connection is still there: what was received comes first."""
+        try:
+            self._push()
+        except TransportClosedError:
+            pass
+
+    def close(self) -> None:
+        """Say good-bye with a close frame if there is room for it, and close; see :meth:`Transport.close`."""
+        protocol = self._protocol
+        if protocol is not None and protocol.state is OPEN and self._end is None and not self._unsent:
+            protocol.send_close(CloseCode.NORMAL_CLOSURE)
+            self._unsent = b"".join(protocol.data_to_send())
+            self._push_or_leave()
+        super().close()
+
+
+def _uri_of(url: ParsedUrl, secure: bool) -> WebSocketURI:
+    """Return what the request line and the header Host are made from; a zone is this machine's business."""
+    path = quote(url.path or DEFAULT_PATH, safe="/%:@!$&'()*+,;=~")
+    query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in url.query.items())
+    host = url.host if url.host.isascii() else url.host.encode("idna").decode("ascii")
+    return WebSocketURI(secure, host.partition("%")[0], url.port, path, query)
+
+
+def _checked_headers(
+    headers: Mapping[str, str], argument: str = "headers", ours: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the headers as a dict. Raises: ArgumentError: a name or value that HTTP has no room for.
+
+    ``ours``: headers of the request, which a callable may give back as they are.
+    """
+    if not hasattr(headers, "items"):
+        problem = f"must be a mapping or a callable that returns one, not {type(headers).__name__}"
+        raise ArgumentTypeError(argument, problem)
+    for name, value in headers.items():
+        if not (isinstance(name, str) and _HEADER_NAME.fullmatch(name)):
+            raise ArgumentError(argument, f"{name!r} is not the name of an HTTP header")
+        if not (isinstance(value, str) and _HEADER_VALUE.fullmatch(value)):
+            raise ArgumentError(argument, f"the value of {name} must be a str of printable ASCII characters")
+        if name.lower() in _OURS and (ours is None or ours.get(name) != value):
+            raise ArgumentError(argument, f"{name} belongs to the handshake and cannot be changed")
+    return dict(headers)
+
+
+def _how_closed(frame: Frame) -> str:
+    """Return what is wrong, ``""`` for an orderly end. Source: RFC 6455 §5.5.1, §7.4."""
+    code = int.from_bytes(frame.data[:2], "big") if frame.data else CloseCode.NO_STATUS_RCVD
+    if code in (CloseCode.NORMAL_CLOSURE, CloseCode.NO_STATUS_RCVD):
+        return ""
+    reason = _printable(bytes(frame.data[2:])) or "no reason given"
+    return f"the server closed with code {code}: {reason}"
+
+
+def _printable(data: bytes) -> str:
+    """Return a peer's text in one line, without anything that a terminal would obey."""
+    text = data.decode("utf-8", "replace")
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
