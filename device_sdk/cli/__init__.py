@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "pub": ("device_sdk.cli.pubsub:pub", "publish a message and wait for its acknowledgement"),
     "sub": ("device_sdk.cli.pubsub:sub", "subscribe and print messages as they arrive"),
+    "queue": ("device_sdk.cli.queue:queue", "look into the queue that a client keeps in a file"),
     "run": ("device_sdk.cli.node:run", "run a sensor node until SIGTERM or Ctrl-C"),
     "config": ("device_sdk.cli.node:config", "check a node's configuration, print an example"),
     "sensors": ("device_sdk.cli.sensors:sensors", "list the sensor drivers, find and read sensors"),

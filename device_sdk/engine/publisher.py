@@ -25,18 +25,25 @@ class Publisher(Reporter):
     """Takes messages from the application. The caller of every method holds the lock."""
 
     def __init__(
-        self, lock: threading.Lock, policy: StorePolicy, store: Store | None, *, buffer_qos0: bool
+        self,
+        lock: threading.Lock,
+        policy: StorePolicy,
+        store: Store | None,
+        *,
+        buffer_qos0: bool,
+        waiting: Waiting | None = None,
     ) -> None:
         super().__init__()
         self.lock = lock
         self.session = Session(journal=store is not None)
-        self.waiting = Waiting()
+        self.waiting = Waiting() if waiting is None else waiting
         self.outbox = Outbox(lock, self.session, policy, store, self.waiting)
         self.state = IDLE
         self.attempts = 0  # of which the outcome is known
         self.parked = False  # the shell waits for the network: whoever adds output has to wake it
         self._policy = policy
         self._store = store
+        self._store_failing = False
         self._buffer_qos0 = buffer_qos0
         self._online: Protocol | None = None  # once CONNACK has accepted
         self._stats = Stats()
@@ -59,10 +66,10 @@ class Publisher(Reporter):
         outbox = self.outbox
         if protocol is None:
             return self._publish_offline(
-                Delivery(outbox, topic_field, payload, flags, properties, expires_at)
+                Delivery(outbox, topic_field, payload, flags, properties, expires_at), now
             )
         if flags < 2 and expires_at is None:
-            if protocol.buffered <= self._policy.max_bytes:
+            if protocol.buffered <= outbox.max_buffered:
                 protocol.publish_qos0(topic_field, payload, flags, properties)
                 self._stats.published += 1
                 return outbox.sent_qos0
@@ -73,7 +80,7 @@ class Publisher(Reporter):
         session = self.session
         if (
             flags >= 2
-            and not outbox.queue
+            and not outbox.ahead
             and len(session.in_flight) + len(session.released) < protocol.window
         ):
             if self._store is None:
@@ -83,7 +90,7 @@ class Publisher(Reporter):
             self._stats.published += 1
             return delivery
         protocol.check(flags, len(topic_field) + len(properties) + len(payload) + 7)
-        queued = self._enqueue(delivery)
+        queued = self._enqueue(delivery, now)
         if flags < 2:
             self._fill(now or 0.0)
         return queued
@@ -93,16 +100,16 @@ class Publisher(Reporter):
         parked, self.parked = self.parked, False
         return parked
 
-    def _publish_offline(self, delivery: Delivery) -> Delivery | None:
+    def _publish_offline(self, delivery: Delivery, now: float | None) -> Delivery | None:
         if self.state == CLOSED:
             raise ClosedError("publish() on a client that is closed")
         if delivery.flags < 2 and not self._holds_qos0():
             self._drop(delivery, "there is no connection, and QoS 0 is not buffered (buffer_qos0)")
             return delivery
-        return self._enqueue(delivery)
+        return self._enqueue(delivery, now)
 
     def _publish_stored(self, protocol: Protocol, delivery: Delivery, now: float, store: Store) -> None:
-        self.outbox.journal(delivery)
+        self.outbox.number(delivery)
         try:
             protocol.publish(delivery, now)
         except LocalProtocolError as error:
@@ -123,8 +130,8 @@ class Publisher(Reporter):
         self._report_ended((delivery,))
         return delivery
 
-    def _enqueue(self, delivery: Delivery) -> Delivery | None:
-        dropped = self.outbox.add(delivery)
+    def _enqueue(self, delivery: Delivery, now: float | None) -> Delivery | None:
+        dropped = self.outbox.add(delivery, now)
         if dropped is None:
             return None
         self._stats.published += 1
@@ -146,10 +153,26 @@ class Publisher(Reporter):
         changes = self.session.take_changes()
         if changes:
             store.submit(changes, self.session.change_number)
-            self.outbox.progressed()
-        if store.failure is not None and self.session.journal:
-            self.session.journal = False
-            self.notify("store_failed", f"the store failed: {store.failure}", store.failure)
+            self.outbox.stored()
+        self.outbox.request_page()
+        if (store.failure is not None) is not self._store_failing:
+            self._store_changed(store)
+
+    def _store_changed(self, store: Store) -> None:
+        """The store cannot write any more, or can again."""
+        self._store_failing = store.failure is not None
+        if store.failure is not None:
+            text = f"{store.failure}; messages are kept in memory until it can write again"
+            self.notify("store_failed", text, store.failure)
+        else:
+            self.notify("store_recovered", "the store can write again; nothing that was kept is missing")
+
+    def on_store_progress(self) -> bool:
+        """The store moved on. Returns: whether the shell has to be woken. The caller holds the lock."""
+        self.outbox.stored()
+        if self._store is not None and (self._store.failure is not None) is not self._store_failing:
+            self._store_changed(self._store)
+        return self.unpark()
 
     def _holds_qos0(self) -> bool:
         """QoS 0 waits for the very first connection, or always if it was asked for."""

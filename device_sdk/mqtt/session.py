@@ -51,6 +51,7 @@ INVALIDATED = "invalidated"
 PENDING_STATES = frozenset({QUEUED, STORED, SENT})
 
 _HIGHEST_PACKET_ID = 65_535
+_RESERVED_BLOCK = 1_024  # packet identifiers that a journal entry sets aside; a crash skips the rest of them
 _PUBLISH = 0x30
 #: First byte of a PUBLISH by its flags, and remaining lengths of one byte: what nearly every message needs.
 FIRST_BYTES = [bytes((_PUBLISH | flags,)) for flags in range(16)]
@@ -103,7 +104,7 @@ class Outgoing:
     @property
     def qos(self) -> int:
         """0, 1 or 2."""
-        return self.flags >> 1
+        return (self.flags & 6) >> 1
 
     @property
     def retain(self) -> bool:
@@ -139,7 +140,9 @@ class Session:
         self.received: dict[int, Message | None] = {}  # incoming QoS 2: not yet released by PUBREL
         self.requests: dict[int, Any] = {}  # SUBSCRIBE and UNSUBSCRIBE; these end with the connection
         self.last_packet_id = 0
+        self._reserved = 0 if journal else _HIGHEST_PACKET_ID  # identifiers up to here may be given out
         self.generation = 0  # how often the server lost the session
+        self.known = False  # whether a connection has begun it, in this process or an earlier one
         self.journal = journal
         self.change_number = 0
         self._changes: list[Change] = []
@@ -157,7 +160,7 @@ class Session:
         """
         packet_id = self.last_packet_id + 1
         if (
-            packet_id <= _HIGHEST_PACKET_ID
+            packet_id <= self._reserved
             and packet_id not in self.in_flight
             and packet_id not in self.released
             and packet_id not in self.requests
@@ -167,7 +170,10 @@ class Session:
         return self._search_packet_id()
 
     def _search_packet_id(self) -> int:
-        """The slow half of :meth:`allocate`: wrap around, pass over what is in use."""
+        """The slow half of :meth:`allocate`: wrap around, pass over what is in use, reserve the next block.
+
+        The journal is one block ahead, so that a crash cannot hide that an identifier was given out.
+        """
         packet_id = self.last_packet_id
         for _ in range(_HIGHEST_PACKET_ID):
             packet_id = packet_id + 1 if packet_id < _HIGHEST_PACKET_ID else 1
@@ -176,6 +182,10 @@ class Session:
                 and packet_id not in self.released
                 and packet_id not in self.requests
             ):
+                if self.journal and not self.last_packet_id < packet_id <= self._reserved:
+                    self._reserved = min(packet_id + _RESERVED_BLOCK, _HIGHEST_PACKET_ID)
+                    ahead = min(self._reserved + _RESERVED_BLOCK, _HIGHEST_PACKET_ID)
+                    self.record(("reserved", ahead))
                 self.last_packet_id = packet_id
                 return packet_id
         raise LocalProtocolError("all 65,535 packet identifiers are in use; wait for acknowledgements")
@@ -215,6 +225,6 @@ class Session:
         for message in finished:
             message.status = ACKNOWLEDGED
             message.packet = None
-            self.record(("done", message.sequence))
+            self.record(("done", message.sequence, ACKNOWLEDGED))
         self.record(("lost",))
         return republish, finished

@@ -3,6 +3,9 @@
 The engine describes what happened as *changes*, plain tuples whose first field is one of :data:`CHANGES`,
 numbered 1, 2, 3 ... without gaps. It hands them over in batches and never waits: the store says through
 ``durable_through`` how far it has come and calls ``on_progress`` when that number has moved.
+
+Only the messages in flight and one *page* of the waiting ones are in memory. The engine asks for the next one
+when it comes to the end of it; see :meth:`Store.request_page`.
 """
 
 from __future__ import annotations
@@ -20,65 +23,144 @@ if TYPE_CHECKING:
 
     Change = tuple[Any, ...]
 
-__all__ = ["CHANGES", "SavedMessage", "SavedSession", "Store", "StorePolicy"]
+__all__ = [
+    "AGED",
+    "CHANGES",
+    "KEEP_LAST",
+    "MESSAGE_FLAGS",
+    "PAGE_BYTES",
+    "PAGE_MESSAGES",
+    "SavedMessage",
+    "SavedSession",
+    "Store",
+    "StorePolicy",
+]
 
 #: Kind of a change -> the fields after the kind.
 CHANGES: dict[str, tuple[str, ...]] = {
     "message": ("sequence", "topic_field", "payload", "flags", "properties", "expires_at"),
     "sent": ("sequence", "packet_id"),  # the PUBLISH got its packet identifier
     "released": ("sequence",),  # PUBREC arrived, PUBREL is owed
-    "done": ("sequence",),  # acknowledged, refused, expired or dropped
+    "done": ("sequence", "status"),  # acknowledged, refused, expired or dropped
     "received": ("packet_id",),  # an incoming QoS 2 message was handled, PUBREC is owed
     "completed": ("packet_id",),  # its PUBREL arrived
     "lost": (),  # the server lost the session: nothing is sent, nothing is received
     "subscribed": ("topic_filter", "qos", "no_local", "retain_as_published", "retain_handling"),
     "unsubscribed": ("topic_filter",),
     "fact": ("name", "value"),  # client identifier and the like
+    "reserved": ("packet_id",),  # identifiers up to this one may be in use: a restart goes on above it
 }
+
+#: The bits of a message's ``flags``: MQTT's own (QoS and RETAIN), and two of the queue that a store keeps as
+#: they are: a newer message on the topic replaces it; ``expires_at`` is not told to the server.
+MESSAGE_FLAGS = 0x0F
+KEEP_LAST = 0x10
+AGED = 0x20
+
+#: The most that :meth:`Store.open` and one page hold of the waiting messages; one message is always allowed.
+PAGE_MESSAGES = 500
+PAGE_BYTES = 512 * 1024
 
 OVERFLOWS = ("reject", "drop_oldest", "drop_newest", "block")
 DURABILITIES = ("sync", "batch", "os")
+REPLAYS = ("history", "live")
 
 
 class StorePolicy:
-    """Bounds of the outgoing queue and what happens at them.
+    """Bounds of the outgoing queue, what happens at them, and how what waited is sent again.
 
-    ``max_messages`` waiting messages; ``max_bytes`` of their topics, properties and payloads; ``overflow`` is
-    ``reject`` (raise :class:`QueueFullError`), ``drop_oldest``, ``drop_newest`` or ``block`` (wait up to
-    ``block_timeout`` seconds, then raise). ``durability`` and ``linger`` (seconds) are for stores on disk.
+    Args:
+        max_messages: waiting messages; ``None``: 10,000 in memory, no bound of their number on disk.
+        max_bytes: of their topics, properties and payloads; ``None``: 16 MiB in memory, 64 MiB on disk.
+        max_age: seconds that a message may wait, ``None``: any time. Unlike ``publish(expiry=)`` the broker
+            is not told.
+        overflow: ``reject`` (raise :class:`QueueFullError`), ``drop_oldest``, ``drop_newest`` or ``block``
+            (wait up to ``block_timeout`` seconds, then raise).
+        keep_last: topic filters; of a topic that matches one of them only the newest message waits.
+        replay: ``history`` sends what waited first, in order; ``live`` lets new messages overtake it.
+        replay_rate: messages a second at which what waited during an outage is sent, ``None``: at full speed.
+        durability: of a store on disk. ``sync``: flushed to the device before it counts as stored.
+            ``batch``: committed and flushed after ``linger`` seconds, 100 messages or 64 KiB, whichever is
+            first. ``os``: committed like that and never flushed: survives the process but not the power.
+        min_free: bytes that stay free on the file system of a store; below, it is full.
+
+    Raises: ArgumentError, ArgumentTypeError: by name.
     """
 
-    __slots__ = ("block_timeout", "durability", "linger", "max_bytes", "max_messages", "overflow")
+    __slots__ = (
+        "block_timeout",
+        "durability",
+        "keep_last",
+        "linger",
+        "max_age",
+        "max_bytes",
+        "max_messages",
+        "min_free",
+        "overflow",
+        "replay",
+        "replay_rate",
+    )
 
     def __init__(
         self,
         *,
-        max_messages: int = 10_000,
-        max_bytes: int = 16 * 1024 * 1024,
+        max_messages: int | None = None,
+        max_bytes: int | None = None,
+        max_age: float | None = None,
         overflow: str = "reject",
         block_timeout: float = 10.0,
+        keep_last: Sequence[str] = (),
+        replay: str = "history",
+        replay_rate: float | None = None,
         durability: str = "batch",
         linger: float = 0.1,
+        min_free: int = 16 * 1024 * 1024,
     ) -> None:
         for name, value in (("max_messages", max_messages), ("max_bytes", max_bytes)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ArgumentTypeError(name, f"must be a whole number, not {type(value).__name__}")
-            if value < 1:
-                raise ArgumentError(name, f"must be at least 1, not {value}")
-        if overflow not in OVERFLOWS:
-            raise ArgumentError("overflow", f"must be one of {', '.join(OVERFLOWS)}, not {overflow!r}")
-        if durability not in DURABILITIES:
-            raise ArgumentError("durability", f"must be one of {', '.join(DURABILITIES)}, not {durability!r}")
+            if value is not None:
+                _check_number(name, value, int, 1)
+        for name, seconds in (("max_age", max_age), ("replay_rate", replay_rate)):
+            if seconds is not None:
+                _check_number(name, seconds, (int, float), 1e-3)
+        for name, span in (("block_timeout", block_timeout), ("linger", linger)):
+            _check_number(name, span, (int, float), 0)
+        _check_number("min_free", min_free, int, 0)
+        for name, word, words in (
+            ("overflow", overflow, OVERFLOWS),
+            ("replay", replay, REPLAYS),
+            ("durability", durability, DURABILITIES),
+        ):
+            if word not in words:
+                raise ArgumentError(name, f"must be one of {', '.join(words)}, not {word!r}")
+        if isinstance(keep_last, str) or not all(isinstance(one, str) for one in keep_last):
+            raise ArgumentTypeError("keep_last", "must be a list of topic filters")
         self.max_messages = max_messages
         self.max_bytes = max_bytes
+        self.max_age = max_age
         self.overflow = overflow
         self.block_timeout = block_timeout
+        self.keep_last = tuple(keep_last)
+        self.replay = replay
+        self.replay_rate = replay_rate
         self.durability = durability
         self.linger = linger
+        self.min_free = min_free
+
+
+def _check_number(name: str, value: object, kind: type | tuple[type, ...], least: float) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        wanted = "whole number" if kind is int else "number"
+        raise ArgumentTypeError(name, f"must be a {wanted}, not {type(value).__name__}")
+    if not least <= value < 1 << 62:  # type: ignore[operator]
+        raise ArgumentError(name, f"must be at least {least:g}, not {value!r}")
 
 
 class SavedMessage:
-    """An unfinished outgoing message: ``packet_id`` 0 is before its PUBLISH, ``released`` after PUBREC."""
+    """An unfinished outgoing message: ``packet_id`` 0 is before its PUBLISH, ``released`` after PUBREC.
+
+    ``expires_at`` is in :func:`time.monotonic` seconds. A store on disk keeps it as wall-clock time, and does
+    not believe a clock that was never set.
+    """
 
     __slots__ = (
         "expires_at",
@@ -113,32 +195,57 @@ class SavedMessage:
 class SavedSession:
     """What :meth:`Store.open` found.
 
-    ``messages`` in the order of sending for those with a packet identifier (the released ones in the order of
-    their PUBRECs), then the waiting ones in the order of their sequence numbers; ``received`` packet
-    identifiers; ``subscriptions`` by topic filter, the values are the fields of a ``subscribed`` change after
-    the filter; ``facts`` by name; ``next_sequence`` is above every sequence number ever used.
+    ``messages`` in the order of sending for those with a packet identifier (the released ones in the order
+    of their PUBRECs), then the first page of the waiting ones in the order of their sequence numbers;
+    ``waiting`` and ``waiting_bytes`` (topic fields, properties and payloads) of all waiting ones, also beyond
+    that page; ``latest``: topic field -> (sequence, bytes) of the waiting messages with the flag
+    :data:`KEEP_LAST` (a store has an index of those); ``received`` packet identifiers; ``subscriptions`` by
+    topic filter, the values are the fields of a ``subscribed`` change after the filter; ``facts`` by name;
+    ``next_sequence`` is above every sequence number ever used; ``last_packet_id`` is the last ``reserved``.
     """
 
-    __slots__ = ("facts", "messages", "next_sequence", "received", "subscriptions")
+    __slots__ = (
+        "facts",
+        "last_packet_id",
+        "latest",
+        "messages",
+        "next_sequence",
+        "received",
+        "subscriptions",
+        "waiting",
+        "waiting_bytes",
+    )
 
     def __init__(self) -> None:
         self.messages: list[SavedMessage] = []
+        self.waiting = 0
+        self.waiting_bytes = 0
+        self.latest: dict[bytes, tuple[int, int]] = {}
         self.received: set[int] = set()
         self.subscriptions: dict[str, tuple[Any, ...]] = {}
         self.facts: dict[str, Any] = {}
         self.next_sequence = 1
+        self.last_packet_id = 0
 
 
 class Store(ABC):
     """One client's session and queue.
 
-    Threads: :meth:`submit` and :meth:`expedite` are called under the engine's lock and never block;
-    ``durable_through`` and ``failure`` may be read by anyone. :meth:`open` and :meth:`close` may block.
+    Threads: :meth:`submit`, :meth:`expedite`, :meth:`request_page` and :meth:`take_page` are called under the
+    engine's lock and never block; ``durable_through``, ``backlog_bytes`` and ``failure`` may be read by
+    anyone. :meth:`open` and :meth:`close` may block.
+
+    A store that cannot write says why in ``failure``, keeps what it is handed in memory, tries again by
+    itself, and sets ``failure`` back to ``None`` when all of it is durable. Meanwhile the engine holds no
+    output back, and adds no messages above its bound of ``backlog_bytes``.
     """
+
+    on_disk = False  # whether it has room for more than memory has
 
     def __init__(self) -> None:
         self.durable_through = 0
-        self.failure: StoreError | None = None  # set when the store cannot keep changes any more
+        self.backlog_bytes = 0  # of messages handed over and not yet durable
+        self.failure: StoreError | None = None
         self.on_progress: Callable[[], None] | None = None  # called without locks held, from any thread
 
     @abstractmethod
@@ -151,6 +258,21 @@ class Store(ABC):
 
     def expedite(self, number: int) -> None:  # noqa: B027 (a store without batches has nothing to hurry)
         """Make the changes up to this number durable without waiting for a batch to fill."""
+
+    @abstractmethod
+    def request_page(self, after: int) -> None:
+        """Ask for the next waiting messages with a sequence number above ``after``.
+
+        One request at a time. The page reflects every change submitted before; ``on_progress`` tells when
+        :meth:`take_page` has it.
+        """
+
+    @abstractmethod
+    def take_page(self) -> list[SavedMessage] | None:
+        """Return the page that was asked for, in the order of the sequence numbers, once; else ``None``.
+
+        Empty: nothing waits above ``after``. A store that cannot read sets ``failure`` and answers late.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from device_sdk.errors import StoreError
-from device_sdk.store.base import SavedMessage, SavedSession, Store
+from device_sdk.store.base import KEEP_LAST, PAGE_BYTES, PAGE_MESSAGES, SavedMessage, SavedSession, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class MemoryStore(Store):
         self._in_flight: dict[int, SavedMessage] = {}
         self._past_pubrec: dict[int, SavedMessage] = {}
         self._saved = SavedSession()
+        self._page: list[SavedMessage] | None = None
         self._is_open = False
 
     def open(self) -> SavedSession:
@@ -37,8 +38,15 @@ class MemoryStore(Store):
         self._is_open = True
         self.durable_through = 0
         saved = self._saved
-        waiting = [self._waiting[sequence] for sequence in sorted(self._waiting)]
-        saved.messages = [*self._in_flight.values(), *self._past_pubrec.values(), *waiting]
+        waiting = self._waiting.values()
+        saved.messages = [*self._in_flight.values(), *self._past_pubrec.values(), *self._page_after(0)]
+        saved.waiting = len(waiting)
+        saved.waiting_bytes = sum(map(_size, waiting))
+        saved.latest = {
+            message.topic_field: (message.sequence, _size(message))
+            for _, message in sorted(self._waiting.items())
+            if message.flags & KEEP_LAST
+        }
         return saved
 
     def submit(self, changes: Sequence[Change], number: int) -> None:
@@ -47,9 +55,31 @@ class MemoryStore(Store):
             getattr(self, "_" + kind)(*fields)
         self.durable_through = number
 
+    def request_page(self, after: int) -> None:
+        """Look at once."""
+        self._page = self._page_after(after)
+
+    def take_page(self) -> list[SavedMessage] | None:
+        """Return the page, once."""
+        page, self._page = self._page, None
+        return page
+
     def close(self) -> None:
         """Let another client open it."""
         self._is_open = False
+
+    def _page_after(self, after: int) -> list[SavedMessage]:
+        page: list[SavedMessage] = []
+        room = PAGE_BYTES
+        for sequence in sorted(self._waiting):
+            if sequence <= after:
+                continue
+            message = self._waiting[sequence]
+            room -= _size(message)
+            if page and (room < 0 or len(page) == PAGE_MESSAGES):
+                break
+            page.append(message)
+        return page
 
     # One method per kind of change, with the fields that CHANGES lists
 
@@ -67,7 +97,7 @@ class MemoryStore(Store):
         message.released = True
         self._past_pubrec[sequence] = message
 
-    def _done(self, sequence: int) -> None:
+    def _done(self, sequence: int, _: str) -> None:
         for messages in (self._in_flight, self._past_pubrec, self._waiting):
             messages.pop(sequence, None)
 
@@ -93,3 +123,10 @@ class MemoryStore(Store):
 
     def _fact(self, name: str, value: Any) -> None:
         self._saved.facts[name] = value
+
+    def _reserved(self, packet_id: int) -> None:
+        self._saved.last_packet_id = packet_id
+
+
+def _size(message: SavedMessage) -> int:
+    return len(message.topic_field) + len(message.properties) + len(message.payload)

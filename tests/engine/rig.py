@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from device_sdk.engine.brokers import Broker
 from device_sdk.engine.engine import Engine
 from device_sdk.engine.outbox import Delivery
 from device_sdk.engine.reconnect import ReconnectPolicy
@@ -18,7 +19,7 @@ from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.mqtt.packets import Connack, Packet
 from device_sdk.net.base import Transport
-from device_sdk.store.base import SavedSession, Store, StorePolicy
+from device_sdk.store.base import SavedMessage, SavedSession, Store, StorePolicy
 from device_sdk.store.memory import MemoryStore
 from device_sdk.testing import ManualClock
 
@@ -92,6 +93,12 @@ class SlowStore(Store):
     def expedite(self, number: int) -> None:
         self.expedited = max(self.expedited, number)
 
+    def request_page(self, after: int) -> None:
+        self.memory.request_page(after)
+
+    def take_page(self) -> list[SavedMessage] | None:
+        return self.memory.take_page()
+
     def close(self) -> None:
         self.closed = True
         self.memory.close()
@@ -130,7 +137,7 @@ class Rig:
         self.wakes = 0
         self.engine = Engine(
             threading.Lock(),
-            self.transport,
+            self.places(),
             ConnectOptions("rig", version=version, keep_alive=keep_alive, session_expiry=600),
             policy=policy or StorePolicy(),
             store=store,
@@ -143,6 +150,10 @@ class Rig:
             self.engine.adopt(store.open(), store, self.clock(), self._wake)
         with self.engine.lock:
             self.engine.start(self.clock())
+
+    def places(self) -> Transport | list[Broker]:
+        """Where the engine connects to."""
+        return self.transport
 
     def _wake(self) -> None:
         self.wakes += 1

@@ -433,4 +433,4 @@ def test_an_expiry_in_the_queue_is_told_to_the_store_at_once() -> None:
     rig = Rig(store=store)
     delivery = rig.publish(b"x", expiry=5)
     rig.advance(5)
-    assert store.changes[-1] == ("done", delivery.sequence)
+    assert store.changes[-1] == ("done", delivery.sequence, "expired")

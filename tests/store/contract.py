@@ -15,14 +15,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_sdk.errors import StoreError
-from device_sdk.store.base import CHANGES, SavedMessage, SavedSession, Store
+from device_sdk.store.base import (
+    CHANGES,
+    PAGE_BYTES,
+    PAGE_MESSAGES,
+    SavedMessage,
+    SavedSession,
+    Store,
+)
 from device_sdk.store.memory import MemoryStore
 
-__all__ = ["StoreContract", "saved_facts"]
+__all__ = ["STEPS", "History", "StoreContract", "saved_facts"]
 
 Change = tuple[Any, ...]
 
 DEADLINE_S = 10.0
+
+#: How a message can end.
+STATUSES = ["acknowledged", "refused", "expired", "dropped"]
+
+#: A flag above MQTT's: of this message's topic only the newest one waits.
+KEEP_LAST = 0x10
 
 
 def message(
@@ -33,9 +46,11 @@ def message(
     topic_field: bytes = b"\0\1t",
     properties: bytes = b"\0",
     expires_at: float | None = None,
+    keep_last: bool = False,
 ) -> Change:
     """Return the change that adds a message."""
-    return "message", sequence, topic_field, payload, qos << 1, properties, expires_at
+    flags = qos << 1 | (KEEP_LAST if keep_last else 0)
+    return "message", sequence, topic_field, payload, flags, properties, expires_at
 
 
 def message_facts(saved: SavedMessage) -> tuple[Any, ...]:
@@ -44,8 +59,17 @@ def message_facts(saved: SavedMessage) -> tuple[Any, ...]:
 
 def saved_facts(saved: SavedSession) -> tuple[Any, ...]:
     """Return everything a SavedSession says, to be compared."""
-    messages = [message_facts(each) for each in saved.messages]
-    return messages, set(saved.received), dict(saved.subscriptions), dict(saved.facts), saved.next_sequence
+    return (
+        [message_facts(each) for each in saved.messages],
+        saved.waiting,
+        saved.waiting_bytes,
+        dict(saved.latest),
+        set(saved.received),
+        dict(saved.subscriptions),
+        dict(saved.facts),
+        saved.next_sequence,
+        saved.last_packet_id,
+    )
 
 
 def sequences(saved: SavedSession) -> list[int]:
@@ -83,7 +107,7 @@ class StoreContract(ABC):
     # Opening and closing
 
     def test_a_new_store_is_empty(self) -> None:
-        assert saved_facts(self.written()) == ([], set(), {}, {}, 1)
+        assert saved_facts(self.written()) == ([], 0, 0, {}, set(), {}, {}, 1, 0)
 
     def test_a_second_client_cannot_open_it_until_the_first_has_closed_it(self) -> None:
         store = self.new_store()
@@ -109,11 +133,98 @@ class StoreContract(ABC):
         again = self.reopened(store)
         again.open()
         assert again.durable_through == 0
-        again.submit([("done", 1)], 1)
+        again.submit([("done", 1, "acknowledged")], 1)
         again.close()
         last = self.reopened(again)
         assert sequences(last.open()) == [2]
         last.close()
+
+    # Pages
+
+    def page(self, store: Store, after: int) -> list[SavedMessage]:
+        """Ask for a page and wait for it."""
+        moved = threading.Event()
+        store.on_progress = moved.set
+        store.request_page(after)
+        while (page := store.take_page()) is None:
+            assert moved.wait(DEADLINE_S), "no page came"
+            moved.clear()
+        store.on_progress = None
+        return page
+
+    def test_opening_gives_the_first_page_and_says_how_much_waits(self) -> None:
+        saved = self.written([message(number, b"12345") for number in range(1, PAGE_MESSAGES + 4)])
+        assert sequences(saved) == list(range(1, PAGE_MESSAGES + 1))
+        assert (saved.waiting, saved.waiting_bytes) == (PAGE_MESSAGES + 3, (PAGE_MESSAGES + 3) * 9)
+
+    def test_messages_in_flight_do_not_count_as_waiting(self) -> None:
+        saved = self.written([message(1, b"1"), message(2, b"22"), ("sent", 1, 5)])
+        assert (saved.waiting, saved.waiting_bytes) == (1, 6)
+
+    @pytest.mark.parametrize("close_between", [False, True])
+    def test_pages_give_every_waiting_message_once_and_in_order(self, close_between: bool) -> None:
+        count = 2 * PAGE_MESSAGES + 7
+        store = self.new_store()
+        store.open()
+        store.submit([message(number) for number in range(1, count + 1)], count)
+        if close_between:
+            store.close()
+            store = self.reopened(store)
+            store.open()
+        found: list[int] = []
+        while page := self.page(store, found[-1] if found else 0):
+            assert len(page) <= PAGE_MESSAGES
+            found += [each.sequence for each in page]
+        assert found == list(range(1, count + 1))
+        assert store.take_page() is None
+        store.close()
+
+    def test_a_page_ends_at_its_bytes_but_holds_one_message_whatever_its_size(self) -> None:
+        store = self.new_store()
+        store.open()
+        sizes = [PAGE_BYTES + 1, PAGE_BYTES - 100, 200, 5]
+        store.submit([message(at, bytes(size)) for at, size in enumerate(sizes, 1)], len(sizes))
+        assert [each.sequence for each in self.page(store, 0)] == [1]
+        assert [each.sequence for each in self.page(store, 1)] == [2]
+        assert [each.sequence for each in self.page(store, 2)] == [3, 4]
+        store.close()
+
+    @pytest.mark.parametrize("steps", [[], [1], [1, 2], [1, 2, 3]])
+    def test_a_page_reflects_what_was_handed_over_before(self, steps: list[int]) -> None:
+        batches: list[list[Change]] = [
+            [message(number, qos=2) for number in range(1, 7)],
+            [("sent", 1, 1), ("sent", 2, 2), ("done", 3, "dropped"), message(7)],
+            [("released", 1), ("done", 4, "expired"), ("done", 1, "acknowledged"), ("lost",)],
+            [("sent", 5, 9), ("done", 2, "dropped")],
+        ]
+        waiting = [[1, 2, 3, 4, 5, 6], [4, 5, 6, 7], [2, 5, 6, 7], [6, 7]][len(steps)]
+        for reopen_after in (None, 0, *steps):
+            store = self.new_store()
+            store.open()
+            number = 0
+            for at, batch in enumerate(batches[: len(steps) + 1]):
+                number += len(batch)
+                store.submit(batch, number)
+                if at == reopen_after:
+                    store.close()
+                    store = self.reopened(store)
+                    store.open()
+                    number = 0
+            assert [each.sequence for each in self.page(store, 0)] == waiting
+            store.close()
+
+    def test_the_latest_waiting_message_of_a_topic_is_known_where_only_that_one_may_wait(self) -> None:
+        a, b = b"\0\1a", b"\0\1b"
+        saved = self.written(
+            [
+                message(1, topic_field=a, keep_last=True),
+                message(2, topic_field=b, keep_last=True),
+                message(3),
+            ],
+            [message(4, b"new", topic_field=a, keep_last=True), ("done", 1, "dropped"), ("sent", 2, 1)],
+        )
+        assert saved.latest == {a: (4, 7)}
+        assert saved.messages[-1].flags == KEEP_LAST | 2
 
     # Progress
 
@@ -161,10 +272,12 @@ class StoreContract(ABC):
 
     @pytest.mark.parametrize("steps", [[], [("sent", 1, 9)], [("sent", 1, 9), ("released", 1)]])
     def test_a_finished_message_is_gone_from_every_state(self, steps: list[Change]) -> None:
-        assert sequences(self.written([message(1, qos=2), message(2), *steps, ("done", 1)])) == [2]
+        assert sequences(
+            self.written([message(1, qos=2), message(2), *steps, ("done", 1, "acknowledged")])
+        ) == [2]
 
     def test_finishing_an_unknown_message_is_no_problem(self) -> None:
-        assert sequences(self.written([message(1), ("done", 77)])) == [1]
+        assert sequences(self.written([message(1), ("done", 77, "acknowledged")])) == [1]
 
     def test_messages_in_flight_come_in_the_order_of_sending_before_those_that_wait(self) -> None:
         batch = [message(number) for number in range(1, 6)]
@@ -179,7 +292,12 @@ class StoreContract(ABC):
         assert [each.sequence for each in saved.messages if not each.released] == [2, 4]
 
     def test_a_sequence_number_is_never_given_twice(self) -> None:
-        assert self.written([message(1), message(2)], [("done", 2), ("done", 1)]).next_sequence == 3
+        assert (
+            self.written(
+                [message(1), message(2)], [("done", 2, "acknowledged"), ("done", 1, "acknowledged")]
+            ).next_sequence
+            == 3
+        )
 
     # The session is lost
 
@@ -187,7 +305,7 @@ class StoreContract(ABC):
         saved = self.written(
             [message(number, qos=2) for number in range(1, 5)],
             [("sent", 1, 1), ("sent", 2, 2), ("sent", 3, 3), ("released", 2), ("received", 8)],
-            [("done", 2), ("lost",)],
+            [("done", 2, "acknowledged"), ("lost",)],
         )
         assert sequences(saved) == [1, 3, 4]
         assert [each.packet_id for each in saved.messages] == [0, 0, 0]
@@ -212,6 +330,11 @@ class StoreContract(ABC):
     def test_completing_an_unknown_identifier_is_no_problem(self) -> None:
         assert self.written([("completed", 5)]).received == set()
 
+    def test_the_last_reserved_packet_identifier_is_kept(self) -> None:
+        assert (
+            self.written([("reserved", 64), ("reserved", 65_535)], [("reserved", 128)]).last_packet_id == 128
+        )
+
     def test_subscriptions_are_kept_with_their_options(self) -> None:
         saved = self.written(
             [("subscribed", "a/#", 1, False, False, 0), ("subscribed", "é/+", 0, True, True, 2)],
@@ -231,13 +354,14 @@ class StoreContract(ABC):
             message(1, qos=2),
             ("sent", 1, 1),
             ("released", 1),
-            ("done", 1),
+            ("done", 1, "acknowledged"),
             ("received", 1),
             ("completed", 1),
             ("lost",),
             ("subscribed", "a", 0, False, False, 0),
             ("unsubscribed", "a"),
             ("fact", "name", "value"),
+            ("reserved", 64),
         ]
         assert [change[0] for change in examples] == list(CHANGES)
         assert all(len(change) == 1 + len(CHANGES[change[0]]) for change in examples)
@@ -245,14 +369,14 @@ class StoreContract(ABC):
 
     # Any history
 
-    @settings(suppress_health_check=[HealthCheck.differing_executors])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.differing_executors])
     @given(st.data())
     def test_any_history_gives_what_the_memory_store_gives(self, data: st.DataObject) -> None:
         batches = [
-            data.draw(st.lists(st.tuples(st.sampled_from(_STEPS), st.integers(0, 50)), max_size=15))
+            data.draw(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 50)), max_size=15))
             for _ in range(data.draw(st.integers(1, 3)))
         ]
-        history = _History()
+        history = History()
         changes = [[change for step in batch for change in history.changes(*step)] for batch in batches]
         reference = MemoryStore()
         reference.open()
@@ -264,10 +388,21 @@ class StoreContract(ABC):
         assert saved_facts(self.written(*changes)) == saved_facts(reference.open())
 
 
-_STEPS = ["message", "sent", "released", "done", "received", "completed", "lost", "subscribed", "fact"]
+STEPS = [
+    "message",
+    "sent",
+    "released",
+    "done",
+    "received",
+    "completed",
+    "lost",
+    "subscribed",
+    "fact",
+    "reserved",
+]
 
 
-class _History:
+class History:
     """Turns random steps into changes that a client could make."""
 
     def __init__(self) -> None:
@@ -276,13 +411,21 @@ class _History:
         self.in_flight: list[int] = []
         self.past_pubrec: list[int] = []
 
+    def adopt(self, store: MemoryStore) -> None:
+        """Go on with what a store holds, after a process has died."""
+        self.waiting = sorted(store._waiting)
+        self.in_flight = list(store._in_flight)
+        self.past_pubrec = list(store._past_pubrec)
+
     def changes(self, step: str, choice: int) -> list[Change]:
+        """Return what one step amounts to; ``choice`` is any number."""
         return list(getattr(self, "_" + step)(choice))
 
     def _message(self, choice: int) -> list[Change]:
         self.last += 1 + choice % 2
         self.waiting.append(self.last)
-        return [message(self.last, b"%d" % choice, 2, expires_at=float(choice) if choice % 2 else None)]
+        expires_at = float(choice) if choice % 2 else None
+        return [message(self.last, b"%d" % choice, 2, expires_at=expires_at, keep_last=choice % 5 == 0)]
 
     def _sent(self, choice: int) -> list[Change]:
         if not self.waiting:
@@ -301,7 +444,7 @@ class _History:
         if not states:
             return []
         state = states[choice % len(states)]
-        return [("done", state.pop(choice % len(state)))]
+        return [("done", state.pop(choice % len(state)), STATUSES[choice % len(STATUSES)])]
 
     def _received(self, choice: int) -> list[Change]:
         return [("received", choice + 1)]
@@ -310,10 +453,13 @@ class _History:
         return [("completed", choice + 1)]
 
     def _lost(self, _: int) -> list[Change]:
-        finished: list[Change] = [("done", sequence) for sequence in self.past_pubrec]
+        finished: list[Change] = [("done", sequence, "acknowledged") for sequence in self.past_pubrec]
         self.waiting = sorted(self.in_flight + self.waiting)
         self.in_flight, self.past_pubrec = [], []
         return [*finished, ("lost",)]
+
+    def _reserved(self, choice: int) -> list[Change]:
+        return [("reserved", choice + 1)]
 
     def _subscribed(self, choice: int) -> list[Change]:
         topic_filter = f"t/{choice % 3}"

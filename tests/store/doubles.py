@@ -34,6 +34,15 @@ class SlowStore(Store):
         self.submitted += len(changes)
         assert number == self.submitted, f"{self.submitted} changes were taken, the last has number {number}"
 
+    def request_page(self, after: int) -> None:
+        """Commit, so that the page reflects what was taken, and look at once."""
+        self.commit()
+        self.durable.request_page(after)
+
+    def take_page(self) -> list[SavedMessage] | None:
+        """Return the page, once."""
+        return self.durable.take_page()
+
     def commit(self, count: int = 1 << 62) -> None:
         """Make this many more changes durable."""
         for _ in range(min(count, len(self._pending))):

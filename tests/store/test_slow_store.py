@@ -28,7 +28,7 @@ def test_a_power_cut_keeps_the_durable_changes_and_no_others(durable: int) -> No
     store = SlowStore()
     store.open()
     store.submit([message(1), message(2)], 2)
-    store.submit([("done", 1)], 3)
+    store.submit([("done", 1, "acknowledged")], 3)
     assert store.durable_through == 0
     store.commit(durable)
     assert store.durable_through == durable

@@ -1,0 +1,171 @@
+"""``device-sdk queue``: look into the queue of a client that keeps it in a file, also while it is running."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from device_sdk.cli.common import ExitCode, add_log_level, command_parser, positive_int
+from device_sdk.mqtt.wire import decode_properties
+from device_sdk.store.inspect import QueueReader, check, purge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from device_sdk.store.inspect import StoredMessage
+
+__all__ = ["queue"]
+
+_DEFAULT_COUNT = 10
+_SHOWN_BYTES = 60
+
+# What `stat` shows, in this order: field of QueueReader.stat() -> words.
+_FIGURES = {
+    "waiting": "messages waiting",
+    "in_flight": "sent, not acknowledged",
+    "released": "taken over, not completed (QoS 2)",
+    "bytes": "bytes of these messages",
+    "file_bytes": "bytes on disk",
+    "free_bytes": "of them unused",
+    "accepted": "messages ever stored",
+    "acknowledged": "of them acknowledged",
+    "refused": "refused by the broker",
+    "expired": "expired",
+    "dropped": "dropped",
+    "received": "incoming QoS 2 exchanges",
+}
+
+
+def queue(argv: list[str]) -> int:
+    """Run ``queue stat``, ``peek``, ``export``, ``check`` or ``purge`` on a file."""
+    arguments = _parser().parse_args(argv)
+    action: Callable[[argparse.Namespace], int] = arguments.run
+    return action(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("queue", "Look into the queue that a client keeps in a file (store=...).")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    for name, run, text in (
+        ("stat", _stat, "how much waits, and what became of the rest"),
+        ("peek", _peek, "the oldest messages"),
+        ("export", _export, "all messages, one JSON object per line"),
+        ("check", _check, "read the whole file and say what is wrong with it"),
+        ("purge", _purge, "delete the messages that wait; the client must not be running"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.set_defaults(run=run)
+        action.add_argument("path", metavar="FILE", help="the client's store, for example queue.db")
+        if name in ("stat", "peek"):
+            action.add_argument("--json", action="store_true", help="JSON instead of text")
+        if name == "peek":
+            action.add_argument(
+                "-n", "--count", type=positive_int, default=_DEFAULT_COUNT,
+                help=f"how many (default: {_DEFAULT_COUNT})",
+            )  # fmt: skip
+        if name == "purge":
+            action.add_argument("--yes", action="store_true", help="do not ask")
+        add_log_level(action, default=argparse.SUPPRESS)
+    return parser
+
+
+def _stat(arguments: argparse.Namespace) -> int:
+    with QueueReader(arguments.path) as reader:
+        figures = reader.stat()
+    if arguments.json:
+        print(json.dumps(figures, default=str))
+        return ExitCode.OK
+    use = "a client has it open" if figures["in_use"] else "no client has it open"
+    print(f"{figures['path']}: {use}; client identifier {figures['facts'].get('client_id', 'unknown')}")
+    width = max(map(len, _FIGURES.values()))
+    for name, words in _FIGURES.items():
+        print(f"  {words:<{width}}  {figures[name]:>12,}")
+    for topic_filter in figures["subscriptions"]:
+        print(f"  subscribed to {topic_filter}")
+    return ExitCode.OK
+
+
+def _peek(arguments: argparse.Namespace) -> int:
+    with QueueReader(arguments.path) as reader:
+        messages = reader.peek(arguments.count)
+    if arguments.json:
+        _print_json(messages)
+        return ExitCode.OK
+    for message in messages:
+        payload = message.payload[:_SHOWN_BYTES]
+        more = f" ... ({len(message.payload)} bytes)" if len(message.payload) > _SHOWN_BYTES else ""
+        text = payload.decode("utf-8", "backslashreplace")
+        shown = text if text.isprintable() else repr(payload)
+        print(f"{message.sequence} {message.state} qos={message.qos} {message.topic} {shown}{more}")
+    return ExitCode.OK
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    with QueueReader(arguments.path) as reader:
+        _print_json(reader.export())
+    return ExitCode.OK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    problems = check(arguments.path)
+    for problem in problems:
+        print(f"{arguments.path}: {problem}")
+    if not problems:
+        print(f"{arguments.path}: everything is in order")
+    return ExitCode.FAILED if problems else ExitCode.OK
+
+
+def _purge(arguments: argparse.Namespace) -> int:
+    if not arguments.yes and not _confirmed(arguments.path):
+        print("nothing was deleted", file=sys.stderr)
+        return ExitCode.FAILED
+    print(f"{purge(arguments.path)} messages deleted")
+    return ExitCode.OK
+
+
+def _confirmed(path: str) -> bool:
+    if not sys.stdin.isatty():
+        print("device-sdk: there is nobody to ask; repeat it with --yes", file=sys.stderr)
+        return False
+    with QueueReader(path) as reader:
+        waiting = reader.stat()["waiting"]
+    return input(f"Delete {waiting} messages that wait in {path}? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _print_json(messages: Iterable[StoredMessage]) -> None:
+    for message in messages:
+        print(json.dumps(_fields(message)))
+
+
+def _fields(message: StoredMessage) -> dict[str, object]:
+    """Return a message for JSON; a payload that is not UTF-8 text goes into ``payload_base64`` instead."""
+    shown: dict[str, object] = {
+        "sequence": message.sequence,
+        "state": message.state,
+        "topic": message.topic,
+        "qos": message.qos,
+        "retain": message.retain,
+    }
+    if message.packet_id:
+        shown["packet_id"] = message.packet_id
+    if message.expires_at is not None:
+        shown["expires_in"] = round(message.expires_at - time.monotonic(), 3)
+    if len(message.properties) > 1:
+        shown["properties"] = _properties(message.properties)
+    try:
+        shown["payload"] = message.payload.decode()
+    except UnicodeDecodeError:
+        shown["payload_base64"] = base64.b64encode(message.payload).decode()
+    return shown
+
+
+def _properties(block: bytes) -> dict[str, object]:
+    """Return the properties of a stored property block; bytes as ``hex:``."""
+    properties, _ = decode_properties(block, 0, len(block), "publish")
+    return {
+        name: f"hex:{value.hex()}" if type(value) is bytes else value for name, value in properties.items()
+    }

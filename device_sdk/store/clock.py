@@ -1,0 +1,77 @@
+"""When a stored message expires, by clocks that a device cannot trust.
+
+A board without a battery-backed clock starts in 1970 and jumps by decades when NTP answers. So a message is
+kept with three times: its expiry by :func:`time.monotonic`, which no step moves and which is right until the
+next boot; the life that it had left when it was stored; and its expiry by the wall clock, if that was set.
+"""
+
+from __future__ import annotations
+
+import time
+from zlib import crc32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Times = tuple[float | None, float | None, float | None, int | None]
+
+__all__ = ["SET_AFTER", "ExpiryClock"]
+
+#: A wall clock that shows less than this (2026-11-01, before the first release) was never set.
+SET_AFTER = 1_793_491_200.0
+
+_NO_EXPIRY: Times = (None, None, None, None)
+
+
+class ExpiryClock:
+    """Translates between ``expires_at`` of the contract and the columns of a message's row.
+
+    Args: monotonic, wall: the two clocks, in seconds; ``boot``: what tells one boot of the machine from
+    another.
+    """
+
+    __slots__ = ("_boot", "_monotonic", "_wall")
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        boot: str | None = None,
+    ) -> None:
+        self._monotonic = monotonic
+        self._wall = wall
+        self._boot = crc32((_boot_id() if boot is None else boot).encode())
+
+    def to_row(self, expires_at: float | None) -> Times:
+        """Return (expires_at, life left in seconds, wall-clock expiry or ``None``, boot)."""
+        if expires_at is None:
+            return _NO_EXPIRY
+        life = expires_at - self._monotonic()
+        wall = self._wall()
+        return expires_at, life, wall + life if wall >= SET_AFTER else None, self._boot
+
+    def from_row(
+        self, expires_at: float | None, life: float | None, wall_expiry: float | None, boot: int | None
+    ) -> float | None:
+        """Return when the message expires, in monotonic seconds of this boot.
+
+        After a reboot a trusted clock can shorten the life that was left, never lengthen it; without one the
+        time spent without power does not count.
+        """
+        if expires_at is None or life is None:
+            return None
+        if boot == self._boot:
+            return expires_at
+        wall = self._wall()
+        if wall_expiry is not None and wall >= SET_AFTER:
+            life = min(life, wall_expiry - wall)
+        return self._monotonic() + life
+
+
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return repr(time.time())  # no two processes share a boot then: the wall clock decides

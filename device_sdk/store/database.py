@@ -1,0 +1,484 @@
+"""The SQLite file of a store: reading a session, writing folded changes, and living with what disks do.
+
+Everything here runs in the store's own thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from device_sdk.errors import StoreError
+from device_sdk.store.base import KEEP_LAST, PAGE_BYTES, PAGE_MESSAGES, SavedMessage, SavedSession
+from device_sdk.store.files import Reserve, prepare, set_aside, sync_directory
+from device_sdk.store.schema import COUNTERS, PAGE_SIZE, PRAGMAS, SESSION_COLUMNS, SIZE, migrate, version_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+    from typing import Any
+
+    from device_sdk.store.base import StorePolicy
+    from device_sdk.store.clock import ExpiryClock
+    from device_sdk.store.pending import NewMessage, Pending
+
+__all__ = ["BUSY_S", "Database", "Page", "is_damage", "is_full"]
+
+BUSY_S = 2.0  # how long another connection may keep us from writing
+
+_MESSAGE = "message.sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot"
+_INSERT = (
+    "INSERT INTO message (sequence, flags, written, written_bytes, expires_at, life, wall_expiry, boot, "
+    "topic, properties, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# Codes that say nothing about the file. While reading a session, any other error means that it is damaged.
+_ENVIRONMENT = {
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
+
+_UPDATE_SESSION = "UPDATE session SET " + ", ".join(f"{name} = :{name}" for name in SESSION_COLUMNS)
+
+
+def _code(error: BaseException) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk has no room."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the file is no longer a sound database."""
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _damage(problem: str) -> sqlite3.Error:
+    error = sqlite3.DatabaseError(problem)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+class Database:
+    """One connection to one file, and what has to be remembered to make a new one of it."""
+
+    def __init__(self, path: str, policy: StorePolicy, clock: ExpiryClock) -> None:
+        self._path = path
+        self._durability = policy.durability
+        self._clock = clock
+        self._connection: sqlite3.Connection | None = None
+        self._reserve = Reserve(path, policy.min_free)
+        self._row = dict.fromkeys(SESSION_COLUMNS, 0)  # the row of `session` as it should be
+        self._row_written = dict(self._row)  # and as it is
+        self._kept = SavedSession()  # subscriptions, facts and received identifiers, for a new file
+        self._first_turn = 0  # added to change numbers, which begin at 1 in each process
+
+    # Opening and closing
+
+    def open(self) -> tuple[SavedSession, str | None]:
+        """Return the session and what the user should know, if anything.
+
+        Raises: StoreError: the file belongs to another program or a newer release, or cannot be opened.
+        """
+        notice = None
+        prepare(self._path)
+        try:
+            saved = self._load()
+        except OSError as error:
+            raise self._unusable(error) from error
+        except (sqlite3.Error, TypeError, ValueError) as error:
+            if is_full(error):
+                self._reserve.release()
+            elif _code(error) in _ENVIRONMENT:
+                raise self._unusable(error) from error
+            else:
+                notice = self._set_aside(error)
+            try:
+                saved = self._load()
+            except (sqlite3.Error, OSError) as again:
+                raise self._unusable(again) from again
+        self._reserve.keep()
+        return saved, notice
+
+    def close(self) -> None:
+        """Write the session's row if it is not up to date, and let go of the file."""
+        try:
+            if self._row != self._row_written and self._connection is not None:
+                self._connection.execute(_UPDATE_SESSION, self._row)
+        finally:
+            self._disconnect()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
+        try:
+            version = version_of(connection, self._path)
+            connection.execute(f"PRAGMA synchronous = {'OFF' if self._durability == 'os' else 'FULL'}")
+            for pragma in PRAGMAS:
+                connection.execute(pragma)
+            migrate(connection, version)
+            if not version and self._durability != "os":
+                sync_directory(self._path)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error:
+                pass  # its last checkpoint failed; the log keeps what it holds
+
+    def _unusable(self, error: Exception) -> StoreError:
+        self._disconnect()
+        return StoreError(f"{self._path}: {error}; is the disk full, read-only or not ours to write?")
+
+    # Reading
+
+    def _load(self) -> SavedSession:
+        """Read the session; what this costs does not depend on how much is queued."""
+        execute = self._connect().execute
+        saved = SavedSession()
+        row = dict(zip(SESSION_COLUMNS, execute("SELECT * FROM session").fetchone(), strict=True))
+        self._row_written = dict(row)
+        last = execute(
+            "SELECT sequence, written, written_bytes FROM message ORDER BY sequence DESC LIMIT 1"
+        ).fetchone()
+        if last is not None:
+            row["next_sequence"] = max(row["next_sequence"], last[0] + 1)
+            row["written"] = max(row["written"], last[1])
+            row["written_bytes"] = max(row["written_bytes"], last[2])
+        self._row = row
+        for *fields, packet_id, released in execute(
+            f"SELECT {_MESSAGE}, packet_id, released FROM in_flight JOIN message USING (sequence) "
+            "ORDER BY released, turn"
+        ):
+            message = self._message(fields)
+            message.packet_id = packet_id
+            message.released = bool(released)
+            saved.messages.append(message)
+        saved.waiting = row["written"] - row["removed"] - len(saved.messages)
+        saved.waiting_bytes = row["written_bytes"] - row["removed_bytes"] - sum(map(_size, saved.messages))
+        saved.messages += self._first_page()
+        for topic, sequence, size in execute(
+            f"SELECT topic, sequence, {SIZE} FROM message WHERE flags & {KEEP_LAST} "
+            "AND sequence NOT IN (SELECT sequence FROM in_flight) ORDER BY sequence"
+        ):
+            saved.latest[topic] = sequence, size
+        (self._first_turn,) = execute("SELECT coalesce(max(turn), 0) FROM in_flight").fetchone()
+        self._load_small(saved)
+        return saved
+
+    def _load_small(self, saved: SavedSession) -> None:
+        execute = self._connect().execute
+        saved.next_sequence = self._row["next_sequence"]
+        saved.last_packet_id = self._row["last_packet_id"]
+        saved.received = {packet_id for (packet_id,) in execute("SELECT packet_id FROM received")}
+        saved.facts = dict(execute("SELECT name, value FROM fact").fetchall())
+        for topic_filter, qos, no_local, as_published, handling in execute("SELECT * FROM subscription"):
+            saved.subscriptions[topic_filter] = qos, bool(no_local), bool(as_published), handling
+        self._kept.received = set(saved.received)
+        self._kept.facts = dict(saved.facts)
+        self._kept.subscriptions = dict(saved.subscriptions)
+
+    def waiting(self, after: int, *, lost: bool = False) -> Generator[SavedMessage, None, None]:
+        """Read waiting messages with a sequence number above ``after``, in order.
+
+        ``lost``: as if what was sent, and not yet released, waited again.
+        """
+        cursor = self._connect().execute(
+            f"SELECT {_MESSAGE} FROM message WHERE sequence > ? "
+            "AND sequence NOT IN (SELECT sequence FROM in_flight WHERE released >= ?) ORDER BY sequence",
+            (after, int(lost)),
+        )
+        try:
+            for fields in cursor:
+                yield self._message(fields)
+        finally:
+            cursor.close()  # an open cursor would keep the log from being reused
+
+    def _first_page(self) -> list[SavedMessage]:
+        page = Page()
+        rows = self.waiting(0)
+        for message in rows:
+            if not page.add(message):
+                break
+        rows.close()
+        return page.messages
+
+    def _message(self, fields: Any) -> SavedMessage:
+        sequence, topic, payload, flags, properties, *times = fields
+        if not (type(topic) is type(payload) is type(properties) is bytes):
+            raise _damage(f"message {sequence} is not what was written")
+        return SavedMessage(sequence, topic, payload, flags, properties, self._clock.from_row(*times))
+
+    # Writing
+
+    def shortage(self, new_bytes: int) -> str | None:
+        """Return why new messages must not be written now, if so: too little would stay free.
+
+        Pages of the file that deleted messages left behind count as room.
+        """
+        self._reserve.keep()
+        spare = 0
+        if self._connection is not None:
+            try:
+                (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+                spare = pages * PAGE_SIZE
+            except sqlite3.Error:
+                pass  # writing will tell what is wrong
+        return self._reserve.shortage(new_bytes - spare) if new_bytes > spare else None
+
+    def write(self, batch: Pending) -> None:
+        """Write a batch in one transaction; an empty one to see whether the disk takes anything.
+
+        Raises: sqlite3.Error: nothing of it was written.
+        """
+        connection = self._connect()
+        row = dict(self._row)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if batch.lost:
+                self._lose(connection, row)
+            self._remove(connection, batch.gone, row)
+            self._insert(connection, batch.new.values(), row)
+            self._move(connection, batch)
+            self._write_small(connection, batch)
+            for status, count in batch.ended.items():
+                row[status] += count
+            row["next_sequence"] = max(row["next_sequence"], batch.next_sequence)
+            if batch.last_packet_id is not None:
+                row["last_packet_id"] = batch.last_packet_id
+            # Rows that were only added carry the totals themselves: that is one page less.
+            write_row = batch.is_empty() or any(
+                row[name] != self._row_written[name] for name in ("removed", "last_packet_id")
+            )
+            if write_row:
+                connection.execute(_UPDATE_SESSION, row)
+            connection.execute("COMMIT")
+        except BaseException:
+            _roll_back(connection)
+            raise
+        self._row = row
+        if write_row:
+            self._row_written = dict(row)
+        _keep_small(self._kept, batch)
+
+    def _lose(self, connection: sqlite3.Connection, row: dict[str, int]) -> None:
+        released = connection.execute("SELECT sequence FROM in_flight WHERE released").fetchall()
+        self._remove(connection, {sequence: "acknowledged" for (sequence,) in released}, row)
+        connection.execute("DELETE FROM in_flight")
+        connection.execute("DELETE FROM received")
+
+    def _remove(self, connection: sqlite3.Connection, gone: dict[int, str], row: dict[str, int]) -> None:
+        for status, first, last in _ranges(gone):
+            between = "WHERE sequence BETWEEN ? AND ?"
+            count, size = connection.execute(
+                f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM message {between}", (first, last)
+            ).fetchone()
+            if count:
+                connection.execute(f"DELETE FROM message {between}", (first, last))
+                connection.execute(f"DELETE FROM in_flight {between}", (first, last))
+                row["removed"] += count
+                row["removed_bytes"] += size
+                row[status if status in COUNTERS else "dropped"] += count
+
+    def _insert(
+        self, connection: sqlite3.Connection, messages: Iterable[NewMessage], row: dict[str, int]
+    ) -> None:
+        connection.executemany(_INSERT, self._new_rows(messages, row))
+        sent = [
+            (each.sequence, each.packet_id, each.released, each.turn + self._first_turn)
+            for each in messages
+            if each.packet_id
+        ]
+        connection.executemany("INSERT INTO in_flight VALUES (?, ?, ?, ?)", sent)
+
+    def _new_rows(
+        self, messages: Iterable[NewMessage], row: dict[str, int]
+    ) -> Generator[tuple[Any, ...], None, None]:
+        for each in messages:
+            row["written"] += 1
+            row["written_bytes"] += each.size
+            yield (
+                each.sequence,
+                each.flags,
+                row["written"],
+                row["written_bytes"],
+                *self._clock.to_row(each.expires_at),
+                each.topic_field,
+                each.properties,
+                each.payload,
+            )
+
+    def _move(self, connection: sqlite3.Connection, batch: Pending) -> None:
+        connection.executemany(
+            "INSERT OR REPLACE INTO in_flight VALUES (?, ?, 0, ?)",
+            [
+                (sequence, packet_id, turn + self._first_turn)
+                for sequence, (packet_id, turn) in batch.sent.items()
+            ],
+        )
+        connection.executemany(
+            "UPDATE in_flight SET released = 1, turn = ? WHERE sequence = ?",
+            [(turn + self._first_turn, sequence) for sequence, turn in batch.released.items()],
+        )
+
+    def _write_small(self, connection: sqlite3.Connection, batch: Pending) -> None:
+        """Write the rest of the session; a program that starts says much that is there already."""
+        kept = self._kept
+        _write_received(connection, batch.received)
+        _write_subscriptions(
+            connection,
+            {
+                name: options
+                for name, options in batch.subscriptions.items()
+                if options != kept.subscriptions.get(name)
+            },
+        )
+        _write_facts(
+            connection,
+            {
+                name: value
+                for name, value in batch.facts.items()
+                if name not in kept.facts or value != kept.facts[name]
+            },
+        )
+
+    # Trouble
+
+    def recover(self, error: BaseException) -> str | None:
+        """After a failure, make the next attempt as likely to succeed as can be.
+
+        Returns: what the user should know: a damaged file was set aside and a new one begun. Raises:
+        sqlite3.Error, OSError, StoreError: there could be no new one.
+        """
+        if is_full(error):
+            self._reserve.release()
+        elif is_damage(error):
+            return self._begin_anew(error)
+        elif _code(error) != sqlite3.SQLITE_READONLY:
+            self._disconnect()  # after a failed flush nothing that was open is trusted
+        return None
+
+    def _set_aside(self, error: BaseException) -> str:
+        self._disconnect()
+        try:
+            kept = set_aside(self._path)
+            prepare(self._path)
+        except OSError as problem:
+            raise StoreError(f"{self._path}: {error}, and it cannot be renamed: {problem}") from problem
+        return f"{self._path}: {error}; it was set aside as {kept} and a new one begun"
+
+    def _begin_anew(self, error: BaseException) -> str:
+        """Set the file aside and carry over what is in memory: everything but the queued messages."""
+        notice = self._set_aside(error)
+        connection = self._connect()
+        row = self._row
+        row["dropped"] += row["written"] - row["removed"]
+        row["removed"], row["removed_bytes"] = row["written"], row["written_bytes"]
+        kept = self._kept
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(_UPDATE_SESSION, row)
+        _write_received(connection, dict.fromkeys(kept.received, True))
+        _write_subscriptions(connection, dict(kept.subscriptions))
+        _write_facts(connection, kept.facts)
+        connection.execute("COMMIT")
+        self._row_written = dict(row)
+        return notice
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        pass  # what made it necessary is on its way to the caller
+
+
+def _size(message: SavedMessage) -> int:
+    return len(message.topic_field) + len(message.properties) + len(message.payload)
+
+
+class Page:
+    """Messages up to the bounds of a page."""
+
+    def __init__(self) -> None:
+        self.messages: list[SavedMessage] = []
+        self._room = PAGE_BYTES
+
+    def add(self, message: SavedMessage) -> bool:
+        """Append a message; False if it does not fit. The first one always does."""
+        self._room -= _size(message)
+        if self.messages and (self._room < 0 or len(self.messages) == PAGE_MESSAGES):
+            return False
+        self.messages.append(message)
+        return True
+
+
+def _ranges(gone: dict[int, str]) -> Iterator[tuple[str, int, int]]:
+    """Join neighbours that ended in the same way."""
+    first = last = -1
+    ended = ""
+    for sequence, status in sorted(gone.items()):
+        if sequence == last + 1 and status == ended:
+            last = sequence
+            continue
+        if ended:
+            yield ended, first, last
+        first = last = sequence
+        ended = status
+    if ended:
+        yield ended, first, last
+
+
+def _write_received(connection: sqlite3.Connection, received: dict[int, bool]) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO received VALUES (?)", [(number,) for number, held in received.items() if held]
+    )
+    connection.executemany(
+        "DELETE FROM received WHERE packet_id = ?",
+        [(number,) for number, held in received.items() if not held],
+    )
+
+
+def _write_subscriptions(
+    connection: sqlite3.Connection, subscriptions: dict[str, tuple[Any, ...] | None]
+) -> None:
+    for topic_filter, options in subscriptions.items():
+        if options is None:
+            connection.execute("DELETE FROM subscription WHERE topic_filter = ?", (topic_filter,))
+        else:
+            connection.execute(
+                "INSERT OR REPLACE INTO subscription VALUES (?, ?, ?, ?, ?)", (topic_filter, *options)
+            )
+
+
+def _write_facts(connection: sqlite3.Connection, facts: dict[str, Any]) -> None:
+    connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", facts.items())
+
+
+def _keep_small(kept: SavedSession, batch: Pending) -> None:
+    if batch.lost:
+        kept.received.clear()
+    for packet_id, held in batch.received.items():
+        (kept.received.add if held else kept.received.discard)(packet_id)
+    for topic_filter, options in batch.subscriptions.items():
+        if options is None:
+            kept.subscriptions.pop(topic_filter, None)
+        else:
+            kept.subscriptions[topic_filter] = options
+    kept.facts.update(batch.facts)

@@ -1,0 +1,215 @@
+"""The files beside a store's database: its lock, its reserve, and damaged ones that were set aside."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from errno import ENOTDIR
+
+from device_sdk.errors import StoreError
+
+__all__ = ["RESERVE_BYTES", "Reserve", "StoreLock", "is_locked", "prepare", "set_aside", "sync_directory"]
+
+#: As large as the write-ahead log gets: what a checkpoint may need on a disk that has just filled up.
+RESERVE_BYTES = 1024 * 1024
+
+_LOCK_TRIES = 5
+_LOCK_PAUSE_S = 0.05
+_OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def prepare(path: str) -> None:
+    """Make the file (0600) if it is missing; else take other users' rights away.
+
+    Raises: StoreError: it is a symbolic link or no regular file, or cannot be made.
+    """
+    try:
+        try:
+            os.close(os.open(path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            _check_file(path)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; a store needs a file that can be written") from error
+
+
+def _make_directory(directory: str) -> None:
+    if not directory or os.path.isdir(directory):
+        return
+    _make_directory(os.path.dirname(directory))
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(directory):
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR)) from None
+
+
+def _check_file(path: str) -> None:
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        raise StoreError(f"{path}: this is a symbolic link; name the file that it leads to")
+    if not stat.S_ISREG(mode):
+        raise StoreError(f"{path}: this is not a regular file")
+    if mode & 0o077:
+        os.chmod(path, 0o600)
+
+
+def sync_directory(path: str) -> None:
+    """Flush the directory entry of a file that was made or renamed."""
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def set_aside(path: str) -> str:
+    """Rename a damaged database, its log too, and return its new name. The last two are kept."""
+    first, second = f"{path}.damaged-1", f"{path}.damaged-2"
+    target = first
+    if os.path.exists(first):
+        target = second
+        if os.path.exists(second):
+            _rename(second, first)
+    _rename(path, target)
+    _remove(f"{path}-shm")
+    sync_directory(path)
+    return target
+
+
+def _rename(old: str, new: str) -> None:
+    os.replace(old, new)
+    try:
+        os.replace(f"{old}-wal", f"{new}-wal")
+    except FileNotFoundError:
+        _remove(f"{new}-wal")
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+class StoreLock:
+    """One process at a time: an ``flock`` on ``<path>.lock``, which ends with the process that holds it.
+
+    The file stays: removing it would let two processes lock two files of one name.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Take the lock; make the directory (0700) if it is missing.
+
+        Raises: StoreError: another store, here or in another process, has the file open.
+        """
+        try:
+            _make_directory(os.path.dirname(self._path))
+            fd = os.open(f"{self._path}.lock", _OPEN_FLAGS | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StoreError(f"{self._path}.lock: {error.strerror}") from error
+        for remaining in reversed(range(_LOCK_TRIES)):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not remaining:
+                    holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+                    os.close(fd)
+                    raise StoreError(
+                        f"{self._path}: process {holder or '(unknown)'} has it open; only one client at a "
+                        f"time can use a store"
+                    ) from None
+                time.sleep(_LOCK_PAUSE_S)  # is_locked() may have looked at this moment
+        self._fd = fd
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        except OSError:
+            pass  # a full disk: who holds it cannot be told, the lock holds all the same
+
+    def release(self) -> None:
+        """Let another one have it. Idempotent; in a forked child only the child's copy is closed."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def is_locked(path: str) -> bool:
+    """Whether a store has the file open now."""
+    try:
+        fd = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+class Reserve:
+    """Space kept in ``<path>.reserve`` for the day on which the disk is full: deleting needs some, too."""
+
+    def __init__(self, path: str, min_free: int) -> None:
+        self._path = f"{path}.reserve"
+        self._directory = os.path.dirname(path) or "."
+        self._min_free = min_free
+        self._held = _size_of(self._path) >= RESERVE_BYTES
+
+    def free(self) -> int:
+        """Bytes that an ordinary user can still write on this file system. Raises: OSError."""
+        system = os.statvfs(self._directory)
+        return system.f_bavail * system.f_frsize
+
+    def shortage(self, wanted: int) -> str | None:
+        """Return why ``wanted`` bytes of new messages must not be written now, if so.
+
+        They must leave ``min_free`` bytes, and room for the reserve where that had to be given away.
+        """
+        try:
+            free = self.free()
+        except OSError as error:
+            return f"{self._path}: {error.strerror}"
+        must_stay = self._min_free if self._held else self._min_free + RESERVE_BYTES
+        if free - wanted >= must_stay:
+            return None
+        return f"{self._path}: {free} bytes are free on the disk, and {must_stay} must stay (min_free)"
+
+    def keep(self) -> None:
+        """Take the space if there is enough of it."""
+        if self._held:
+            return
+        try:
+            if self.free() < self._min_free + RESERVE_BYTES:
+                return
+            fd = os.open(self._path, _OPEN_FLAGS | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, RESERVE_BYTES)
+            finally:
+                os.close(fd)
+            self._held = True
+        except OSError:
+            pass  # it filled up meanwhile: later
+
+    def release(self) -> None:
+        """Give the space to the database."""
+        self._held = False
+        try:
+            _remove(self._path)
+        except OSError:
+            pass  # read-only: nothing can be written anyway
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0

@@ -1,0 +1,277 @@
+"""Looking into the file of a :class:`~device_sdk.store.sqlite.SqliteStore`, also while a node is using it.
+
+Reading takes no lock that the node would notice, and is done in short steps, so that an export of a long
+queue does not keep the node's log from being reused. Messages that the node has not written yet are not seen.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from device_sdk.errors import StoreError
+from device_sdk.store.base import KEEP_LAST, MESSAGE_FLAGS, SavedMessage
+from device_sdk.store.clock import ExpiryClock
+from device_sdk.store.database import BUSY_S
+from device_sdk.store.files import Reserve, StoreLock, is_locked
+from device_sdk.store.schema import (
+    APPLICATION_ID,
+    COUNTERS,
+    MIGRATIONS,
+    SESSION_COLUMNS,
+    SIZE,
+    migrate,
+    version_of,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Any
+
+__all__ = ["QueueReader", "StoredMessage", "check", "purge"]
+
+_STEP = 200  # rows that are read at once
+_SELECT = (
+    "SELECT message.sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot, "
+    "packet_id, released FROM message LEFT JOIN in_flight USING (sequence)"
+)
+
+
+class StoredMessage(SavedMessage):
+    """A message as it lies in the file. ``expires_at`` is monotonic seconds."""
+
+    __slots__ = ()
+
+    @property
+    def topic(self) -> str:
+        """The topic name; what is not UTF-8 is replaced."""
+        return self.topic_field[2:].decode("utf-8", "replace")
+
+    @property
+    def qos(self) -> int:
+        """0, 1 or 2."""
+        return (self.flags & MESSAGE_FLAGS) >> 1 & 3
+
+    @property
+    def retain(self) -> bool:
+        """Whether the broker is to keep it for later subscribers."""
+        return bool(self.flags & 1)
+
+    @property
+    def keep_last(self) -> bool:
+        """Whether a newer message on the topic replaces it."""
+        return bool(self.flags & KEEP_LAST)
+
+    @property
+    def state(self) -> str:
+        """``waiting``, ``sent`` (it has a packet identifier) or ``released`` (the broker owns it, QoS 2)."""
+        if self.released:
+            return "released"
+        return "sent" if self.packet_id else "waiting"
+
+
+class QueueReader:
+    """Reads one file; a context manager. Not thread-safe.
+
+    Raises: StoreError: there is no such file, it is not ours, or it is damaged; from every method.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, clock: ExpiryClock | None = None) -> None:
+        self.path = os.path.abspath(os.fsdecode(path))
+        self._clock = clock or ExpiryClock()
+        self._connection = _open(self.path, "ro")
+
+    def stat(self) -> dict[str, Any]:
+        """Return figures about the queue and the session; bytes are topics, properties and payloads.
+
+        Its cost does not depend on the length of the queue.
+        """
+        row = self._session()
+        rows = self._rows
+        in_flight = rows("SELECT count(*), coalesce(sum(released), 0) FROM in_flight")[0]
+        ends = rows("SELECT min(sequence) FROM message")[0] + rows("SELECT max(sequence) FROM message")[0]
+        messages = row["written"] - row["removed"]
+        return {
+            "path": self.path,
+            "schema": rows("PRAGMA user_version")[0][0],
+            "in_use": is_locked(self.path),
+            "messages": messages,
+            "waiting": messages - in_flight[0],
+            "in_flight": in_flight[0] - in_flight[1],
+            "released": in_flight[1],
+            "bytes": row["written_bytes"] - row["removed_bytes"],
+            "first_sequence": ends[0],
+            "last_sequence": ends[1],
+            "file_bytes": sum(_file_size(self.path + suffix) for suffix in ("", "-wal", "-shm", ".reserve")),
+            "free_bytes": rows("PRAGMA freelist_count")[0][0] * rows("PRAGMA page_size")[0][0],
+            "received": rows("SELECT count(*) FROM received")[0][0],
+            "subscriptions": [name for (name,) in rows("SELECT topic_filter FROM subscription")],
+            "facts": dict(rows("SELECT name, value FROM fact")),
+            "accepted": messages + sum(row[name] for name in COUNTERS),
+            **{name: row[name] for name in COUNTERS},
+        }
+
+    def peek(self, count: int) -> list[StoredMessage]:
+        """Return the first ``count`` messages, in the order in which they were published."""
+        return self._messages(0, count)
+
+    def export(self) -> Iterator[StoredMessage]:
+        """Go through all messages, in the order in which they were published."""
+        after = 0
+        while messages := self._messages(after, _STEP):
+            yield from messages
+            after = messages[-1].sequence
+
+    def check(self) -> list[str]:
+        """Read the whole file and return what is wrong with it; empty: nothing. Takes long on a long
+        queue.
+        """
+        try:
+            problems = [text for (text,) in self._connection.execute("PRAGMA integrity_check")]
+            if problems != ["ok"]:
+                return problems
+            return self._check_totals()
+        except sqlite3.Error as error:
+            return [str(error)]
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        self._connection.close()
+
+    def __enter__(self) -> QueueReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_totals(self) -> list[str]:
+        problems = []
+        self._connection.execute("BEGIN")  # one state of the file for all of it
+        row = self._session()
+        counted = self._rows(f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM message")[0]
+        orphans = self._rows(
+            "SELECT count(*) FROM in_flight WHERE sequence NOT IN (SELECT sequence FROM message)"
+        )[0][0]
+        self._connection.execute("COMMIT")
+        kept = row["written"] - row["removed"], row["written_bytes"] - row["removed_bytes"]
+        if kept != counted:
+            problems.append(
+                f"{counted[0]} messages of {counted[1]} bytes are there, "
+                f"the totals say {kept[0]} of {kept[1]}"
+            )
+        if orphans:
+            problems.append(f"{orphans} packet identifiers belong to no message")
+        return problems
+
+    def _session(self) -> dict[str, int]:
+        row = dict(zip(SESSION_COLUMNS, self._rows("SELECT * FROM session")[0], strict=True))
+        last = self._rows("SELECT written, written_bytes FROM message ORDER BY sequence DESC LIMIT 1")
+        if last:
+            row["written"] = max(row["written"], last[0][0])
+            row["written_bytes"] = max(row["written_bytes"], last[0][1])
+        return row
+
+    def _messages(self, after: int, count: int) -> list[StoredMessage]:
+        found = []
+        for *fields, packet_id, released in self._rows(
+            f"{_SELECT} WHERE message.sequence > ? ORDER BY message.sequence LIMIT ?", (after, count)
+        ):
+            sequence, topic, payload, flags, properties, *times = fields
+            message = StoredMessage(sequence, topic, payload, flags, properties, self._clock.from_row(*times))
+            message.packet_id = packet_id or 0
+            message.released = bool(released)
+            found.append(message)
+        return found
+
+    def _rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}; `device-sdk queue check` says more") from error
+
+
+def check(path: str | os.PathLike[str]) -> list[str]:
+    """Return what is wrong with a file; empty: nothing. Raises: StoreError: it is not ours to judge."""
+    with QueueReader(path) as reader:
+        return reader.check()
+
+
+def purge(path: str | os.PathLike[str]) -> int:
+    """Delete the messages that wait, count them as dropped, and return how many they were.
+
+    What was sent and is not acknowledged, and the rest of the session, stays. Raises: StoreError: a node has
+    the file open; it is not ours, or cannot be written.
+    """
+    path = os.path.abspath(os.fsdecode(path))
+    _open(path, "ro").close()  # before a lock file is left beside something else
+    lock = StoreLock(path)
+    lock.acquire()
+    try:
+        connection = _open(path, "rw")
+        try:
+            return _purge(connection, path)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}") from error
+    finally:
+        lock.release()
+
+
+def _purge(connection: sqlite3.Connection, path: str) -> int:
+    migrate(connection, version_of(connection, path))
+    waiting = "FROM message WHERE sequence NOT IN (SELECT sequence FROM in_flight)"
+    connection.execute("PRAGMA secure_delete = OFF")
+    Reserve(path, 0).release()  # deleting needs some room, and this may be why it was called
+    connection.execute("BEGIN IMMEDIATE")
+    count, total = connection.execute(f"SELECT count(*), coalesce(sum({SIZE}), 0) {waiting}").fetchone()
+    # The last row may hold the running totals: they move to the session's row.
+    connection.execute(
+        "UPDATE session SET written = max(written, (SELECT coalesce(max(written), 0) FROM message)), "
+        "written_bytes = max(written_bytes, (SELECT coalesce(max(written_bytes), 0) FROM message)), "
+        "next_sequence = max(next_sequence, (SELECT coalesce(max(sequence), 0) + 1 FROM message)), "
+        "removed = removed + ?, removed_bytes = removed_bytes + ?, dropped = dropped + ?",
+        (count, total, count),
+    )
+    connection.execute(f"DELETE {waiting}")
+    connection.execute("COMMIT")
+    try:
+        connection.execute("VACUUM")
+    except sqlite3.Error:
+        pass  # on a full disk the file stays as large as it is, its pages are used again
+    return int(count)
+
+
+def _open(path: str, mode: str) -> sqlite3.Connection:
+    if not os.path.isfile(path):
+        raise StoreError(f"{path}: there is no such file")
+    try:
+        connection = sqlite3.connect(
+            f"{Path(path).as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None
+        )
+        try:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}; is it a store, and may this user read it?") from error
+    if application != APPLICATION_ID or not 1 <= version <= len(MIGRATIONS):
+        connection.close()
+        raise StoreError(
+            f"{path}: this is not a store of this release (application {application:#x}, schema {version})"
+        )
+    return connection
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0

@@ -1,0 +1,261 @@
+"""Changes that are not on disk yet, folded together as they come in.
+
+What was handed over is not kept as a log but as what it amounts to. A message that ends before it was written
+leaves nothing behind; an identifier received and completed leaves at most one deletion. Writing all of it in
+one transaction brings the database to the state after the last change, and nothing depends on the order
+inside.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from device_sdk.store.base import SavedMessage
+from device_sdk.store.schema import COUNTERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Change = tuple[Any, ...]
+
+__all__ = ["BATCH_BYTES", "BATCH_MESSAGES", "LAZY_CHANGES", "LAZY_S", "NEVER", "NewMessage", "Pending"]
+
+NEVER = float("inf")
+
+#: A batch is written at the latest when it has this many new messages, or bytes of them.
+BATCH_MESSAGES = 100
+BATCH_BYTES = 64 * 1024
+
+#: Acknowledgements, subscriptions and facts wait for a batch of messages, but not longer than this.
+LAZY_S = 5.0
+LAZY_CHANGES = 500
+
+
+class NewMessage(SavedMessage):
+    """A message that has no row yet; ``number`` is that of its change, ``since`` when it came (monotonic)."""
+
+    __slots__ = ("number", "since", "size", "turn")
+
+    def __init__(self, number: int, since: float, change: Change) -> None:
+        # SavedMessage.__init__ written out: this runs once a message.
+        _, self.sequence, self.topic_field, self.payload, self.flags, self.properties, self.expires_at = (
+            change
+        )
+        self.packet_id = 0
+        self.released = False
+        self.number = number
+        self.since = since
+        self.turn = 0
+        self.size = len(self.topic_field) + len(self.properties) + len(self.payload)
+
+    def copy(self) -> SavedMessage:
+        """Return it as a page has it."""
+        return SavedMessage(
+            self.sequence, self.topic_field, self.payload, self.flags, self.properties, self.expires_at
+        )
+
+
+class Pending:
+    """Folded changes. Not thread-safe.
+
+    ``new``: messages without a row, oldest first; ``gone``, ``sent``, ``released``: what happened to those
+    that have one, by sequence number. ``lost`` comes before all of that. Changes to anything but new messages
+    are *lazy*: nobody waits for them unless he says so.
+    """
+
+    __slots__ = (
+        "ended",
+        "facts",
+        "gone",
+        "last_packet_id",
+        "lazy",
+        "lazy_number",
+        "lazy_since",
+        "lost",
+        "new",
+        "new_bytes",
+        "next_sequence",
+        "received",
+        "released",
+        "sent",
+        "subscriptions",
+    )
+
+    def __init__(self) -> None:
+        # Not a dict: finding the first entry of one that was emptied from the front takes longer and longer.
+        self.new: OrderedDict[int, NewMessage] = OrderedDict()
+        self.new_bytes = 0
+        self.gone: dict[int, str] = {}  # sequence -> how it ended
+        self.sent: dict[int, tuple[int, int]] = {}  # sequence -> packet identifier, turn
+        self.released: dict[int, int] = {}  # sequence -> turn
+        self.lost = False
+        self.received: dict[int, bool] = {}  # packet identifier -> whether it is still received
+        self.subscriptions: dict[str, tuple[Any, ...] | None] = {}  # None: unsubscribed
+        self.facts: dict[str, Any] = {}
+        self.last_packet_id: int | None = None
+        self.ended = dict.fromkeys(COUNTERS, 0)  # messages that ended without ever having a row
+        self.next_sequence = 0
+        self.lazy = 0  # changes to anything but new messages
+        self.lazy_number = 0  # number of the first of them
+        self.lazy_since = NEVER
+
+    def add(self, changes: Sequence[Change], number: int, now: float) -> None:
+        """Fold in changes, the last of which has this number."""
+        number -= len(changes)
+        for change in changes:
+            number += 1
+            if change[0] == "message":
+                message = NewMessage(number, now, change)
+                self.new[message.sequence] = message
+                self.new_bytes += message.size
+                self.next_sequence = message.sequence + 1
+            elif _FOLD[change[0]](self, number, *change[1:]):
+                self._note_lazy(number, now)
+
+    def first(self) -> float:
+        """Return the number of the first change in here, :data:`NEVER` if there is none."""
+        if self.new:
+            first = next(iter(self.new.values())).number
+            return min(first, self.lazy_number) if self.lazy else first
+        return self.lazy_number if self.lazy else NEVER
+
+    def is_large(self) -> bool:
+        """Whether it must not wait any longer."""
+        return len(self.new) >= BATCH_MESSAGES or self.new_bytes >= BATCH_BYTES or self.lazy >= LAZY_CHANGES
+
+    def oldest(self) -> float:
+        """Return when the first of the new messages came; there is one."""
+        return next(iter(self.new.values())).since
+
+    def waits(self, sequence: int) -> bool:
+        """Whether a message that waits on disk still does."""
+        return sequence not in self.gone and sequence not in self.sent
+
+    def take_new(self) -> Pending:
+        """Take out the new messages, and return them."""
+        taken = Pending()
+        taken.new, self.new = self.new, taken.new
+        taken.new_bytes, self.new_bytes = self.new_bytes, 0
+        return taken
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.new and not self.lazy
+
+    def follow(self, later: Pending) -> None:
+        """Fold in what came after this was taken out to be written, which did not succeed."""
+        if later.lost:
+            self._lost(0)
+        for sequence, (packet_id, turn) in later.sent.items():
+            self._sent(turn, sequence, packet_id)
+        for sequence, turn in later.released.items():
+            self._released(turn, sequence)
+        for sequence, status in later.gone.items():
+            self._done(0, sequence, status)
+        self.new.update(later.new)
+        self.new_bytes += later.new_bytes
+        self.received.update(later.received)
+        self.subscriptions.update(later.subscriptions)
+        self.facts.update(later.facts)
+        for status, count in later.ended.items():
+            self.ended[status] += count
+        if later.last_packet_id is not None:
+            self.last_packet_id = later.last_packet_id
+        self.next_sequence = max(self.next_sequence, later.next_sequence)
+        if later.lazy:
+            self.lazy_number = min(self.lazy_number, later.lazy_number) if self.lazy else later.lazy_number
+            self.lazy_since = min(self.lazy_since, later.lazy_since)
+            self.lazy += later.lazy
+
+    def _note_lazy(self, number: int, now: float) -> None:
+        if not self.lazy:
+            self.lazy_number = number
+            self.lazy_since = now
+        self.lazy += 1
+
+    def _end_new(self, message: NewMessage, status: str) -> None:
+        del self.new[message.sequence]
+        self.new_bytes -= message.size
+        self.ended[status if status in self.ended else "dropped"] += 1
+
+    # One function per kind of change. They return whether it has to be written: for new messages it is folded
+    # into them. ``turn`` is the change's number, which puts packets in order.
+
+    def _sent(self, turn: int, sequence: int, packet_id: int) -> bool:
+        message = self.new.get(sequence)
+        if message is None:
+            self.sent[sequence] = packet_id, turn
+            return True
+        message.packet_id = packet_id
+        message.turn = turn
+        return False
+
+    def _released(self, turn: int, sequence: int) -> bool:
+        message = self.new.get(sequence)
+        if message is None:
+            self.released[sequence] = turn
+            return True
+        message.released = True
+        message.turn = turn
+        return False
+
+    def _done(self, _: int, sequence: int, status: str) -> bool:
+        message = self.new.get(sequence)
+        if message is None:
+            self.gone[sequence] = status
+            self.sent.pop(sequence, None)
+            self.released.pop(sequence, None)
+            return True
+        self._end_new(message, status)
+        return False
+
+    def _received(self, _: int, packet_id: int) -> bool:
+        self.received[packet_id] = True
+        return True
+
+    def _completed(self, _: int, packet_id: int) -> bool:
+        self.received[packet_id] = False
+        return True
+
+    def _lost(self, _: int) -> bool:
+        for message in list(self.new.values()):
+            if message.released:
+                self._end_new(message, "acknowledged")
+            message.packet_id = 0
+        self.sent.clear()
+        self.released.clear()
+        self.received.clear()
+        self.lost = True
+        return True
+
+    def _subscribed(self, _: int, topic_filter: str, *options: Any) -> bool:
+        self.subscriptions[topic_filter] = options
+        return True
+
+    def _unsubscribed(self, _: int, topic_filter: str) -> bool:
+        self.subscriptions[topic_filter] = None
+        return True
+
+    def _fact(self, _: int, name: str, value: Any) -> bool:
+        self.facts[name] = value
+        return True
+
+    def _reserved(self, _: int, packet_id: int) -> bool:
+        self.last_packet_id = packet_id
+        return True
+
+
+_FOLD: dict[str, Callable[..., bool]] = {
+    "sent": Pending._sent,
+    "released": Pending._released,
+    "done": Pending._done,
+    "received": Pending._received,
+    "completed": Pending._completed,
+    "lost": Pending._lost,
+    "subscribed": Pending._subscribed,
+    "unsubscribed": Pending._unsubscribed,
+    "fact": Pending._fact,
+    "reserved": Pending._reserved,
+}

@@ -1,0 +1,390 @@
+"""A store in an SQLite file: session and queue survive restarts, ``kill -9`` and, flushed, power cuts.
+
+The engine hands over changes and goes on; a thread of the store's own writes them. It waits for ``linger``
+first, because a message that is acknowledged within that time never has to be written: a node that is online
+hardly touches its card. How the rows look is in :mod:`device_sdk.store.schema`, why in docs/decisions/0009.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+
+from device_sdk._log import Log
+from device_sdk.errors import StoreError
+from device_sdk.store.base import SavedMessage, SavedSession, Store, StorePolicy
+from device_sdk.store.clock import ExpiryClock
+from device_sdk.store.database import Database, Page, is_full
+from device_sdk.store.files import StoreLock
+from device_sdk.store.pending import LAZY_S, NEVER, Pending
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from typing import Any
+
+    Change = tuple[Any, ...]
+
+__all__ = ["RETRY_S", "SqliteStore"]
+
+#: Pauses between attempts to write to a disk that fails: the first one, doubled each time up to the longest.
+RETRY_S = (0.5, 30.0)
+
+_CLOSE_S = 30.0  # how long close() waits for a disk that does not answer
+_ATTEMPTS = 3  # in a row: after making room, after beginning a new file
+_OPENING, _OPEN, _CLOSING, _CLOSED = range(4)
+
+log = Log("device_sdk.store")
+
+
+class SqliteStore(Store):
+    """Keeps the session in the file at ``path``; :class:`StorePolicy` says how eagerly it is written.
+
+    ``notice`` is what the user should know although the store goes on, such as a damaged file that was set
+    aside, until somebody sets it back to ``None``; it can appear in :meth:`open` and before any
+    ``on_progress``. ``monotonic`` and ``clock`` are for tests.
+
+    The files: ``path`` and SQLite's ``-wal`` and ``-shm``, ``path.lock``, ``path.reserve``; damaged ones are
+    renamed ``path.damaged-1`` and ``-2``.
+    """
+
+    on_disk = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        policy: StorePolicy | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        clock: ExpiryClock | None = None,
+    ) -> None:
+        super().__init__()
+        self.path = os.path.abspath(os.fsdecode(path))
+        self.policy = policy or StorePolicy()
+        self.notice: str | None = None
+        self._monotonic = monotonic
+        self._clock = clock or ExpiryClock(monotonic)
+        self._linger = 0.0 if self.policy.durability == "sync" else self.policy.linger
+        self._soonest = min(self._linger, LAZY_S)
+        self._file_lock = StoreLock(self.path)
+        self._state = _CLOSED
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()  # guards what follows; held for moments, never during I/O
+        self._wake = threading.Condition(self._lock)
+        self._sleeps_until = 0.0  # 0: the thread is awake and will look again by itself
+        self._pending = Pending()
+        self._writing: Pending | None = None
+        self._submitted = 0
+        self._hurry = 0  # the change number that somebody waits for
+        self._retry_at = 0.0  # while failing
+        self._retry_pause = RETRY_S[0]
+        self._page_after = 0
+        self._page_requests = 0
+        self._page: list[SavedMessage] | None = None
+        self._page_at = NEVER
+        self._thread: threading.Thread | None = None
+        self.durable_through = 0
+        self.backlog_bytes = 0
+        self.failure = None
+
+    # The contract; any thread
+
+    def open(self) -> SavedSession:
+        """Return what was kept, whatever its length, and start the thread.
+
+        Raises: StoreError: another client has it open; the file belongs to another program, to a newer
+        release, is a symbolic link or cannot be written.
+        """
+        if self._state != _CLOSED:
+            raise StoreError(
+                f"{self.path}: this SqliteStore is in use by another client; close that one first"
+            )
+        self._reset()
+        self._state = _OPENING
+        outcome: list[SavedSession | BaseException] = []
+        opened = threading.Event()
+        thread = threading.Thread(
+            target=self._run, args=(outcome, opened), name="device-sdk store", daemon=True
+        )
+        self._thread = thread
+        thread.start()
+        opened.wait()
+        (result,) = outcome
+        if isinstance(result, BaseException):
+            thread.join()
+            self._state = _CLOSED
+            raise result
+        _open_stores.add(self)
+        return result
+
+    def submit(self, changes: Sequence[Change], number: int) -> None:
+        """Fold the changes into those that wait to be written, and wake the thread if it sleeps too long."""
+        now = self._monotonic()
+        with self._lock:
+            pending = self._pending
+            self._submitted = number
+            pending.add(changes, number, now)
+            self._note_progress()
+            # Only a full batch can be due before the thread has seen these changes by itself.
+            if self._sleeps_until > now + self._soonest or pending.is_large():
+                self._wake_if_due()
+
+    def expedite(self, number: int) -> None:
+        """Write the changes up to this number at once."""
+        with self._lock:
+            if number > self.durable_through:
+                self._hurry = max(self._hurry, number)
+                self._wake_if_due()
+
+    def request_page(self, after: int) -> None:
+        """Have the thread read the next waiting messages."""
+        with self._lock:
+            self._page = None
+            self._page_after = after
+            self._page_requests += 1
+            self._page_at = 0.0
+            self._wake_if_due()
+
+    def take_page(self) -> list[SavedMessage] | None:
+        """Return the page that was asked for, once."""
+        with self._lock:
+            page, self._page = self._page, None
+            return page
+
+    def close(self) -> None:
+        """Write what is left, with one more attempt if the disk fails, and let go. Idempotent."""
+        _open_stores.discard(self)
+        with self._lock:
+            thread = self._thread
+            if self._state == _OPEN:
+                self._state = _CLOSING
+                self._wake.notify_all()
+        if thread is None or thread is threading.current_thread():
+            return
+        thread.join(_CLOSE_S)
+        if thread.is_alive():
+            log.warning(
+                "%s: the disk did not answer within %g s; the store is left behind", self.path, _CLOSE_S
+            )
+
+    def disown(self) -> None:
+        """In a forked child: leave the store to the parent; only the copy of its lock is closed.
+
+        The connection is only known to the frame of a thread that does not exist in the child: it is never
+        finalized, which would take locks of SQLite that the fork may have copied in a locked state.
+        """
+        self._reset()
+        self._state = _CLOSED
+        self._file_lock.release()
+        self.failure = StoreError(f"{self.path}: opened before fork(); open a store of its own in the child")
+
+    # The caller of these holds the lock
+
+    def _note_progress(self) -> None:
+        pending = self._pending
+        first = pending.first()
+        backlog = pending.new_bytes
+        if self._writing is not None:
+            first = min(first, self._writing.first())
+            backlog += self._writing.new_bytes
+        self.durable_through = self._submitted if first == NEVER else int(first) - 1
+        self.backlog_bytes = backlog
+
+    def _commit_due(self) -> float:
+        """When the thread has to write, in monotonic seconds."""
+        pending = self._pending
+        if self.failure is not None:
+            return self._retry_at
+        if pending.is_empty():
+            return NEVER
+        if self._hurry > self.durable_through or pending.is_large():
+            return 0.0
+        due = pending.lazy_since + LAZY_S
+        return min(due, pending.oldest() + self._linger) if pending.new else due
+
+    def _wake_if_due(self) -> None:
+        if self._sleeps_until and min(self._commit_due(), self._page_at) < self._sleeps_until:
+            self._sleeps_until = 0.0
+            self._wake.notify()
+
+    # The thread
+
+    def _run(self, outcome: list[SavedSession | BaseException], opened: threading.Event) -> None:
+        # `database` stays a local variable, see disown().
+        database = Database(self.path, self.policy, self._clock)
+        try:
+            self._file_lock.acquire()
+            saved, self.notice = database.open()
+        except BaseException as error:
+            self._file_lock.release()
+            outcome.append(error)
+            opened.set()
+            return
+        self._state = _OPEN
+        outcome.append(saved)
+        opened.set()
+        while True:
+            try:
+                if not self._turn(database):
+                    break
+            except Exception as error:
+                log.warning("%s: unexpected", self.path, error=error)
+                self._settle(f"{self.path}: {error!r}")
+                self._page_at = max(self._page_at, self._retry_at)
+        self._end(database)
+
+    def _end(self, database: Database) -> None:
+        try:
+            self._commit(database)
+            database.close()
+        except Exception as error:
+            log.warning("%s: while closing", self.path, error=error)
+        if not self._pending.is_empty():
+            log.warning("%s: closed with changes that could not be written: %s", self.path, self.failure)
+        self._file_lock.release()
+        self._state = _CLOSED
+        self._tell()
+
+    def _turn(self, database: Database) -> bool:
+        """Wait for something to do and do it; False when the store is closing."""
+        with self._lock:
+            while True:
+                if self._state == _CLOSING:
+                    return False
+                now = self._monotonic()
+                commit = self._commit_due() <= now
+                page = self._page_at <= now
+                if commit or page:
+                    break
+                due = min(self._commit_due(), self._page_at)
+                self._sleeps_until = due
+                self._wake.wait(None if due == NEVER else min(due - now, threading.TIMEOUT_MAX))
+                self._sleeps_until = 0.0
+        if commit:
+            self._commit(database)
+        if page:
+            self._read_page(database)
+        self._tell()
+        return True
+
+    def _tell(self) -> None:
+        on_progress = self.on_progress
+        if on_progress is not None:
+            try:
+                on_progress()
+            except Exception as error:
+                log.warning("%s: on_progress failed", self.path, error=error)
+
+    def _commit(self, database: Database) -> None:
+        """Write all that waits; on a full disk, what makes room or needs none."""
+        problem = None
+        if self._pending.new or self.failure is not None:
+            problem = database.shortage(self._pending.new_bytes)
+        for _ in range(_ATTEMPTS):
+            error = self._write(database, messages=problem is None)
+            if error is None and problem is not None:
+                problem = database.shortage(self._pending.new_bytes)  # what is gone may have made room
+                if problem is None:
+                    continue
+            if error is None:
+                break
+            problem = self._after_error(database, error)
+            if problem is not None and not is_full(error):
+                break
+        else:
+            if error is not None and problem is None:
+                problem = f"{self.path}: {error}"
+        self._settle(problem)
+
+    def _write(self, database: Database, *, messages: bool) -> Exception | None:
+        """Write what waits, with or without the new messages; return why that failed."""
+        with self._lock:
+            batch = self._pending
+            self._pending = Pending() if messages else batch.take_new()
+            self._writing = batch
+        error = None
+        try:
+            if messages or not batch.is_empty():
+                database.write(batch)
+        except Exception as caught:
+            error = caught
+        with self._lock:
+            if error is not None:
+                batch.follow(self._pending)
+                self._pending = batch
+            self._writing = None
+            self._note_progress()
+        return error
+
+    def _after_error(self, database: Database, error: Exception) -> str | None:
+        """Let the database recover; return what is still wrong."""
+        try:
+            notice = database.recover(error)
+        except Exception as worse:
+            return f"{self.path}: {worse}"
+        if notice is None:
+            return f"{self.path}: {error}"
+        self.notice = notice
+        return None
+
+    def _settle(self, problem: str | None) -> None:
+        """Note whether the store fails now, and when it tries again."""
+        with self._lock:
+            if problem is not None:
+                self.failure = StoreError(problem)
+                self._retry_at = self._monotonic() + self._retry_pause
+                self._retry_pause = min(2 * self._retry_pause, RETRY_S[1])
+                return
+            self.failure = None
+            self._retry_pause = RETRY_S[0]
+
+    def _read_page(self, database: Database) -> None:
+        """Read waiting messages, as they are after all that was handed over."""
+        with self._lock:
+            request, after = self._page_requests, self._page_after
+            lost = self._pending.lost
+        page = Page()
+        try:
+            self._fill(page, database.waiting(after, lost=lost), after)
+        except Exception as error:
+            problem = self._after_error(database, error)
+            if problem is not None:
+                self._settle(problem)
+            with self._lock:
+                self._page_at = self._monotonic() + RETRY_S[0]
+            return
+        with self._lock:
+            if request == self._page_requests:
+                self._page = page.messages
+                self._page_at = NEVER
+
+    def _fill(self, page: Page, rows: Generator[SavedMessage, None, None], after: int) -> None:
+        """Fill a page with what still waits on disk, and behind that with what has no row yet."""
+        try:
+            for message in rows:
+                with self._lock:
+                    waits = self._pending.waits(message.sequence)
+                if waits and not page.add(message):
+                    return
+        finally:
+            rows.close()
+        with self._lock:
+            for new in self._pending.new.values():
+                if new.sequence > after and not new.packet_id and not page.add(new.copy()):
+                    return
+
+
+_open_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for store in list(_open_stores):
+        store.disown()
+    _open_stores.clear()
+
+
+os.register_at_fork(after_in_child=_disown_all)

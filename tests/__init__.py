@@ -1,0 +1,1 @@
+"""The tests of device_sdk: one folder for each room."""

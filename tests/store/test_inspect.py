@@ -1,0 +1,169 @@
+"""Looking into a store's file from outside, also while a client has it open."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from device_sdk.errors import StoreError
+from device_sdk.store.inspect import QueueReader, check, purge
+from tests.store.contract import message
+from tests.store.sqlite_rig import Rig
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Generator[Rig]:
+    rig = Rig(tmp_path)
+    rig.open()
+    yield rig
+    rig.store.close()
+
+
+def fill(rig: Rig) -> None:
+    rig.write(
+        *(message(number, b"%d" % number, 2) for number in range(1, 8)),
+        message(8, b"last", topic_field=b"\0\4a/\xc3\xa9", keep_last=True),
+    )
+    rig.write(
+        ("sent", 2, 5), ("sent", 3, 6), ("released", 3), ("done", 1, "acknowledged"), ("done", 4, "expired"),
+        ("received", 9), ("subscribed", "cmd/#", 1, False, False, 0), ("fact", "client_id", "node"),
+    )  # fmt: skip
+
+
+def test_the_figures_of_a_queue_in_use(rig: Rig) -> None:
+    fill(rig)
+    with QueueReader(rig.path) as reader:
+        stat = reader.stat()
+    assert stat.pop("file_bytes") > 10_000
+    assert stat.pop("free_bytes") == 0
+    assert stat == {
+        "path": str(rig.path),
+        "schema": 1,
+        "in_use": True,
+        "messages": 6,
+        "waiting": 4,
+        "in_flight": 1,
+        "released": 1,
+        "bytes": 5 * 5 + 11,
+        "first_sequence": 2,
+        "last_sequence": 8,
+        "received": 1,
+        "subscriptions": ["cmd/#"],
+        "facts": {"client_id": "node"},
+        "accepted": 8,
+        "acknowledged": 1,
+        "sent": 0,
+        "refused": 0,
+        "expired": 1,
+        "dropped": 0,
+        "invalidated": 0,
+    }
+
+
+def test_messages_are_shown_in_the_order_in_which_they_were_published(rig: Rig) -> None:
+    fill(rig)
+    with QueueReader(rig.path) as reader:
+        assert [(each.sequence, each.state) for each in reader.peek(3)] == [
+            (2, "sent"),
+            (3, "released"),
+            (5, "waiting"),
+        ]
+        last = list(reader.export())[-1]
+    assert (last.topic, last.payload, last.qos, last.retain, last.keep_last) == (
+        "a/é",
+        b"last",
+        1,
+        False,
+        True,
+    )
+
+
+def test_a_long_export_sees_each_message_once_while_the_client_goes_on(rig: Rig) -> None:
+    rig.write(*(message(number) for number in range(1, 1001)))
+    seen: list[int] = []
+    with QueueReader(rig.path) as reader:
+        for each in reader.export():
+            seen.append(each.sequence)
+            if each.sequence == 100:
+                rig.write(*(("done", number, "acknowledged") for number in range(1, 900)), message(1001))
+    assert seen == [*range(1, 201), *range(900, 1002)]
+
+
+def test_a_reader_keeps_the_client_from_nothing(rig: Rig) -> None:
+    rig.write(message(1))
+    with QueueReader(rig.path) as reader:
+        reader.peek(1)
+        rig.write(message(2))
+        rig.reopen()
+        assert [each.sequence for each in reader.export()] == [1, 2]
+
+
+def test_a_closed_store_can_be_read(rig: Rig) -> None:
+    fill(rig)
+    rig.store.close()
+    with QueueReader(rig.path) as reader:
+        assert (reader.stat()["in_use"], len(list(reader.export()))) == (False, 6)
+    assert check(rig.path) == []
+
+
+def test_check_finds_damage(rig: Rig) -> None:
+    rig.write(*(message(number, os.urandom(300)) for number in range(1, 200)))
+    rig.store.close()
+    with rig.path.open("r+b") as file:
+        file.seek(rig.path.stat().st_size // 2)
+        file.write(bytes(5000))
+    assert check(rig.path)
+
+
+def test_check_finds_totals_that_are_wrong(rig: Rig) -> None:
+    fill(rig)
+    rig.store.close()
+    assert check(rig.path) == []
+    connection = sqlite3.connect(rig.path)
+    connection.execute("UPDATE session SET removed = removed - 1")
+    connection.execute("INSERT INTO in_flight VALUES (99, 9, 0, 1)")
+    connection.commit()
+    connection.close()
+    assert check(rig.path) == [
+        "6 messages of 36 bytes are there, the totals say 7 of 36",
+        "1 packet identifiers belong to no message",
+    ]
+
+
+def test_purge_drops_what_waits_and_keeps_the_session(rig: Rig) -> None:
+    fill(rig)
+    rig.store.close()
+    assert purge(rig.path) == 4
+    assert check(rig.path) == []
+    with QueueReader(rig.path) as reader:
+        assert reader.stat()["dropped"] == 4
+    saved = rig.open()
+    assert [(each.sequence, each.packet_id) for each in saved.messages] == [(2, 5), (3, 6)]
+    assert (saved.waiting, saved.waiting_bytes, saved.next_sequence, saved.received) == (0, 0, 9, {9})
+    rig.write(message(9))
+    assert check(rig.path) == []
+
+
+def test_purge_needs_the_store_for_itself(rig: Rig) -> None:
+    fill(rig)
+    with pytest.raises(StoreError, match="has it open"):
+        purge(rig.path)
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(StoreError, match="no such file"):
+        QueueReader(path)
+    path.write_bytes(b"text" * 1000)
+    with pytest.raises(StoreError, match="not a database"):
+        QueueReader(path)
+    with pytest.raises(StoreError, match="not a database"):
+        purge(path)
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match="not a store of this release"):
+        QueueReader(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,123 @@
+"""A real file system whose disk can be cut off at any write: what a power cut leaves behind.
+
+An ext4 lives on a loop device on :mod:`tests.torture.fuse_disk`. Afterwards the image is rebuilt as it may be
+after a power cut at any moment: everything up to the last flush before it, and of what was written later any
+part, some of it torn between two sectors of 512 bytes. This is a disk that honours flushes.
+
+Needs root, ``/dev/fuse``, loop devices, and Debian's ``fuse3`` and ``e2fsprogs``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.torture import fuse_disk
+
+__all__ = ["Recording", "mounted", "recorded_disk", "what_is_missing"]
+
+_DEADLINE_S = 20.0
+_SECTOR = 512
+
+
+def what_is_missing() -> str | None:
+    """Return what this machine lacks for the power cuts, or ``None``."""
+    if os.geteuid() != 0:
+        return "root"
+    for device in ("/dev/fuse", "/dev/loop-control"):
+        if not os.path.exists(device):
+            return device
+    return next((tool for tool in ("mkfs.ext4", "fusermount3", "mount") if shutil.which(tool) is None), None)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=_DEADLINE_S)
+
+
+def _unmount(path: Path) -> None:
+    deadline = time.monotonic() + _DEADLINE_S
+    while subprocess.run(["umount", str(path)], capture_output=True, timeout=_DEADLINE_S).returncode:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} is busy and cannot be unmounted")
+        time.sleep(0.05)
+
+
+@contextmanager
+def mounted(image: Path, where: Path) -> Iterator[Path]:
+    """Mount an image, which replays its journal, for as long as the block lasts."""
+    where.mkdir(exist_ok=True)
+    _run("mount", "-o", "loop", str(image), str(where))
+    try:
+        yield where
+    finally:
+        _unmount(where)
+
+
+@contextmanager
+def recorded_disk(work: Path) -> Iterator[Path]:
+    """Mount a new ext4 whose disk logs to ``work/disk.log``; yield the mount point."""
+    fuse, where = work / "fuse", work / "recorded"
+    fuse.mkdir()
+    where.mkdir()
+    program = [sys.executable, fuse_disk.__file__, str(work / "disk.log"), str(fuse)]
+    server = subprocess.Popen(
+        program, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        image = fuse / fuse_disk.IMAGE
+        deadline = time.monotonic() + _DEADLINE_S
+        while not image.exists():
+            if time.monotonic() > deadline or server.poll() is not None:
+                raise TimeoutError("the FUSE disk did not come up")
+            time.sleep(0.02)
+        _run("mkfs.ext4", "-q", "-F", str(image))
+        with mounted(image, where):
+            _run("sync", "-f", str(where))
+            yield where
+    finally:
+        subprocess.run(["fusermount3", "-u", str(fuse)], capture_output=True, timeout=_DEADLINE_S)
+        server.terminate()
+        server.wait(_DEADLINE_S)
+
+
+class Recording:
+    """What a disk was asked to write and flush, in order.
+
+    ``ends`` are the sizes that the log had after each record: the moments at which the power can go.
+    """
+
+    def __init__(self, log: Path) -> None:
+        data = log.read_bytes()
+        self.ends: list[int] = []
+        self._records: list[tuple[int, bytes] | None] = []  # None: a flush
+        at = 0
+        while at + fuse_disk.RECORD.size <= len(data):
+            kind, offset, length = fuse_disk.RECORD.unpack_from(data, at)
+            at += fuse_disk.RECORD.size
+            self._records.append((offset, data[at : at + length]) if kind == fuse_disk.WRITE else None)
+            at += length
+            self.ends.append(at)
+
+    def image(self, moment: int, dice: random.Random) -> bytearray:
+        """Return the disk as a power cut after the record number ``moment`` may leave it."""
+        flushed = max((index for index in range(moment + 1) if self._records[index] is None), default=0)
+        disk = bytearray(fuse_disk.IMAGE_BYTES)
+        for index, record in enumerate(self._records[: moment + 1]):
+            if record is None:
+                continue
+            offset, data = record
+            if index < flushed or dice.random() < 0.4:
+                disk[offset : offset + len(data)] = data
+            elif dice.random() < 0.5:
+                for start in range(0, len(data), _SECTOR):
+                    if dice.random() < 0.5:
+                        sector = data[start : start + _SECTOR]
+                        disk[offset + start : offset + start + len(sector)] = sector
+        return disk
