@@ -102,7 +102,11 @@ class Bench:
             numbers = (cell.qos, cell.inflight, count, len(PAYLOAD))
             program = harness.compile_c("cmosq.c", "mosquitto")
             return [program, str(self._sink.port), cell.direction, *map(str, numbers), TOPIC]
-        job = {
+        job = self._job(cell, count)
+        return [sys.executable, str(harness.HERE / "peers.py"), peer, json.dumps(job)]
+
+    def _job(self, cell: Cell, count: int) -> dict[str, Any]:
+        return {
             "port": self._sink.port,
             "shared": self._sink.path,
             "counter": cell.counter,
@@ -111,7 +115,6 @@ class Bench:
             "inflight": cell.inflight,
             "count": count,
         }
-        return [sys.executable, str(harness.HERE / "peers.py"), peer, json.dumps(job)]
 
 
 def ratios(runs: dict[str, list[Run]], to: str) -> list[float]:

@@ -135,10 +135,14 @@ class SinkCounter:
             self._words = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)).cast("Q")
         self._word = word
 
+    def reached(self, count: int) -> bool:
+        """Whether so many have arrived."""
+        return self._words[self._word] >= count
+
     def wait_for(self, count: int) -> None:
         """Look once a millisecond, which costs less than one message in a hundred."""
         deadline = time.monotonic() + DEADLINE
-        while self._words[self._word] < count:
+        while not self.reached(count):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the sink counted {self._words[self._word]} of {count}")
             time.sleep(0.001)

@@ -16,38 +16,47 @@ from device_sdk._version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from device_sdk.aio.client import AsyncClient
     from device_sdk.client import Client
     from device_sdk.engine.authentication import Authenticator
     from device_sdk.engine.outbox import Delivery
     from device_sdk.engine.reconnect import ReconnectPolicy
     from device_sdk.mqtt.message import Message, Subscription, Will
+    from device_sdk.net.tls import TLSOptions
     from device_sdk.store.base import Store, StorePolicy
     from device_sdk.store.memory import MemoryStore
+    from device_sdk.store.sqlite import SqliteStore
 
 __all__ = [
+    "AsyncClient",
     "Authenticator",
     "Client",
     "Delivery",
     "MemoryStore",
     "Message",
     "ReconnectPolicy",
+    "SqliteStore",
     "Store",
     "StorePolicy",
     "Subscription",
+    "TLSOptions",
     "Will",
     "__version__",
 ]
 
 _HOMES = {
+    "AsyncClient": "device_sdk.aio.client",
     "Authenticator": "device_sdk.engine.authentication",
     "Client": "device_sdk.client",
     "Delivery": "device_sdk.engine.outbox",
     "MemoryStore": "device_sdk.store.memory",
     "Message": "device_sdk.mqtt.message",
     "ReconnectPolicy": "device_sdk.engine.reconnect",
+    "SqliteStore": "device_sdk.store.sqlite",
     "Store": "device_sdk.store.base",
     "StorePolicy": "device_sdk.store.base",
     "Subscription": "device_sdk.mqtt.message",
+    "TLSOptions": "device_sdk.net.tls",
     "Will": "device_sdk.mqtt.message",
 }
 

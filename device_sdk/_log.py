@@ -8,9 +8,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Log"]
+__all__ = ["Log", "is_debugged"]
 
-_INFO, _WARNING = 20, 30
+_DEBUG, _INFO, _WARNING = 10, 20, 30
 
 
 class Log:
@@ -45,3 +45,9 @@ class Log:
     ) -> None:
         if level >= _WARNING or "logging" in sys.modules:
             self._get().log(level, text, *values, exc_info=error)
+
+
+def is_debugged(name: str) -> bool:
+    """Whether somebody wants to see the debug messages of this logger."""
+    logging = sys.modules.get("logging")
+    return logging is not None and bool(logging.getLogger(name).isEnabledFor(_DEBUG))

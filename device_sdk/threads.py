@@ -14,7 +14,9 @@ from time import monotonic, sleep
 
 from device_sdk._log import Log
 from device_sdk.engine.engine import CLOSING
-from device_sdk.errors import ConnectFailedError, DeviceSdkError
+from device_sdk.engine.opening import Opening
+from device_sdk.engine.report import failure_text
+from device_sdk.errors import ConnectFailedError
 from device_sdk.mqtt.message import Message
 
 TYPE_CHECKING = False
@@ -45,7 +47,7 @@ class NetworkThread:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_fd, selectors.EVENT_READ)
         self._watched: tuple[int, int] | None = None  # file descriptor and events of the transport
-        self._opening: _Opening | None = None
+        self._opening: Opening | None = None
         self._goodbye: float | None = None  # when a closing client stops waiting for its DISCONNECT to leave
         self._thread = threading.Thread(target=self._run, name="device-sdk network", daemon=True)
         self.drained = threading.Event()
@@ -156,18 +158,18 @@ class NetworkThread:
     def _open(self, now: float) -> None:
         """Begin to open the transport. Not under the lock: a thread takes its time to start."""
         try:
-            self._opening = _Opening(self._engine.transport, now + self._open_seconds, self.wake)
+            attempt = self._engine.attempt()
+            self._opening = Opening(attempt, now, self._open_seconds, _GRACE_SECONDS, self.wake)
         except RuntimeError as error:  # no more threads
             self._engine.on_open_failed(ConnectFailedError(str(error)), now)
 
-    def _look_at_opening(self, opening: _Opening, now: float) -> None:
+    def _look_at_opening(self, opening: Opening, now: float) -> None:
         """Go on when the transport is open, or has failed to open, or takes far too long."""
         error = opening.error
         if not opening.done:
             if now < opening.give_up_at:
                 return
-            self._abandon_opening()
-            error = ConnectFailedError(f"open() did not return within {self._open_seconds:g} s")
+            error = opening.abandon()
         self._opening = None
         if error is None:
             self._engine.on_open(now)
@@ -175,16 +177,14 @@ class NetworkThread:
             self._engine.on_open_failed(error, now)
 
     def _abandon_opening(self) -> None:
-        """Leave the attempt behind: after both calls it keeps nothing open and disturbs no later one."""
-        self._opening = None
-        self._engine.transport.abort()
-        self._engine.transport.close()
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.abandon()
 
     def _recover(self, error: Exception) -> None:
         """Survive what nobody foresaw: say so, and begin anew with the next connection."""
         try:
-            if self._opening is not None:
-                self._abandon_opening()
+            self._abandon_opening()
             self._engine.on_fault(error, monotonic())
         except Exception as another:
             log.warning("the network thread goes on after two errors", error=another)
@@ -192,35 +192,11 @@ class NetworkThread:
 
     def _end(self) -> None:
         try:
-            if self._opening is not None:
-                self._abandon_opening()
+            self._abandon_opening()
             self._engine.drop_connection()
         except Exception as error:
             log.warning("the network thread ended with an error", error=error)
         self.drained.set()
-
-
-class _Opening:
-    """One attempt to open the transport, in a thread that can be left behind: name resolution may hang."""
-
-    def __init__(self, transport: Any, deadline: float, wake: Callable[[], None]) -> None:
-        self._transport = transport
-        self._deadline = deadline
-        self._wake = wake
-        self.give_up_at = deadline + _GRACE_SECONDS
-        self.error: DeviceSdkError | None = None
-        self.done = False
-        threading.Thread(target=self._run, name="device-sdk open", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._transport.open(self._deadline)
-        except DeviceSdkError as error:
-            self.error = error.with_traceback(None)  # its frames would keep the descriptors of a life alive
-        except Exception as error:
-            self.error = ConnectFailedError(f"{type(error).__name__}: {error}")
-        self.done = True
-        self._wake()
 
 
 class CallbackThread:
@@ -371,10 +347,6 @@ class CallbackThread:
             self._report(function, error)
 
     def _report(self, function: object, error: BaseException) -> None:
-        try:  # the application's own __repr__ and __str__: not under the lock, and they may fail too
-            name = getattr(function, "__qualname__", None) or repr(function)
-            text = f"{name} raised {type(error).__name__}: {error}"
-        except Exception:
-            text = f"a {type(function).__name__} raised {type(error).__name__}"
+        text = failure_text(function, error)  # not under the lock: it runs code of the application
         with self._engine.lock:
             self._engine.notify("handler_failed", text, error)

@@ -50,24 +50,24 @@ ensure_venv() {
 # Debian installs the broker in /usr/sbin, which is not on the PATH of an ordinary user.
 have_mosquitto() { PATH=$PATH:/usr/sbin:/usr/local/sbin command -v mosquitto >/dev/null; }
 
-# Install Mosquitto with apt-get when that needs no password; the system service is left off.
-install_mosquitto() {
+# install_packages NAME ...: Debian packages with apt-get, when that needs no password; services are left off.
+install_packages() {
     local -a root=()
     if ((EUID != 0)); then
         root=(sudo -n)
         "${root[@]}" true 2>/dev/null || return 1
     fi
     command -v apt-get >/dev/null || return 1
-    say "installing Mosquitto with apt-get (its service stays off: the tests start their own)"
+    say "installing $* with apt-get"
     local -a apt=("${root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
-    # RUNLEVEL=1 keeps a System V init from starting the service; under systemd a mask does.
+    # RUNLEVEL=1 keeps a System V init from starting Mosquitto's service; under systemd a mask does.
     local systemd=false
     if [[ -d /run/systemd/system ]]; then
         systemd=true
         "${root[@]}" systemctl --quiet mask mosquitto.service 2>/dev/null || true
     fi
     local status=0
-    { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends mosquitto >/dev/null; } </dev/null || status=$?
+    { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null; } </dev/null || status=$?
     if $systemd; then
         "${root[@]}" systemctl --quiet unmask mosquitto.service 2>/dev/null || true
         "${root[@]}" systemctl --quiet disable mosquitto.service 2>/dev/null || true
@@ -77,8 +77,28 @@ install_mosquitto() {
 
 ensure_mosquitto() {
     have_mosquitto && return
-    install_mosquitto && have_mosquitto && return
+    install_packages mosquitto && have_mosquitto && return
     die "the system tests need the broker Mosquitto, and it could not be installed without you." \
         "Install it:       sudo apt install mosquitto" \
         "or leave it out:  $0 --no-system"
+}
+
+# The power cuts need a disk of their own: root, FUSE and loop devices. The faults of single calls need strace.
+# Prints the names of what there is, for DEVICE_SDK_REQUIRE; a test that needs another one is skipped.
+fault_tools() {
+    local -a missing=() found=()
+    local can_mount=false
+    if ((EUID == 0)) && [[ -e /dev/fuse && -e /dev/loop-control ]]; then
+        can_mount=true
+        command -v fusermount3 >/dev/null || missing+=(fuse3)
+        command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
+    fi
+    command -v strace >/dev/null || missing+=(strace)
+    if ((${#missing[@]})); then install_packages "${missing[@]}" >&2 || true; fi
+    if $can_mount && command -v fusermount3 >/dev/null && command -v mkfs.ext4 >/dev/null; then
+        found+=(power-cuts)
+    fi
+    if command -v strace >/dev/null; then found+=(strace); fi
+    local IFS=,
+    printf '%s' "${found[*]}"
 }

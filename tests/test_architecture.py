@@ -14,7 +14,7 @@ PACKAGE = ROOT / "device_sdk"
 
 # A room is a module or a package directly in device_sdk. It may import itself and the rooms named here.
 BELOW_SHELLS = {"errors", "mqtt", "net", "store", "engine"}
-BELOW_NODE = BELOW_SHELLS | {"drivers", "threads", "client", "aio", "paho"}
+BELOW_NODE = BELOW_SHELLS | {"drivers", "shell", "threads", "client", "aio", "paho"}
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "_log": set(),
@@ -25,8 +25,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drivers": {"errors"},
     "engine": {"errors", "mqtt", "net", "store"},
     "threads": BELOW_SHELLS,
-    "client": BELOW_SHELLS | {"threads"},
-    "aio": BELOW_SHELLS,
+    "shell": BELOW_SHELLS,
+    "client": BELOW_SHELLS | {"shell", "threads"},
+    "aio": BELOW_SHELLS | {"shell"},
     "paho": BELOW_SHELLS,
     "node": BELOW_NODE | {"__init__"},
     "cli": BELOW_NODE | {"node", "__init__"},

@@ -13,8 +13,7 @@ from device_sdk.mqtt.message import Subscription, check_payload_format, payload_
 from device_sdk.mqtt.options import check_range
 from device_sdk.mqtt.topics import validate_filter
 from device_sdk.mqtt.wire import encode_properties
-from device_sdk.net.base import Transport, open_transport, parse_url
-from device_sdk.store.base import Store, StorePolicy
+from device_sdk.store.base import StorePolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ __all__ = [
     "publish_properties",
     "random_fraction",
     "seconds",
-    "transport_for",
 ]
 
 LARGEST_PAYLOAD = 268_435_455 - 65_537 - 2 - 5  # bytes: the most that fits beside the longest topic name
@@ -48,7 +46,6 @@ _TYPES: dict[str, type] = {
     "client_id": str,
     "policy": StorePolicy,
     "reconnect": ReconnectPolicy,
-    "store": Store,
 }
 
 # Properties of PUBLISH that are not the application's to give, and what to do instead.
@@ -57,16 +54,6 @@ _OUR_PROPERTIES = {
     "subscription_identifier": "only servers send it",
     "topic_alias": "the client decides about it",
 }
-
-
-def transport_for(url: object) -> tuple[Transport, str | None, str | None]:
-    """Return the transport with user name and password of its URL; a ready transport has neither."""
-    if isinstance(url, Transport):
-        return url, None, None
-    if not isinstance(url, str):
-        raise ArgumentTypeError("url", f"must be a str or a Transport, not {type(url).__name__}")
-    parsed = parse_url(url)
-    return open_transport(parsed), parsed.user_name, parsed.password
 
 
 def check_types(**arguments: object) -> None:

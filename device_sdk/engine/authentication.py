@@ -76,9 +76,16 @@ class _Attempt:
 
     __slots__ = ("error", "over")
 
-    def __init__(self) -> None:
-        self.over = threading.Event()
+    def __init__(self, over: Any) -> None:
+        self.over = over
         self.error: DeviceSdkError | None = None
+
+    def outcome(self, timeout: float) -> None:
+        """Raise what was wrong after a wait of ``timeout`` seconds."""
+        if not self.over.is_set():
+            raise TimeoutError(f"the re-authentication had no outcome within {timeout:g} s")
+        if self.error is not None:
+            raise self.error
 
 
 class Authentication:
@@ -136,8 +143,15 @@ class Authentication:
 
     def again(self, engine: Subscriber, wake: Callable[[], None], timeout: float) -> None:
         """Re-authenticate and wait for the outcome; see :meth:`Client.reauthenticate`. Takes the lock."""
+        attempt = self.begin_again(engine, wake)
+        with engine.waiting:
+            attempt.over.wait(timeout)
+        attempt.outcome(timeout)
+
+    def begin_again(self, engine: Subscriber, wake: Callable[[], None]) -> _Attempt:
+        """Begin to re-authenticate; what is returned has an event and an outcome. Takes the lock."""
         data = self._call("start")
-        attempt = _Attempt()
+        attempt = _Attempt(engine.waiting.event())
         with engine.lock:
             connection = engine.connection()
             if connection is None:
@@ -151,12 +165,7 @@ class Authentication:
             parked = engine.unpark()
         if parked:
             wake()
-        with engine.waiting:
-            over = attempt.over.wait(timeout)
-        if not over:
-            raise TimeoutError(f"the re-authentication had no outcome within {timeout:g} s")
-        if attempt.error is not None:
-            raise attempt.error
+        return attempt
 
     def ended(self, error: DeviceSdkError | None) -> None:
         """End a re-authentication, with ``None`` as a success. Any thread."""

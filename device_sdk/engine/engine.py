@@ -8,9 +8,13 @@ state; it is never held while user code runs, nor during ``open()``, ``recv()``,
 
 from __future__ import annotations
 
+from device_sdk._log import is_debugged
+from device_sdk.engine.ack_watch import AckWatch
+from device_sdk.engine.attempt import Attempt, Personals
+from device_sdk.engine.brokers import Broker, Brokers
+from device_sdk.engine.exchange import Exchange
 from device_sdk.engine.identifiers import Identifiers
-from device_sdk.engine.outbox import Delivery
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.reconnect import ReconnectPolicy, classify
 from device_sdk.engine.report import (
     CLOSED,
     CLOSING,
@@ -19,8 +23,6 @@ from device_sdk.engine.report import (
     IDLE,
     WAITING,
 )
-from device_sdk.engine.stream import Stream
-from device_sdk.engine.subscriber import Subscriber
 from device_sdk.errors import (
     ArgumentError,
     AuthenticationError,
@@ -30,29 +32,21 @@ from device_sdk.errors import (
     TransportError,
 )
 from device_sdk.mqtt.aliasing import AliasingProtocol
-from device_sdk.mqtt.events import (
-    AuthReceived,
-    ConnectAcknowledged,
-    ConnectionEnded,
-    PayloadNotText,
-    SubscribeAcknowledged,
-    UnsubscribeAcknowledged,
-)
+from device_sdk.mqtt.events import ConnectAcknowledged, ConnectionEnded, SessionUnknown
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.options import check_range
-from device_sdk.mqtt.protocol import DISCONNECTING, Protocol
-from device_sdk.mqtt.session import ACKNOWLEDGED
+from device_sdk.mqtt.protocol import Protocol
+from device_sdk.net.base import Transport, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from device_sdk.engine.authentication import Authentication
-    from device_sdk.engine.report import Stats
+    from device_sdk.engine.waiting import Waiting
     from device_sdk.mqtt.options import ConnectOptions
-    from device_sdk.net.base import Transport
     from device_sdk.store.base import SavedSession, Store, StorePolicy
 
 __all__ = [
@@ -65,21 +59,27 @@ __all__ = [
     "Engine",
 ]
 
-_UNSPECIFIED_ERROR = 0x80
-_SENDS_PER_FLUSH = 16  # then the shell reads and keeps time, however fast the application publishes
+# Shows the packets of a connection; imported only when its logger is switched on.
+_TRACE = "device_sdk.engine.trace:TracedTransport"
+_TRACE_LOGGER = "device_sdk.packets"
 
 
-class Engine(Subscriber):
+class Engine(Exchange):
     """Everything a client does, except waiting.
 
     Methods that begin with ``on_``, and :meth:`flush`, belong to the one thread that owns the transport and
     take the lock themselves. The others say whether the caller holds it.
     """
 
+    _was_connected = False
+    _begins_anew = False  # the server has a session that we know nothing of
+    _unanswered = False  # a CONNECT may have begun a new session that we never heard of
+    _wants_return = False  # it is time to look whether the first broker is back
+
     def __init__(
         self,
         lock: threading.Lock,
-        transport: Transport,
+        transport: Transport | Sequence[Broker],
         options: ConnectOptions,
         *,
         policy: StorePolicy,
@@ -95,6 +95,11 @@ class Engine(Subscriber):
         authentication: Authentication | None = None,
         use_topic_aliases: bool = False,
         use_identifiers: bool = False,
+        waiting: Waiting | None = None,
+        personals: Personals | None = None,
+        return_to_first: float | None = None,
+        shared_session: bool = False,
+        ack_timeout: float | None = None,
     ) -> None:
         if on_session_lost not in ("republish", "fail"):
             raise ArgumentError("on_session_lost", f'must be "republish" or "fail", not {on_session_lost!r}')
@@ -102,53 +107,41 @@ class Engine(Subscriber):
             raise ArgumentError("use_topic_aliases", f"MQTT {options.version} has no topic aliases")
         if use_identifiers and options.version != "5.0":
             raise ArgumentError("use_identifiers", f"MQTT {options.version} has no subscription identifiers")
+        if isinstance(transport, Transport):
+            transport = [Broker(transport, transport.description)]
         super().__init__(
-            lock, policy, store, buffer_qos0=buffer_qos0, inbox_limit=inbox_limit, acknowledge=acknowledge
+            lock, transport[0].transport, options, policy, store, authentication=authentication,
+            buffer_qos0=buffer_qos0, inbox_limit=inbox_limit, acknowledge=acknowledge, waiting=waiting,
+        )  # fmt: skip
+        self.brokers = Brokers(
+            transport, reconnect, draw, return_to_first=return_to_first, shared_session=shared_session
         )
-        self.transport = transport
-        self.stream = Stream(transport)
-        self.options = options
         self.last_error: DeviceSdkError | None = None
-        self.draining = False  # the shell waits for is_drained()
-        self.await_handlers = True
         self.goodbye: tuple[int, dict[str, Any]] = (0, {})  # reason code and properties of our DISCONNECT
         self.on_connect: Callable[[ConnectAcknowledged], object] | None = None
         self.on_disconnect: Callable[[DeviceSdkError], object] | None = None
         if use_identifiers:
             self.router.identifiers = Identifiers()
-        self.authentication = authentication
         self._protocol_class = AliasingProtocol if use_topic_aliases else Protocol
-        self._reconnect = reconnect
+        self._personals = personals or Personals(options)
+        self._attempt: Attempt | None = None  # whose stream is being opened
+        self._acks = None if ack_timeout is None else AckWatch(ack_timeout)
         self._draw = draw
         self._inflight = check_range("inflight", inflight, 1, 65_535)
         self._clean_start = clean_start
         self._republish = on_session_lost == "republish"
         self.attempt_over: threading.Event | None = None  # set when a connection is accepted or failed
-        self._protocol: Protocol | None = None  # of the open transport
-        self._retired: Protocol | None = None  # ended; its transport is to be closed
-        self._was_connected = False
-        self._unanswered = False  # a CONNECT may have begun a new session that we never heard of
-        self._failures = 0
         self._connected_at = 0.0
         self._retry_at: float | None = None
 
     # The shell's questions. The caller holds the lock.
 
-    def has_output(self) -> bool:
-        """Whether :meth:`flush` has something to do. The caller holds the lock."""
-        protocol = self._protocol
-        if protocol is None or self.stream.blocked:
-            return False
-        return self.stream.pending or protocol.can_send(self._durable_through())
-
-    def wants_attention(self) -> bool:
-        """Whether a shell that waits has to be woken after a publish. The caller holds the lock."""
-        return bool(self._callbacks) or self.has_output()
-
     @property
     def wants_open(self) -> bool:
-        """Whether the shell should open the transport now. The caller holds the lock."""
-        return self.state == CONNECTING and self._protocol is None
+        """Whether the shell should open what :meth:`attempt` returns now. The caller holds the lock."""
+        if self.state == CONNECTING:
+            return self._protocol is None
+        return self._wants_return and self.state == CONNECTED
 
     def adopt(self, saved: SavedSession, store: Store, now: float, wake: Callable[[], None]) -> None:
         """Go on with the session that the store kept; once, before the shell starts. Takes the lock."""
@@ -156,13 +149,14 @@ class Engine(Subscriber):
             self.outbox.restore(saved, now)
             self.session.received.update(dict.fromkeys(saved.received))
             self.router.restore(saved.subscriptions)
+            self.brokers.restore(saved.facts.get("broker"))
+            self.session.known = saved.facts.get("session") == self.options.client_id
             self.session.record(("fact", "client_id", self.options.client_id))
             self._hand_to_store(store)
 
         def progressed() -> None:
             with self.lock:
-                self.outbox.progressed()
-                parked = self.unpark()
+                parked = self.on_store_progress()
             if parked:
                 wake()
 
@@ -177,8 +171,25 @@ class Engine(Subscriber):
         self.state = CONNECTING
         self._retry_at = None
 
+    def attempt(self) -> Attempt:
+        """Return what to open now; then comes :meth:`on_open` or :meth:`on_open_failed`.
+
+        For the owner of the transport. ``open()`` of the attempt is the only part that may run elsewhere.
+        """
+        with self.lock:
+            is_return, self._wants_return = self._wants_return, False
+            is_return = is_return and self.state == CONNECTED
+            broker = self.brokers.first if is_return else self.brokers.current
+            self._attempt = attempt = Attempt(broker, self._personals, is_return=is_return)
+            if not is_return:
+                self._use(broker.transport)
+        return attempt
+
     def on_open(self, now: float) -> None:
-        """The transport is open: say CONNECT."""
+        """The stream of the last attempt is open: say CONNECT."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None and not self._takes_over(attempt, now):
+            return
         if self.authentication is not None:
             try:
                 self.authentication.begin(self.options)
@@ -189,55 +200,64 @@ class Engine(Subscriber):
         with self.lock:
             if self.state != CONNECTING:
                 return  # closed meanwhile; the shell ends with drop_connection()
-            clean = self._clean_start
-            if clean is None:
-                clean = self._store is None and not self._was_connected
-            protocol = self._protocol_class(self.session, self.options, inflight=self._inflight)
-            self._protocol = protocol
+            clean = self._begins_clean()
+            if not (clean or self.session.known):
+                # The server may remember identifiers of an earlier life: it would swallow a QoS 2 message
+                # under one of them as a repetition.
+                self.session.last_packet_id = int(self._draw() * 65_535)
+            vouched = self._clean_start is False
+            protocol = self._protocol = self._protocol_class(
+                self.session, self.options, inflight=self._inflight, vouched=vouched
+            )
+            if is_debugged(_TRACE_LOGGER):
+                self._use(load(_TRACE)(self.brokers.current.transport, self.options.version))
             self.stream.reset()
             protocol.connect(now, clean_start=clean)
         self.flush(now)
 
+    def _begins_clean(self) -> bool:
+        """Whether the server is to forget an earlier session, if it has one."""
+        if self._begins_anew or self.brokers.session_is_elsewhere(self.options.client_id):
+            return True
+        if self._clean_start is None:
+            return self._store is None and not self._was_connected
+        return self._clean_start
+
+    def _takes_over(self, attempt: Attempt, now: float) -> bool:
+        """Whether the stream of this attempt is to be the connection; another one is ended for it."""
+        if attempt.is_return:
+            with self.lock:
+                leaves = self.state in (CONNECTED, CONNECTING, WAITING)
+                if leaves and self._protocol is not None:
+                    self._protocol.disconnect()
+                    error = TransportClosedError(f"left to return to {attempt.transport.description}")
+                    self._detach(error)
+                    self._tell_end(error, "")
+            if self._retired is not None:
+                self._bury(now)
+            if not leaves:
+                attempt.close()
+                return False
+            with self.lock:
+                self.brokers.return_to_first()
+                self._use(attempt.transport)
+                self.state, self._retry_at = CONNECTING, None
+        self._personals.tell(attempt.fields)
+        return True
+
+    def _use(self, transport: Transport) -> None:
+        self.transport = self.stream.transport = transport
+
     def on_open_failed(self, error: DeviceSdkError, now: float) -> None:
-        """The transport could not be opened."""
+        """The stream of the last attempt could not be opened."""
+        attempt, self._attempt = self._attempt, None
         with self.lock:
+            if attempt is not None and attempt.is_return:
+                self.brokers.return_failed(now)
+                self._tell_failure(attempt.transport, error, "; the present connection goes on")
+                return
             self.last_error = error
             self._attempt_failed(error, None, now)
-
-    def on_readable(self, now: float) -> None:
-        """Read once and react to what came."""
-        protocol = self._protocol
-        if protocol is None:
-            return
-        try:
-            data = self.transport.recv()
-        except TransportError as error:
-            self._fail(error, now)
-            return
-        if data is not None:
-            with self.lock:
-                self._stats.bytes_received += len(data)
-                events = protocol.receive_data(data, now) if data else protocol.receive_eof(now)
-                if self._sorts_received or self._in_hand >= self._inbox_limit:
-                    events = self._sort_received(protocol, events)
-                if self.authentication is None:
-                    self._react(events, now)
-            if self.authentication is not None:
-                self._authenticate(self.authentication, protocol, events, now)
-        self.stream.blocked = False  # some streams tell of room by being readable
-        self.flush(now)
-
-    def on_writable(self, now: float) -> None:
-        """The transport takes bytes again."""
-        if self._protocol is None:
-            return
-        try:
-            self.transport.flush()
-        except TransportError as error:
-            self._fail(error, now)
-            return
-        self.stream.blocked = False
-        self.flush(now)
 
     def on_deadline(self, now: float) -> None:
         """Do what is due: keep alive, the end of a wait, an expiry in the queue."""
@@ -245,9 +265,13 @@ class Engine(Subscriber):
             if self._retry_at is not None and now >= self._retry_at:
                 self.start(now)
             self._report_ended(self.outbox.expire(now))
+            if self.outbox.next_replay is not None and now >= self.outbox.next_replay:
+                self._fill(now)
             protocol = self._protocol
             if protocol is not None:
                 self._react(protocol.handle_deadline(now), now)
+            if self._online is not None:
+                self._look_after(self._online, now)
             elif self._store is not None:
                 self._hand_to_store(self._store)
         if self._protocol is not None:
@@ -257,43 +281,29 @@ class Engine(Subscriber):
                 self._fail(error, now)
         self.flush(now)
 
+    def _look_after(self, protocol: Protocol, now: float) -> None:
+        """End a connection on which nothing is acknowledged; note that the first broker could be back."""
+        sending = self.stream.pending or protocol.has_output
+        if self._acks is not None and self._acks.is_stuck(self.session, now, sending=sending):
+            protocol.disconnect()
+            text = (
+                f"ack_timeout: no acknowledgement for {self._acks.seconds:g} s; {len(self.session)} in flight"
+            )
+            self._react([ConnectionEnded(TransportClosedError(text))], now)
+        elif self.brokers.return_at is not None and now >= self.brokers.return_at:
+            self.brokers.return_at = None
+            self._wants_return = True
+
     def next_deadline(self) -> float | None:
         """When :meth:`on_deadline` wants to be called. The caller holds the lock."""
-        due = [self._retry_at, self.outbox.next_expiry]
+        due = [self._retry_at, self.outbox.next_expiry, self.outbox.next_replay]
         if self._protocol is not None:
             due += (self._protocol.next_deadline(), self.transport.next_deadline())
+        if self._online is not None:
+            due.append(self.brokers.return_at)
+            if self._acks is not None:
+                due.append(self._acks.deadline(self.session))
         return min((deadline for deadline in due if deadline is not None), default=None)
-
-    def interest(self) -> tuple[int, bool, bool] | None:
-        """Return file descriptor, want to read, want to write; ``None`` without an open transport."""
-        protocol = self._protocol
-        if protocol is None:
-            return None
-        paused = protocol.reading_paused = self._in_hand >= self._inbox_limit and not self.waiting
-        return self.transport.fileno(), not paused, self.transport.wants_write()
-
-    def flush(self, now: float) -> None:
-        """Hand output to the transport until it takes no more; close the transport of an ended connection."""
-        protocol, stream = self._protocol, self.stream
-        try:
-            for _ in range(_SENDS_PER_FLUSH):
-                if protocol is None or stream.blocked:
-                    break
-                if not stream.pending:
-                    chunks = self._take_output(protocol, now)
-                    if not chunks:
-                        if protocol.state == DISCONNECTING:
-                            self._retired, self._protocol = protocol, None  # DISCONNECT has left
-                        break
-                    stream.load(chunks)
-                sent = stream.send()
-                self._stats.bytes_sent += sent
-                if sent:
-                    protocol.output_progressed(now)
-        except TransportError as error:
-            self._fail(error, now)
-        if self._retired is not None:
-            self._bury(now)
 
     def close_connection(self) -> None:
         """Queue DISCONNECT as the last packet and do not connect again. The caller holds the lock."""
@@ -303,27 +313,30 @@ class Engine(Subscriber):
         if self._protocol is not None:
             self._protocol.disconnect(*self.goodbye)
 
-    def has_connection(self) -> bool:
-        """Whether the transport is open. The caller holds the lock."""
-        return self._protocol is not None
-
     def drop_connection(self) -> None:
         """Close the transport as it is; the queue and the session stay. For the owner of the transport."""
         with self.lock:
             self.session.requests.clear()
             self.router.disconnected()
+            self.outbox.disconnected()
             self._protocol = self._online = None
             self.state = IDLE
         self.transport.close()
 
     def finish(self) -> None:
         """End everything that waits, for good. The caller is the last user and does not hold the lock."""
+        self.end()
+        self.close_store()
+
+    def end(self) -> None:
+        """The part of :meth:`finish` that does not block."""
         with self.lock:
             closed = ClosedError("the client was closed")
             self._end_requests(closed)
             if self.authentication is not None:
                 self.authentication.ended(closed)
             if self._store is not None:
+                self.session.record(("reserved", self.session.last_packet_id))  # the next one goes on there
                 self._hand_to_store(self._store)
             left = self.outbox.end_all()
             if left and self._store is None:
@@ -331,6 +344,9 @@ class Engine(Subscriber):
                 self.notify("dropped", f"closed with {len(left)} messages that were not acknowledged")
             self.state = CLOSED
             self._decided()
+
+    def close_store(self) -> None:
+        """The part of :meth:`finish` that may block."""
         if self._store is not None:
             self._store.close()
 
@@ -342,106 +358,20 @@ class Engine(Subscriber):
         self._end_requests(error)
         self.outbox.end_all(error)
 
-    def is_drained(self) -> bool:
-        """Whether network, broker and handlers have nothing more to do. The caller holds the lock."""
-        protocol = self._protocol
-        unsent = protocol is not None and (self.stream.pending or protocol.has_output)
-        unfinished = self.await_handlers and self._in_hand and self.router.inbox is None
-        return not (self.outbox.queue or len(self.session) or unsent or unfinished)
-
     # Messages for the application
 
-    def handled(self, count: int) -> bool:
-        """So many messages have been finished with; their acknowledgements may leave.
-
-        The caller holds the lock. Returns: whether the shell has to be woken, to send or to read on.
-        """
-        was_paused = self._in_hand >= self._inbox_limit
-        self._in_hand -= count
-        if self._online is not None:
-            self._online.acknowledge_handled()
-        reads_on = was_paused and self._in_hand < self._inbox_limit
-        return reads_on or self.draining or self.has_output()
-
-    def stats(self) -> Stats:
-        """Return a copy of the counters. The caller holds the lock."""
-        copy = self._stats.copy()
-        copy.queued = len(self.outbox.queue)
-        copy.queued_bytes = self.outbox.queued_bytes
-        copy.in_flight = len(self.session)
-        copy.acks_held = 0 if self._online is None else self._online.held_acknowledgements
-        return copy
-
     # Reactions to the protocol's events
-
-    def _authenticate(
-        self, authentication: Authentication, protocol: Protocol, events: list[Any], now: float
-    ) -> None:
-        """Let the authenticator speak, without the lock, before the engine reacts to anything."""
-        answers = []
-        failure: AuthenticationError | None = None
-        for index, event in enumerate(events):
-            try:
-                answer = authentication.answer(event)
-            except AuthenticationError as error:
-                failure = error
-                events = events[:index] + [e for e in events[index:] if type(e) is not Message]
-                break
-            if answer is not None:
-                answers.append(answer)
-        with self.lock:
-            if failure is not None or self.state == CLOSING:  # closing: while the authenticator was busy
-                events = self._without_connack(events)
-            self._react(events, now)
-            if self._protocol is protocol and failure is None:
-                try:
-                    authentication.send(protocol, answers)
-                except AuthenticationError as error:
-                    failure = error
-            if failure is not None:
-                protocol.disconnect(_UNSPECIFIED_ERROR)
-                authentication.ended(failure)
-                self._react([ConnectionEnded(failure)], now)
-
-    def _react(self, events: list[Any], now: float) -> None:
-        callbacks = self._callbacks
-        received = acknowledged = 0
-        for event in events:
-            kind = type(event)
-            if kind is Message:
-                callbacks.append(event)
-                received += 1
-            elif kind is Delivery:
-                if event.status == ACKNOWLEDGED:
-                    acknowledged += 1
-                else:
-                    self._report_ended((event,))
-                if event._waiter is not None:
-                    event._waiter.set()
-            else:
-                _REACTIONS[kind](self, event, now)
-        stats = self._stats
-        self._in_hand += received
-        stats.received += received
-        stats.acknowledged += acknowledged
-        if self.outbox.queue:
-            self._fill(now)
-        if self._store is not None:
-            self._hand_to_store(self._store)
-
-    def _without_connack(self, events: list[Any]) -> list[Any]:
-        """Do not begin a connection, although the server may have accepted it and lost the session."""
-        kept = []
-        for event in events:
-            if type(event) is ConnectAcknowledged:
-                self.outbox.put_back(event.republish)
-            elif type(event) is not AuthReceived:
-                kept.append(event)
-        return kept
 
     def _on_connected(self, event: ConnectAcknowledged, now: float) -> None:
         protocol = self._protocol
         assert protocol is not None
+        elsewhere = self.brokers.session_is_elsewhere(self.options.client_id)
+        identity = self.brokers.session_begins(self.options.client_id)
+        if identity is not None:
+            self.session.record(("fact", "broker", identity))
+        self.brokers.accepted(now)
+        if self._acks is not None:
+            self._acks.begin(now)
         known = self._was_connected or event.republish
         lost = known and not event.session_present and not self._clean_start
         self._online = protocol
@@ -452,10 +382,13 @@ class Engine(Subscriber):
         if self._was_connected:
             self._stats.reconnects += 1
         self._was_connected = True
+        self._begins_anew = False
         self.last_error = None
         self._decided()
+        self.outbox.connected()
         present = "present" if event.session_present else "new"
-        self.notify("connected", f"connected to {self.transport.description}, session {present}")
+        where = self.transport.description
+        self.notify("connected", f"connected to {where}, session {present}", value=where)
         if self._republish:
             self.outbox.put_back(event.republish)
         else:
@@ -463,39 +396,25 @@ class Engine(Subscriber):
         if lost:
             count = len(event.republish)
             fate = "published again" if self._republish else "invalidated"
-            self.notify("session_lost", f"the broker no longer has the session; messages {fate}: {count}")
+            why = "another broker has the session" if elsewhere else "the broker no longer has the session"
+            self.notify("session_lost", f"{why}; messages {fate}: {count}")
         self.router.connected(event.session_present and not self._unanswered)
         self._unanswered = False
         self.send_requests()
         if self.on_connect is not None:
             self._callbacks.append((self.on_connect, event))
 
-    def _on_payload_not_text(self, event: PayloadNotText, now: float) -> None:
-        text = f"{event.topic}: the payload is declared as UTF-8 and is not from byte {event.position} on"
-        self.notify("invalid_payload", text)
-
-    def _on_auth(self, event: AuthReceived, now: float) -> None:
-        self.notify("auth", f"the server sent AUTH with reason code 0x{event.reason_code:02x}")
-
     def _on_ended(self, event: ConnectionEnded, now: float) -> None:
         """The connection is over; what it leaves behind is closed outside the lock, in :meth:`flush`."""
         was_online = self._online is not None
-        self._retired = self._protocol
-        self._protocol = self._online = None
-        self.session.requests.clear()
-        self.router.disconnected()
-        if self.authentication is not None:
-            self.authentication.ended(event.error)
-        self.last_error = event.error
+        self._detach(event.error)
         if self.state == CLOSING:
             return  # that was the aim
         if was_online:
-            if now - self._connected_at >= self._reconnect.stable:
-                self._failures = 0
-            delay = self._schedule(event.reason_code, now)
-            self.notify("disconnected", f"{self.transport.description}: {event.error}{delay}", event.error)
-            if self.on_disconnect is not None:
-                self._callbacks.append((self.on_disconnect, event.error))
+            retry = classify(event.error, event.reason_code)
+            lasted = now - self._connected_at
+            delay = self.brokers.connection_lost(retry, event.reason_code, lasted, now)
+            self._tell_end(event.error, self._schedule(delay, now))
         else:
             self._unanswered = True
             self._attempt_failed(event.error, event.reason_code, now)
@@ -504,25 +423,52 @@ class Engine(Subscriber):
             text = f"the server asks to use {reference} instead; this client stays with its URL"
             self.notify("server_reference", text, event.error, reference)
 
+    def _detach(self, error: DeviceSdkError) -> None:
+        """Nothing is sent or expected on this connection any more; its transport is still to be closed."""
+        self._retired = self._protocol
+        self._protocol = self._online = None
+        self._wants_return = False
+        self.session.requests.clear()
+        self.router.disconnected()
+        self.outbox.disconnected()
+        if self.authentication is not None:
+            self.authentication.ended(error)
+        self.last_error = error
+
+    def _tell_end(self, error: DeviceSdkError, consequence: str) -> None:
+        self.notify("disconnected", f"{self.transport.description}: {error}{consequence}", error)
+        if self.on_disconnect is not None:
+            self._callbacks.append((self.on_disconnect, error))
+
+    def _on_session_unknown(self, event: SessionUnknown, now: float) -> None:
+        """Connect again at once, with a clean start. Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-4]."""
+        self._begins_anew = True
+        self._retired, self._protocol = self._protocol, None
+        if self.authentication is not None:
+            self.authentication.ended(event.error)
+        if self.state != CLOSING:
+            self.state = CONNECTING
+            text = "the broker's session is not known here and is replaced; clean_start=False would resume it"
+            self.notify("session_lost", text, event.error)
+
     def _attempt_failed(self, error: DeviceSdkError, reason_code: int | None, now: float) -> None:
-        self.attempts += 1
-        delay = self._schedule(reason_code, now)
-        where = self.transport.description
+        """The current broker's turn is over; the attempt is only when each of them has had its turn."""
+        error.retry = classify(error, reason_code)
+        delay = self.brokers.attempt_failed(error.retry, now)
+        self._tell_failure(self.transport, error, self._schedule(delay or 0.0, now))
+        if delay is not None:
+            self.attempts += 1
+            self._decided()
+
+    def _tell_failure(self, transport: Transport, error: DeviceSdkError, consequence: str) -> None:
+        where = transport.description
         named = "" if where in str(error) else f"{where}: "
-        self.notify("connect_failed", f"{named}{error}{delay}", error)
-        self._decided()
+        self.notify("connect_failed", f"{named}{error}{consequence}", error)
 
     def _decided(self) -> None:
         """Wake who waits for the outcome of an attempt."""
         if self.attempt_over is not None:
             self.attempt_over.set()
-
-    def _fail(self, error: TransportError, now: float) -> None:
-        with self.lock:
-            if self._protocol is not None:
-                self._react([ConnectionEnded(error)], now)
-        if self._retired is not None:
-            self._bury(now)
 
     def on_fault(self, error: Exception, now: float) -> None:
         """Something failed that never should: report it, and begin anew with the next connection."""
@@ -534,46 +480,26 @@ class Engine(Subscriber):
             self._retired = None
         self.stream.close([])
 
-    def _schedule(self, reason_code: int | None, now: float) -> str:
+    def _schedule(self, delay: float, now: float) -> str:
         """Fix the time of the next attempt; return the words for it."""
         if self.state in (CLOSING, CLOSED):
             return ""
-        delay = self._reconnect.delay(self._failures, reason_code, self._draw())
-        self._failures += 1
         self.state = WAITING
         self._retry_at = now + delay
-        return f"; next attempt in {delay:.1f} s"
+        following = self.brokers.current.transport
+        where = "" if len(self.brokers.all) == 1 else f" at {following.description}"
+        return f"; next attempt{where} in {delay:.1f} s"
 
     def reconnect_now(self, now: float) -> None:
         """End a wait between attempts at once, for example when the link came up. Holds the lock."""
         if self.state == WAITING:
-            self._failures = 0
+            self.brokers.start_over()
             self.start(now)
 
-    def _bury(self, now: float) -> None:
-        """Let a DISCONNECT with a reason leave, and close the transport."""
-        protocol, self._retired = self._retired, None
-        assert protocol is not None
-        self.stream.close(protocol.data_to_send(0, now))
 
-    # Helpers; the caller holds the lock, _take_output excepted
-
-    def _take_output(self, protocol: Protocol, now: float) -> list[bytes]:
-        """Return what may leave now."""
-        with self.lock:
-            if self._store is not None:
-                self._hand_to_store(self._store)
-            chunks = protocol.data_to_send(self._durable_through(), now)
-            if self.outbox.blocked:
-                self.outbox.made_room()
-        return chunks
-
-
-_REACTIONS: dict[type, Callable[[Engine, Any, float], None]] = {
+Engine.reactions = {
+    **Exchange.reactions,
     ConnectAcknowledged: Engine._on_connected,
-    SubscribeAcknowledged: Engine._on_subscribe_answer,
-    UnsubscribeAcknowledged: Engine._on_subscribe_answer,
-    AuthReceived: Engine._on_auth,
-    PayloadNotText: Engine._on_payload_not_text,
     ConnectionEnded: Engine._on_ended,
+    SessionUnknown: Engine._on_session_unknown,
 }

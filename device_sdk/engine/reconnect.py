@@ -4,21 +4,42 @@ from __future__ import annotations
 
 from device_sdk.errors import ArgumentError
 
-__all__ = ["LATER", "NEVER_WORKS", "ReconnectPolicy"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.errors import DeviceSdkError
 
-#: Reason codes after which only a person or another client can change the answer (MQTT 5.0, then 3.x return
-#: codes): unsupported version, client identifier, password, authorization, banned, session taken over.
-NEVER_WORKS = frozenset({0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x8E, 1, 2, 4, 5})
+__all__ = ["LATER", "NEVER", "SOON", "TAKEN_OVER", "ReconnectPolicy", "classify"]
 
-#: Reason codes by which a busy server asks for patience.
-LATER = frozenset({0x88, 0x89, 0x97, 0x9F, 3})
+#: When the same attempt can succeed: soon, when a busy server has had time, or only after somebody has
+#: changed something. The attribute ``retry`` of an error is one of these.
+SOON, LATER, NEVER = "soon", "later", "never"
+
+#: The reason code of a server at which another client has connected with our name.
+TAKEN_OVER = 0x8E
+
+# Reason codes of CONNACK and DISCONNECT. NEVER: unsupported version, client identifier, password,
+# authorization, banned, bad authentication method, session taken over, and what MQTT 3.x has of these.
+_BY_REASON_CODE = {
+    **dict.fromkeys((0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, TAKEN_OVER, 1, 2, 4, 5), NEVER),
+    **dict.fromkeys((0x88, 0x89, 0x97, 0x9F, 3), LATER),
+}
+
+
+def classify(error: DeviceSdkError, reason_code: int | None) -> str:
+    """Return ``SOON``, ``LATER`` or ``NEVER`` for the end of an attempt or of a connection.
+
+    ``reason_code`` is what the server said in CONNACK or DISCONNECT, if it said something.
+    """
+    if reason_code is not None:
+        return _BY_REASON_CODE.get(reason_code, SOON)
+    return error.retry
 
 
 class ReconnectPolicy:
     """Bounds of the back-off, in seconds.
 
     The n-th delay in a row is drawn evenly from 0 to ``min(longest, first * 2**n)``: full jitter, so that a
-    fleet that lost its broker together does not come back together. Refusals that will not change by
+    fleet that lost its broker together does not come back together. Failures that will not change by
     themselves and take-overs by another client start at ``longest`` at once. A connection that lasted
     ``stable`` seconds begins a new row.
     """
@@ -32,14 +53,14 @@ class ReconnectPolicy:
         self.longest = longest
         self.stable = stable
 
-    def delay(self, failures: int, reason_code: int | None, draw: float) -> float:
+    def delay(self, failures: int, retry: str, draw: float) -> float:
         """Return the seconds to wait before the next attempt.
 
-        ``failures`` counts the failed attempts in a row, from 0; ``reason_code`` is what the server said, if
-        it said something; ``draw`` is a random number from 0 to 1.
+        ``failures`` counts the failed attempts in a row, from 0; ``retry`` is what :func:`classify` said;
+        ``draw`` is a random number from 0 to 1.
         """
-        if reason_code in NEVER_WORKS:
+        if retry == NEVER:
             return self.longest * (0.5 + draw / 2)
-        if reason_code in LATER:
+        if retry == LATER:
             failures += 3
         return min(self.longest, self.first * 2.0 ** min(failures, 32)) * draw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from device_sdk._log import Log
+from device_sdk.engine.reconnect import NEVER, SOON
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ __all__ = [
     "ClientEvent",
     "Reporter",
     "Stats",
+    "failure_text",
 ]
 
 #: The states of a client.
 IDLE, CONNECTING, CONNECTED = "idle", "connecting", "connected"
 WAITING, CLOSING, CLOSED = "waiting", "closing", "closed"
 
-_EXPECTED = frozenset({"connected", "disconnected", "connect_failed", "session_lost", "auth"})
+_EXPECTED = frozenset({"connected", "disconnected", "session_lost", "auth"})
 _BUGS = frozenset({"handler_failed", "internal_error"})  # a traceback helps only with these
 
 log = Log("device_sdk.engine")
@@ -33,7 +35,7 @@ log = Log("device_sdk.engine")
 
 class ClientEvent:
     """Something an operator may want to know: ``kind`` (a word), ``text`` (a sentence), ``error`` or None,
-    ``value`` or None: what a program can use, so far the server reference.
+    ``value`` or None: what a program can use: the server reference; where ``connected`` has connected to.
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
     ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``, ``auth``,
@@ -103,6 +105,7 @@ class Reporter:
     def __init__(self) -> None:
         self.on_event: Callable[[ClientEvent], object] | None = None
         self._callbacks: list[Any] = []
+        self._failed_in_a_row = 0  # attempts to connect, as far as they have been reported
 
     def take_callbacks(self) -> list[Any]:
         """Return what is to be run: messages, and (callable, argument) pairs. The caller holds the lock."""
@@ -119,15 +122,39 @@ class Reporter:
         """Queue an event for the log and ``on_event``, which must not run here: the caller holds the lock."""
         self._callbacks.append((self._publish_event, ClientEvent(kind, text, error, value)))
 
-    def _publish_event(self, event: ClientEvent) -> None:
-        if event.kind in _EXPECTED:
+    def _publish_event(self, event: ClientEvent) -> object:
+        if event.kind == "connect_failed":
+            self._log_failure(event)
+        elif event.kind in _EXPECTED:
+            if event.kind == "connected":
+                self._failed_in_a_row = 0
             log.info("%s: %s", event.kind, event.text)
         else:
             log.warning("%s: %s", event.kind, event.text, error=event.error if event.kind in _BUGS else None)
         if self.on_event is None:
-            return
+            return None
         try:
-            self.on_event(event)
+            return self.on_event(event)
         except BaseException as error:
             # Only to the log: an event about it would fail in the same way, for ever.
             log.warning("on_event raised for the event %s", event.kind, error=error)
+            return None
+
+    def _log_failure(self, event: ClientEvent) -> None:
+        """Log the 1st, 2nd, 4th, 8th ... of a row: a node can be offline for days."""
+        self._failed_in_a_row += 1
+        count = self._failed_in_a_row
+        if count & (count - 1):
+            return
+        text = event.text if count == 1 else f"{event.text} ({count} failures in a row)"
+        needs_somebody = getattr(event.error, "retry", SOON) == NEVER
+        (log.warning if needs_somebody else log.info)("%s: %s", event.kind, text)
+
+
+def failure_text(function: object, error: BaseException) -> str:
+    """Return the sentence for a handler that raised; its ``__repr__`` and ``__str__`` may fail as well."""
+    try:
+        name = getattr(function, "__qualname__", None) or repr(function)
+        return f"{name} raised {type(error).__name__}: {error}"
+    except Exception:
+        return f"a {type(function).__name__} raised {type(error).__name__}"

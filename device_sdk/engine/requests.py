@@ -8,7 +8,6 @@ make a request although no other handler can run meanwhile.
 from __future__ import annotations
 
 import os
-import threading
 from time import monotonic
 
 from device_sdk.errors import ArgumentError, DeliveryExpiredError, NotConnectedError, SubscribeRefused
@@ -43,12 +42,19 @@ def response_topic(client_id: str, response_information: str | None) -> str:
 class _Pending:
     """One request that waits. ``woken`` is set for the response and for the end of the delivery."""
 
-    __slots__ = ("error", "response", "woken")
+    __slots__ = ("correlation", "error", "response", "woken")
 
-    def __init__(self) -> None:
-        self.woken = threading.Event()
+    def __init__(self, woken: Any) -> None:
+        self.woken = woken
+        self.correlation = os.urandom(16)
         self.response: Message | None = None
         self.error: DeviceSdkError | None = None
+
+    def answer(self, topic: str, timeout: float) -> Message:
+        """Return the response, or raise that there was none in time."""
+        if self.response is None:
+            raise TimeoutError(f"no response to the request on {topic} within {timeout:g} s")
+        return self.response
 
 
 class Requests:
@@ -95,29 +101,39 @@ class Requests:
     ) -> Message:
         """Publish a request and wait for its answer; see :meth:`Client.request`. Takes the lock itself."""
         deadline = monotonic() + timeout
+        given = self.checked(properties)
+        where, subscription = self.ask()
+        try:
+            subscription.wait(timeout)
+        except (SubscribeRefused, TimeoutError) as error:
+            raise self.not_asked(error, topic, where, timeout) from None
+        pending = self.begin(given, where)
+        try:
+            left = max(0.001, deadline - monotonic())
+            delivery = self._publish(topic, payload, qos=qos, expiry=left, properties=given)
+            self.watch(pending, delivery)
+            with self._engine.waiting:
+                while not self.is_over(pending, delivery):
+                    left = deadline - monotonic()
+                    if left <= 0 or not pending.woken.wait(left):
+                        break
+                    pending.woken.clear()
+        finally:
+            self.end(pending)
+        return pending.answer(topic, timeout)
+
+    # The steps of a request; each takes the lock itself.
+
+    def checked(self, properties: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return a copy of the application's properties. Raises: ArgumentError: one of them is ours."""
         given = dict(properties or {})
         for name in _OURS:
             if name in given:
                 raise ArgumentError("properties", f"{name} cannot be given here; request() chooses it")
-        where = self._subscribed(topic, timeout)
-        pending = _Pending()
-        correlation = os.urandom(16)
-        given.update(response_topic=where, correlation_data=correlation)
-        with self._engine.lock:
-            self._pending[correlation] = pending
-        try:
-            left = max(0.001, deadline - monotonic())
-            delivery = self._publish(topic, payload, qos=qos, expiry=left, properties=given)
-            self._await(pending, delivery, deadline)
-        finally:
-            with self._engine.lock:
-                self._pending.pop(correlation, None)
-        if pending.response is not None:
-            return pending.response
-        raise TimeoutError(f"no response to the request on {topic} within {timeout:g} s")
+        return given
 
-    def _subscribed(self, topic: str, timeout: float) -> str:
-        """Return the response topic, once the server knows that we want it."""
+    def ask(self) -> tuple[str, Request]:
+        """Return the response topic, and the subscription that has to be answered before it is used."""
         engine = self._engine
         with engine.lock:
             where = response_topic(engine.options.client_id, self._response_information())
@@ -129,16 +145,44 @@ class Requests:
                 wake = engine.unpark()
         if wake:
             self._wake()
-        try:
-            subscription.wait(timeout)
-        except SubscribeRefused:
-            with engine.lock:
+        return where, subscription
+
+    def not_asked(self, error: Exception, topic: str, where: str, timeout: float) -> Exception:
+        """Return what to raise when the subscription of :meth:`ask` failed with ``error``."""
+        if isinstance(error, SubscribeRefused):
+            with self._engine.lock:
                 self._subscriptions.pop(where, None)  # a later request asks again
-            raise
-        except TimeoutError:
-            problem = f"{where} was not subscribed to within {timeout:g} s"
-            raise TimeoutError(f"the request on {topic} was not sent: {problem}") from None
-        return where
+            return error
+        problem = f"{where} was not subscribed to within {timeout:g} s"
+        return TimeoutError(f"the request on {topic} was not sent: {problem}")
+
+    def begin(self, given: dict[str, Any], where: str) -> _Pending:
+        """Expect a response; ``given`` becomes the properties of the request."""
+        pending = _Pending(self._engine.waiting.event())
+        given.update(response_topic=where, correlation_data=pending.correlation)
+        with self._engine.lock:
+            self._pending[pending.correlation] = pending
+        return pending
+
+    def end(self, pending: _Pending) -> None:
+        """Expect it no more."""
+        with self._engine.lock:
+            self._pending.pop(pending.correlation, None)
+
+    def watch(self, pending: _Pending, delivery: Delivery) -> None:
+        """Let the end of the delivery wake who waits for the response."""
+        with self._engine.lock:
+            if not delivery.done:
+                delivery._waiter = pending.woken
+
+    def is_over(self, pending: _Pending, delivery: Delivery) -> bool:
+        """Whether there is nothing to wait for any more. Raises: what ended the delivery, or the client."""
+        if pending.response is not None:
+            return True
+        error = pending.error or delivery.error
+        if error is None or isinstance(error, DeliveryExpiredError):
+            return error is not None
+        raise error
 
     def _response_information(self) -> str | None:
         if not self._engine.options.properties.get("request_response_information"):
@@ -148,21 +192,3 @@ class Requests:
             raise NotConnectedError("request() needs a connection: the server chooses the response topic")
         information: str | None = connection.server.get("response_information")
         return information
-
-    def _await(self, pending: _Pending, delivery: Delivery, deadline: float) -> None:
-        """Wait for the response or the time. Raises: what ended the delivery, or the client."""
-        engine = self._engine
-        with engine.lock:
-            if not delivery.done:
-                delivery._waiter = pending.woken
-        with engine.waiting:
-            while pending.response is None:
-                error = pending.error or delivery.error
-                if isinstance(error, DeliveryExpiredError):
-                    return
-                if error is not None:
-                    raise error
-                left = deadline - monotonic()
-                if left <= 0 or not pending.woken.wait(left):
-                    return
-                pending.woken.clear()

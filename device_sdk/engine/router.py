@@ -44,13 +44,13 @@ class Request:
         self.topic_filters = topic_filters
         self.reason_codes: list[int] = []
         self.error: DeviceSdkError | None = None
-        self._done = threading.Event()
+        self._done: Any = waiting.event()
         self._waiting = waiting
 
     @property
     def done(self) -> bool:
         """Whether the broker has answered, or never will."""
-        return self._done.is_set()
+        return bool(self._done.is_set())
 
     def wait(self, timeout: float | None = None) -> list[int]:
         """Wait for the broker's answer and return its reason codes. Any thread.
@@ -59,8 +59,12 @@ class Request:
         filter was refused. ClosedError: the client was closed before.
         """
         with self._waiting:
-            answered = self._done.wait(timeout)
-        if not answered:
+            self._done.wait(timeout)
+        return self.answer(timeout)
+
+    def answer(self, timeout: float | None) -> list[int]:
+        """Return or raise what :meth:`wait` does, after a wait of ``timeout`` seconds."""
+        if not self.done:
             raise TimeoutError(f"no answer for {', '.join(self.topic_filters)} within {timeout:g} s")
         if self.error is not None:
             raise self.error
@@ -210,6 +214,10 @@ class Router:
         failed: list[tuple[Request, DeviceSdkError]] = []
         while self._waiting:
             request = self._waiting.pop(0)
+            lacking = self._lacking(protocol, request)
+            if lacking is not None:
+                failed.append((request, lacking))
+                continue
             try:
                 if request.subscriptions is None:
                     packet_id = protocol.unsubscribe(request.topic_filters)
@@ -222,6 +230,20 @@ class Router:
             else:
                 self._sent[packet_id] = request
         return failed
+
+    def _lacking(self, protocol: Protocol, request: Request) -> SubscribeRefused | None:
+        """Refuse the filters of a kind that this server does not have; the others are asked for alone."""
+        kinds = {each.topic: protocol.unavailable(each.topic) for each in request.subscriptions or ()}
+        if not any(kinds.values()):
+            return None
+        refused = [topic for topic, code in kinds.items() if code]
+        code = kinds[refused[0]]
+        error = SubscribeRefused(f"{', '.join(refused)}: {reason_name(code, '5.0')} by this server", code)
+        request.finish([], error)
+        rest = [each for each in request.subscriptions or () if not kinds[each.topic]]
+        if rest:
+            self._waiting.insert(0, Request(rest, [each.topic for each in rest], self._consumers))
+        return error
 
     def _send_subscribe(
         self, protocol: Protocol, subscriptions: list[Subscription], topic_filters: list[str]

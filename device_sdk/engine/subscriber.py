@@ -6,6 +6,7 @@ from device_sdk.engine.manual_ack import ManualAcks
 from device_sdk.engine.publisher import Publisher
 from device_sdk.engine.report import CLOSED
 from device_sdk.engine.router import Router
+from device_sdk.engine.weight import Weight
 from device_sdk.errors import ClosedError
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.options import check_range
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.requests import Requests
     from device_sdk.engine.router import Request
+    from device_sdk.engine.waiting import Waiting
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.events import SubscribeAcknowledged
     from device_sdk.mqtt.message import Subscription
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from device_sdk.store.base import Store, StorePolicy
 
 __all__ = ["Subscriber"]
+
+_MOST_BYTES_IN_HAND = 16 * 1024 * 1024
 
 
 class Subscriber(Publisher):
@@ -41,15 +45,18 @@ class Subscriber(Publisher):
         *,
         buffer_qos0: bool,
         inbox_limit: int,
+        largest_packet: int,
         acknowledge: Callable[[Message], None] | None,
+        waiting: Waiting | None,
     ) -> None:
-        super().__init__(lock, policy, store, buffer_qos0=buffer_qos0)
+        super().__init__(lock, policy, store, buffer_qos0=buffer_qos0, waiting=waiting)
         self.router = Router(lock, self.waiting)
         self._requests: Requests | None = None
         self._manual = None if acknowledge is None else ManualAcks(acknowledge)
         self._sorts_received = acknowledge is not None
         self._inbox_limit = check_range("inbox_limit", inbox_limit, 1, 1_000_000)
         self._in_hand = 0  # messages handed to handlers or the inbox and not finished
+        self._weight = Weight(_MOST_BYTES_IN_HAND, largest_packet)
 
     @property
     def requests(self) -> Requests | None:
@@ -101,7 +108,11 @@ class Subscriber(Publisher):
                 protocol.acknowledge_handled()
         if self._manual is not None:
             self._manual.claim(events, protocol)
-        return self._without_qos0(events) if self._in_hand >= self._inbox_limit else events
+        return self._without_qos0(events) if self._is_full() else events
+
+    def _is_full(self) -> bool:
+        """Whether so much is in hand that reading has to pause."""
+        return self._in_hand >= self._inbox_limit or self._weight.full
 
     def _without_qos0(self, events: list[Any]) -> list[Any]:
         """Read although reading is paused, because a handler waits: QoS 0 must not fill the memory."""
@@ -109,7 +120,8 @@ class Subscriber(Publisher):
         lost = len(events) - len(kept)
         if lost:
             self._stats.discarded += lost
-            self.notify("dropped", f"{lost} received QoS 0 messages: {self._in_hand} are in hand already")
+            in_hand = f"{self._in_hand} messages of {self._weight.held} bytes"
+            self.notify("dropped", f"{lost} received QoS 0 messages: {in_hand} are in hand already")
         return kept
 
     def _on_subscribe_answer(self, event: SubscribeAcknowledged, now: float) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from threading import get_ident
+from threading import Event, get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["Waiting"]
 
@@ -25,6 +26,10 @@ class Waiting:
         self.wake: Callable[[], None] | None = None  # makes the shell look again
         self._consumers: set[int] = set()
         self._inside: set[int] = set()
+
+    def event(self) -> Any:
+        """Return an event that the engine sets when what somebody waits for has happened."""
+        return Event()
 
     def consume(self) -> None:
         """The calling thread handles received messages from now on."""

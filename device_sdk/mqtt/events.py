@@ -18,6 +18,7 @@ __all__ = [
     "ConnectAcknowledged",
     "ConnectionEnded",
     "PayloadNotText",
+    "SessionUnknown",
     "SubscribeAcknowledged",
     "UnsubscribeAcknowledged",
 ]
@@ -94,3 +95,12 @@ class ConnectionEnded:
         self.error = error
         self.reason_code = reason_code
         self.properties = properties or {}
+
+
+class SessionUnknown(ConnectionEnded):
+    """The server wanted to go on with a session of which this client knows nothing.
+
+    The next connection has to begin with a clean start. Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-4].
+    """
+
+    __slots__ = ()

@@ -11,32 +11,30 @@ from collections import OrderedDict
 
 from device_sdk.errors import (
     ArgumentError,
-    ConnectRefused,
     DroppedError,
     LocalProtocolError,
-    PublishRefused,
-    RefusedError,
     RemoteProtocolError,
     TransportClosedError,
 )
-from device_sdk.mqtt.codes import reason_name
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
     ConnectionEnded,
     PayloadNotText,
+    SessionUnknown,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
+from device_sdk.mqtt.keep_alive import DEAD
 from device_sdk.mqtt.packets import Auth, Disconnect, Pubcomp, Pubrel, Subscribe, Unsubscribe
 from device_sdk.mqtt.receive import CLOSED, CONNECTED, CONNECTING, DISCONNECTING, IDLE, Receiver
+from device_sdk.mqtt.refusals import connect_refused, disconnected, publish_refused
 from device_sdk.mqtt.session import DROPPED, FIRST_BYTES, REFUSED, SENT, SHORT_LENGTHS
 from device_sdk.mqtt.wire import encode_varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
     from device_sdk.errors import DeviceSdkError
@@ -56,7 +54,10 @@ if TYPE_CHECKING:
         | ConnectionEnded
     )
 
-__all__ = ["CLOSED", "CONNECTED", "CONNECTING", "DISCONNECTING", "IDLE", "Protocol"]
+__all__ = ["CLOSED", "CONNECTED", "CONNECTING", "DISCONNECTING", "IDLE", "LONGEST_CLIENT_ID", "Protocol"]
+
+#: Characters of a client identifier that a server may give us: it is kept, and repeated in every CONNECT.
+LONGEST_CLIENT_ID = 1_024
 
 _LARGEST_PACKET = 268_435_460
 _DUP = 0x08
@@ -67,24 +68,27 @@ _EXPLANATIONS = ("reason_string", "user_property")
 class Protocol(Receiver):
     """The client's end of one network connection.
 
-    ``inflight`` bounds the unacknowledged QoS 1 and 2 messages together with the server's receive maximum.
+    ``inflight`` bounds the unacknowledged QoS 1 and 2 messages together with the server's receive maximum;
+    ``vouched``: the application says that it shares a session with the server, whatever we know about it.
     Not thread-safe: the engine's lock guards it.
 
     After CONNACK these tell what the server allows: ``window`` (messages in flight), ``server`` (the
-    properties of CONNACK), ``keep_alive`` (seconds, 0 is off).
+    properties of CONNACK), ``keep_alive.interval`` (seconds, 0 is off).
     """
 
-    def __init__(self, session: Session, options: ConnectOptions, *, inflight: int = 20) -> None:
+    def __init__(
+        self, session: Session, options: ConnectOptions, *, inflight: int = 20, vouched: bool = False
+    ) -> None:
         super().__init__(session, options)
         self.session = session
         self.options = options
         self.version = options.version
         self.state = IDLE
         self.window = 0
-        self.keep_alive: float = options.keep_alive
         self.server: dict[str, Any] = {}
         self.buffered = 0  # bytes that wait in data_to_send()
         self._inflight = inflight
+        self._vouched = vouched
         self._clean_start = True
         self._gates: list[tuple[int, int]] = []  # (index of a chunk in _out, change it must not overtake)
         self._urgent: list[bytes] = []
@@ -93,8 +97,6 @@ class Protocol(Receiver):
         self._refused_flags: frozenset[int] = frozenset()
         self._largest_packet = _LARGEST_PACKET
         self._connect_deadline = 0.0
-        self._last_sent = 0.0
-        self._ping_deadline: float | None = None  # PINGREQ has gone; when we give the server up
 
     # What goes out
 
@@ -166,6 +168,20 @@ class Protocol(Receiver):
                 f"payload: a PUBLISH of {size} bytes is larger than the {self._largest_packet} bytes "
                 "that the server accepts (Maximum Packet Size)"
             )
+
+    def unavailable(self, topic_filter: str) -> int:
+        """Return the reason code with which the server would refuse this kind of filter, 0 if it has it.
+
+        Source: MQTT 5.0 §3.2.2.3.11, §3.2.2.3.13: to ask all the same is a protocol error.
+        """
+        server = self.server
+        if topic_filter.startswith("$share/") and not server.get("shared_subscription_available", 1):
+            return 0x9E
+        if not server.get("wildcard_subscription_available", 1) and (
+            "#" in topic_filter or "+" in topic_filter
+        ):
+            return 0xA2
+        return 0
 
     def subscribe(self, subscriptions: list[Subscription], properties: dict[str, Any] | None = None) -> int:
         """Queue SUBSCRIBE and return its packet identifier.
@@ -260,7 +276,7 @@ class Protocol(Receiver):
             self._last_packet = None
             self._out, self._gates, self.buffered = [], [], 0
         if out:
-            self._last_sent = now
+            self.keep_alive.last_sent = now
         return out
 
     @property
@@ -280,6 +296,11 @@ class Protocol(Receiver):
             if index or number > durable_through:
                 return index > 0  # the first chunk has passed all of its gates, or not
         return True
+
+    @property
+    def gate(self) -> int:
+        """The change for which the last chunk that is held back waits; 0 if none is held back."""
+        return self._gates[-1][1] if self._gates else 0
 
     @property
     def held_acknowledgements(self) -> int:
@@ -304,27 +325,14 @@ class Protocol(Receiver):
         """When :meth:`handle_deadline` wants to be called, in seconds of the caller's clock."""
         if self.state == CONNECTING:
             return self._connect_deadline
-        late = self._packet_deadline()
-        if self.state != CONNECTED or not self.keep_alive:
-            return late
-        due = self._keep_alive_deadline()
-        return due if late is None else min(due, late)
-
-    def _keep_alive_deadline(self) -> float:
-        if self._ping_deadline is None:
-            return min(self._last_sent, self._last_received) + self.keep_alive
-        repeat = self._last_sent + self.keep_alive
-        return repeat if self._reading_paused else min(repeat, self._dead_at())
-
-    def _dead_at(self) -> float:
-        """When an unanswered PINGREQ is fatal. Bytes that do arrive, of a long packet, are an answer."""
-        assert self._ping_deadline is not None
-        return max(self._ping_deadline, self._last_received + self.keep_alive)
+        if self.state != CONNECTED:
+            return None
+        late, due = self._packet_deadline(), self.keep_alive.deadline()
+        return late if due is None else due if late is None else min(due, late)
 
     def handle_deadline(self, now: float) -> list[Event]:
-        """Send PINGREQ when either direction was silent for the keep alive time; notice a dead peer.
+        """Send PINGREQ when a direction was silent for too long; notice a dead peer.
 
-        While PINGRESP is awaited only our own silence counts: the server measures it all the same.
         Source: MQTT 5.0 §3.1.2.10 [MQTT-3.1.2-20].
         """
         deadline = self.next_deadline()
@@ -336,20 +344,12 @@ class Protocol(Receiver):
         late = self._packet_deadline()
         if late is not None and now >= late:
             return self._fail(TransportClosedError(f"a packet of {self._needed} bytes came too slowly"))
-        waiting = self._ping_deadline is not None
-        if waiting and not self._reading_paused and now >= self._dead_at():
-            return self._fail(TransportClosedError(f"no answer to PINGREQ within {self.keep_alive:g} s"))
-        if not waiting:
-            self._ping_deadline = now + self.keep_alive
+        if self.keep_alive.act(now) == DEAD:
+            waited = self.keep_alive.patience
+            return self._fail(TransportClosedError(f"no answer to PINGREQ within {waited:g} s"))
         if not self._urgent:
             self._urgent.append(_PINGREQ)
-        self._last_sent = now  # as good as sent: one PINGREQ per keep alive, even while the stream is stuck
         return []
-
-    def output_progressed(self, now: float) -> None:
-        """Tell that the stream took bytes: while output drains, a late PINGRESP proves nothing."""
-        if self._ping_deadline is not None:
-            self._ping_deadline = now + self.keep_alive
 
     # The handlers of single packets, called by Receiver
 
@@ -360,11 +360,21 @@ class Protocol(Receiver):
         present = not self._clean_start if self.version == "3.1" else connack.session_present
         if present and self._clean_start:
             raise RemoteProtocolError("CONNACK says session present although a clean start was asked for")
+        if present and self.version == "5.0" and not (self.session.known or self._vouched):  # [MQTT-3.2.2-4]
+            problem = RemoteProtocolError("CONNACK says session present, and this client knows of no session")
+            self._fail(problem)
+            events.append(SessionUnknown(problem))
+            return
         if not self._is_our_method(connack.properties):
             raise RemoteProtocolError("CONNACK with another authentication method than that of our CONNECT")
-        server = self.server = connack.properties
+        server = connack.properties
+        if len(server.get("assigned_client_identifier", "")) > LONGEST_CLIENT_ID:
+            raise RemoteProtocolError(
+                f"CONNACK assigns a client identifier of more than {LONGEST_CLIENT_ID} characters", 0x83
+            )
+        self.server = server
         self.window = min(self._inflight, server.get("receive_maximum", 65_535))
-        self.keep_alive = server.get("server_keep_alive", self.options.keep_alive)
+        self.keep_alive.interval = server.get("server_keep_alive", self.options.keep_alive)
         self._largest_packet = min(server.get("maximum_packet_size", _LARGEST_PACKET), _LARGEST_PACKET)
         self._refused_flags = frozenset(
             flags
@@ -374,6 +384,7 @@ class Protocol(Receiver):
         )
         self.state = CONNECTED
         self._accept_all_packets()
+        self._keep_name()
         if present:
             events.append(ConnectAcknowledged(True, server, []))
             self._resume(events)
@@ -388,17 +399,23 @@ class Protocol(Receiver):
             events.append(ConnectAcknowledged(False, server, republish))
             events.extend(finished)
 
+    def _keep_name(self) -> None:
+        """The session has begun: remember that, and its name if the server has made one up."""
+        options, session = self.options, self.session
+        assigned = self.server.get("assigned_client_identifier")
+        if assigned and not options.client_id:
+            options.client_id = assigned  # Source: MQTT 5.0 §3.2.2.3.7 [MQTT-3.2.2-16]
+            session.record(("fact", "client_id", assigned))
+            session.known = False
+        if not session.known:
+            session.known = True
+            session.record(("fact", "session", options.client_id))
+
     def _refused(self, connack: Connack, events: list[Event]) -> None:
         self._close()
-        properties = connack.properties
-        name = reason_name(connack.reason_code, self.version)
-        error = ConnectRefused(
-            f"the server refused the connection: {name} (0x{connack.reason_code:02x})",
-            connack.reason_code,
-            properties.get("reason_string"),
-            _pairs(properties),
-        )
-        events.append(ConnectionEnded(error, connack.reason_code, properties))
+        reason_code, properties = connack.reason_code, connack.properties
+        error = connect_refused(reason_code, properties, self.version)
+        events.append(ConnectionEnded(error, reason_code, properties))
 
     def _resume(self, events: list[Event]) -> None:
         """Repeat what the server has not finished. Source: MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6."""
@@ -478,13 +495,7 @@ class Protocol(Receiver):
         self, message: Outgoing, reason_code: int, packet: Packet | None, events: list[Event]
     ) -> None:
         properties: dict[str, Any] = getattr(packet, "properties", {})
-        name = reason_name(reason_code, self.version)
-        error = PublishRefused(
-            f"the server refused the message: {name} (0x{reason_code:02x})",
-            reason_code,
-            properties.get("reason_string"),
-            _pairs(properties),
-        )
+        error = publish_refused(reason_code, properties, self.version)
         self._finish(message, REFUSED, events, error)
 
     def _finish(
@@ -499,7 +510,7 @@ class Protocol(Receiver):
             message.error = error
         message.packet = None
         if session.journal:
-            session.record(("done", message.sequence))
+            session.record(("done", message.sequence, status))
         events.append(message)
         if self._resend:
             self._resend.pop(message.packet_id, None)
@@ -522,13 +533,7 @@ class Protocol(Receiver):
         if "session_expiry_interval" in packet.properties:  # [MQTT-3.14.2-2]
             raise RemoteProtocolError("DISCONNECT of a server with a session expiry interval")
         self._close()
-        name = reason_name(packet.reason_code, self.version)
-        error = RefusedError(
-            f"the server disconnected: {name} (0x{packet.reason_code:02x})",
-            packet.reason_code,
-            packet.properties.get("reason_string"),
-            _pairs(packet.properties),
-        )
+        error = disconnected(packet.reason_code, packet.properties, self.version)
         events.append(ConnectionEnded(error, packet.reason_code, packet.properties))
 
     def _accept_auth(self, packet: Auth, events: list[Event]) -> None:
@@ -536,9 +541,6 @@ class Protocol(Receiver):
         if not (known and self._is_our_method(packet.properties)):
             raise RemoteProtocolError("AUTH with another authentication method than that of our CONNECT")
         events.append(AuthReceived(packet.reason_code, packet.properties))
-
-    def _accept_pingresp(self) -> None:
-        self._ping_deadline = None
 
     # Helpers
 
@@ -590,8 +592,3 @@ class Protocol(Receiver):
         if introduced and self.version == "5.0" and isinstance(error, RemoteProtocolError):
             self._last_packet = encode_packet(Disconnect(error.reason_code), self.version)
         return [ConnectionEnded(error)]
-
-
-def _pairs(properties: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    pairs: Iterable[Any] = properties.get("user_property", ())
-    return tuple((name, value) for name, value in pairs)

@@ -11,6 +11,7 @@ from collections import deque
 from device_sdk.errors import LocalProtocolError, MalformedPacketError, RemoteProtocolError
 from device_sdk.mqtt.decode import decode_body, read_topic_name
 from device_sdk.mqtt.events import PayloadNotText
+from device_sdk.mqtt.keep_alive import KeepAlive
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.session import ACKNOWLEDGED
 from device_sdk.mqtt.wire import decode_properties
@@ -53,7 +54,6 @@ class Receiver:
     session: Session
     version: str
     state: int
-    _ping_deadline: float | None
 
     # The reactions to what was received, in Protocol.
     acknowledge_handled: Any
@@ -63,7 +63,6 @@ class Receiver:
     _accept_suback: Any
     _accept_disconnect: Any
     _accept_auth: Any
-    _accept_pingresp: Any
     _refuse: Any
     _finish: Any
     _fail: Any
@@ -82,13 +81,12 @@ class Receiver:
         self._needed = 0
         self._began: float | None = None  # when the first byte of that packet came; None: with the next byte
         self._answers = 0  # acknowledgements among the output
-        self._reading_paused = False
         self._out: list[bytes] = []
         self._unacknowledged: deque[Message] = deque()  # in receive order
         # What the server has to count against our receive maximum: messages of this connection only.
         self._incoming = 0
         self._incoming_qos2: set[int] = set()  # those of them whose PUBREL will come
-        self._last_received = 0.0
+        self.keep_alive = KeepAlive(options.keep_alive)
         self._handlers: list[Handler] = [self._unexpected] * 16
         self._handlers[2] = self._on_connack
         if self._has_properties:
@@ -103,7 +101,7 @@ class Receiver:
         events: list[Event] = []
         if self.state == CLOSED:
             return events
-        self._last_received = now
+        self.keep_alive.last_received = now
         began = None
         if self._partial:
             if self._began is None:
@@ -129,18 +127,17 @@ class Receiver:
     @property
     def reading_paused(self) -> bool:
         """Whether our side does not read: then silence proves nothing. PINGREQ goes on."""
-        return self._reading_paused
+        return self.keep_alive.paused
 
     @reading_paused.setter
     def reading_paused(self, paused: bool) -> None:
-        if self._reading_paused and not paused:
-            self._ping_deadline = None  # the PINGRESP may wait unread: ask again before judging
-            self._began = None  # and the rest of a packet too: its time begins again
-        self._reading_paused = paused
+        if paused is not self.keep_alive.paused:
+            self._began = None  # the rest of a packet may wait unread: its time begins again
+            self.keep_alive.paused = paused
 
     def _packet_deadline(self) -> float | None:
         """When the packet that has begun to arrive must be complete; ``None``: there is none, or no hurry."""
-        if not self._partial or self._began is None or self._reading_paused or self.state != CONNECTED:
+        if not self._partial or self._began is None or self.keep_alive.paused:
             return None
         return self._began + _PATIENCE + self._needed / _SLOWEST
 
@@ -363,7 +360,7 @@ class Receiver:
 
     def _on_pingresp(self, first: int, data: bytes, start: int, stop: int, events: list[Event]) -> None:
         decode_body(first, data, start, stop, self.version)
-        self._accept_pingresp()
+        self.keep_alive.answered()
 
     def _on_disconnect(self, first: int, data: bytes, start: int, stop: int, events: list[Event]) -> None:
         self._accept_disconnect(decode_body(first, data, start, stop, self.version), events)

@@ -96,6 +96,7 @@ def outcome(client: Client) -> queue.SimpleQueue[object]:
     return results
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.12.0-2", "MQTT-4.12.0-3")
 def test_the_exchange_comes_before_connack_and_its_data_are_checked() -> None:
     script = [*CONNECT, send(Connack(False, 0, data(b"it is me"))), ignore()]
     with scripted(script) as broker, closing(client_for(broker, Reverse(b"it is me"))) as client:
@@ -103,6 +104,7 @@ def test_the_exchange_comes_before_connack_and_its_data_are_checked() -> None:
         assert client.state == "connected"
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.12.0-2", "MQTT-4.12.0-3")
 def test_several_rounds_are_answered_and_none_is_data_too() -> None:
     class Silent(Reverse):
         def respond(self, data: bytes) -> bytes | None:
@@ -180,6 +182,7 @@ def test_auth_that_is_not_the_servers_turn_ends_the_attempt(reason_code: int) ->
         client.connect(5)
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.12.1-1", "MQTT-4.12.0-3")
 def test_reauthentication_runs_on_the_connection_while_messages_go_on() -> None:
     script = [
         *ACCEPTED,
@@ -198,6 +201,7 @@ def test_reauthentication_runs_on_the_connection_while_messages_go_on() -> None:
         assert client.stats.connects == 1
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.12.1-2")
 def test_a_refused_reauthentication_raises_the_servers_reason() -> None:
     refusal = Disconnect(0x87, {"reason_string": "expired key"})
     script = [*ACCEPTED, expect("auth", reason_code=0x19), send(refusal), close()]
@@ -208,6 +212,7 @@ def test_a_refused_reauthentication_raises_the_servers_reason() -> None:
         assert caught.value.reason_code == 0x87
 
 
+@pytest.mark.conformance("5.0", "MQTT-4.12.1-2")
 def test_a_reauthentication_that_fails_on_our_side_ends_the_connection_with_disconnect() -> None:
     script = [
         *ACCEPTED,

@@ -100,7 +100,7 @@ def test_a_payload_that_is_no_utf_8(client: Client) -> None:
 
 
 def test_a_payload_larger_than_any_packet(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_sdk.client.LARGEST_PAYLOAD", 1000)
+    monkeypatch.setattr("device_sdk.shell.LARGEST_PAYLOAD", 1000)
     monkeypatch.setattr("device_sdk.engine.arguments.LARGEST_PAYLOAD", 1000)
     for payload in (b"x" * 1001, bytearray(1001), "x" * 1001):
         with pytest.raises(ArgumentError, match="1001 bytes") as caught:
@@ -254,7 +254,8 @@ def test_a_password_never_shows_in_an_error_or_a_repr() -> None:
         ({"connect_timeout": 0}, ValueError),
         ({"connect_timeout": math.nan}, ValueError),
         ({"connect_timeout": "10"}, TypeError),
-        ({"store": "queue.db"}, TypeError),
+        ({"store": ""}, ValueError),
+        ({"store": 5}, TypeError),
         ({"store": MemoryStore}, TypeError),
         ({"policy": "reject"}, TypeError),
         ({"reconnect": 5}, TypeError),

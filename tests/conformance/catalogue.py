@@ -16,6 +16,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.conformance.groups import GROUPS, NOT_OFFERED
+
 __all__ = ["PAGE", "Key", "Statement", "exemptions", "page", "proofs", "statements"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +111,34 @@ def page() -> str:
                 key = version, each.id
                 proof = "<br>".join(map(_link, tests[key])) if key in tests else f"*{reasons.get(key, '')}*"
                 lines.append(f"| {each.id} | {each.paraphrase.replace('|', '&#124;')} | {proof} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _scenarios()) + "\n"
+
+
+def _scenarios() -> list[str]:
+    """Return the section about the scenarios of other projects' test suites."""
+    lines = [
+        "",
+        "## Scenarios",
+        "",
+        "What the test suites of other projects try, and more. Rows M and P are scripts of a fake broker,",
+        "played by `tests/conformance/test_scenarios.py` and, those with TLS, by",
+        "`tests/net/test_tls_scenarios.py`. The others are groups of cases:",
+        "",
+        "| row | group | cases |",
+        "|---|---|---|",
+    ]
+    for row in _rows("scenarios.csv"):
+        name = row["id"]
+        if name in GROUPS:
+            links = [
+                f"{case}: {_link(f'tests/{path}::test_{test}')}"
+                for path, found in GROUPS[name].items()
+                for case, test in found.items()
+            ]
+            lines.append(f"| {name} | {row['source'].replace('|', '&#124;')} | {'<br>'.join(links)} |")
+        elif name in NOT_OFFERED:
+            lines.append(f"| {name} | {row['source']} | *{NOT_OFFERED[name]}* |")
+    return lines
 
 
 def _link(node: str) -> str:

@@ -92,7 +92,7 @@ SCENARIOS = [
             [
                 expect("connect", keep_alive=4),
                 send(Connack()),
-                *[silence(3.9), expect("pingreq"), send(Pingresp())] * 3,
+                *[silence(3.5), expect("pingreq"), send(Pingresp())] * 3,
                 *END,
             ]
         ],
@@ -110,7 +110,7 @@ SCENARIOS = [
             [
                 expect("connect", keep_alive=60),
                 send(accept(server_keep_alive=4)),
-                *[silence(3.9), expect("pingreq"), send(Pingresp())] * 2,
+                *[silence(3.5), expect("pingreq"), send(Pingresp())] * 2,
                 *END,
             ]
         ],

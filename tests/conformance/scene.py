@@ -16,7 +16,7 @@ from device_sdk.net.base import Transport
 from device_sdk.testing import ManualClock, ModelBroker, ScriptedBroker
 from device_sdk.testing.broker_server import SansIoLink
 
-__all__ = ["Scene", "accept"]
+__all__ = ["Scene", "Wire", "accept"]
 
 
 class Wire(Transport):
@@ -65,21 +65,28 @@ class Scene:
     """One client and its broker.
 
     ``events``, ``arrived``: what the application was told and given, in order. ``options`` are those of
-    :class:`Client`.
+    :class:`Client`. ``clock``: one that goes on from an earlier scene; ``wire``: another kind of stream.
     """
 
     def __init__(
-        self, broker: ScriptedBroker | ModelBroker, *, client_id: str | None = "c", **options: Any
+        self,
+        broker: ScriptedBroker | ModelBroker,
+        *,
+        client_id: str | None = "c",
+        clock: ManualClock | None = None,
+        wire: type[Wire] | None = None,
+        **options: Any,
     ) -> None:
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.broker = broker
-        self.wire = Wire(broker, self.clock)
+        self.wire = (wire or Wire)(broker, self.clock)
         self.events: list[ClientEvent] = []
         self.arrived: list[Message] = []
         hooks = {"on_event": self.events.append, "on_message": self.arrived.append}
         self.client = Client(self.wire, client_id=client_id, **(hooks | options))
         self._engine = self.client._engine
-        self._engine._draw = lambda: 1.0  # the dice of the back-off: always the longest delay
+        # The dice, of the back-off for example: always the longest delay.
+        self._engine._draw = self._engine.brokers._draw = lambda: 1.0
 
     def start(self) -> Scene:
         """Connect, and let happen what follows at once."""

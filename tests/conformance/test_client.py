@@ -24,6 +24,7 @@ from device_sdk.mqtt import (
 )
 from device_sdk.mqtt.events import ConnectAcknowledged
 from device_sdk.mqtt.protocol import Protocol
+from device_sdk.store.memory import MemoryStore
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import close, expect, expect_close, ignore, send, silence
 from tests.conformance.scene import Scene, accept
@@ -51,18 +52,20 @@ def present(version: str) -> Connack:
 def test_every_connection_begins_with_its_only_connect_and_with_the_same_name(
     version: str, client_id: str | None
 ) -> None:
+    asks = client_id == "" and version == "5.0"
+    hello = accept(assigned_client_identifier="auto-1") if asks else Connack()
     scene = a_scene(
-        [expect("connect"), send(Connack()), expect("publish"), close()],
+        [expect("connect"), send(hello), expect("publish"), close()],
         [expect("connect"), close()],
         [expect("connect"), send(present(version)), expect("publish"), ignore()],
         version=version,
         client_id=client_id,
     )
     scene.client.publish("t", b"x", qos=1)
-    scene.start().advance(120)
+    scene.start().advance(60)
     assert scene.types() == ["connect", "publish", "connect", "connect", "publish"]
     names = {packet.client_id for packet in scene.received if packet.type == "connect"}
-    assert names == {scene.client.client_id}
+    assert names == ({"", "auto-1"} if asks else {scene.client.client_id})
     assert scene.client.client_id == (client_id or scene.client.client_id) != ""
     scene.close()
 
@@ -86,13 +89,67 @@ def test_the_same_client_identifier_resumes_the_session_and_another_does_not(ver
 
 
 @pytest.mark.conformance("5.0", "MQTT-3.1.3-7", "MQTT-3.2.2-16")
-def test_an_assigned_client_identifier_reaches_the_application() -> None:
+def test_an_assigned_client_identifier_is_used_and_kept() -> None:
     seen: list[ConnectAcknowledged] = []
+    store = MemoryStore()
     scene = a_scene(
-        [expect("connect"), send(accept(assigned_client_identifier="auto-1"))], on_connect=seen.append
+        [expect("connect", client_id=""), send(accept(assigned_client_identifier="auto-1")), close()],
+        [expect("connect", client_id="auto-1", clean_start=False), send(Connack(True)), ignore()],
+        client_id="",
+        store=store,
+        on_connect=seen.append,
     )
+    scene.start().advance(2)
+    assert [event.properties.get("assigned_client_identifier") for event in seen] == ["auto-1", None]
+    assert scene.client.client_id == "auto-1"
+    scene.close()
+    for given in (None, ""):
+        restarted = a_scene(
+            [expect("connect", client_id="auto-1"), send(Connack(True)), ignore()],
+            client_id=given,
+            store=store,
+        )
+        restarted.start().close()
+
+
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-4")
+def test_a_session_of_which_nothing_is_known_is_replaced_at_once() -> None:
+    scene = a_scene(
+        [expect("connect", clean_start=False), send(Connack(True)), expect("disconnect", reason_code=0x82)],
+        [
+            expect("connect", clean_start=True),
+            send(Connack()),
+            expect("subscribe"),
+            expect("publish"),
+            close(),
+        ],
+        [expect("connect", clean_start=False), send(Connack(True)), expect("publish", dup=True), ignore()],
+        store=MemoryStore(),
+    )
+    scene.client.subscribe("commands", 1)
+    scene.client.publish("t", b"x", qos=1)
+    scene.start()
+    assert scene.kinds() == ["session_lost", "connected", "disconnected"]
+    scene.advance(2)
+    scene.close()
+
+
+def test_a_program_that_says_it_has_the_session_gets_what_waits_in_it() -> None:
+    hello = [expect("connect", clean_start=False), send(Connack(True))]
+    waiting = Publish("commands", b"on", qos=1, packet_id=9, dup=True)
+    scene = a_scene([*hello, send(waiting), expect(Puback(9)), ignore()], clean_start=False)
+    scene.start()
+    assert [message.payload for message in scene.arrived] == [b"on"]
+    assert "session_lost" not in scene.kinds()
+    scene.close()
+
+
+def test_identifiers_of_an_earlier_life_are_avoided_as_well_as_possible() -> None:
+    hello = [expect("connect", clean_start=False), send(Connack(True))]
+    scene = a_scene([*hello, expect("publish", packet_id=49_152), ignore()], clean_start=False)
+    scene._engine._draw = lambda: 0.75
+    scene.client.publish("t", b"x", qos=2)
     scene.start().close()
-    assert [event.properties["assigned_client_identifier"] for event in seen] == ["auto-1"]
 
 
 @pytest.mark.conformance("5.0", "MQTT-3.1.2-30")

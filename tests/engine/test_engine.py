@@ -213,7 +213,7 @@ def test_a_transport_whose_deadline_fails_ends_the_connection() -> None:
         raise TransportClosedError("the modem does not answer")
 
     rig.transport.handle_deadline = dead  # type: ignore[method-assign]
-    rig.advance(10)
+    rig.advance(9)
     assert rig.engine.state == "waiting"
     assert "modem" in str(rig.engine.last_error)
 

@@ -2,33 +2,83 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from device_sdk.engine.reconnect import ReconnectPolicy
-from device_sdk.errors import ArgumentError, ConnectRefused, RefusedError, RemoteProtocolError
+from device_sdk.engine.reconnect import LATER, NEVER, SOON, ReconnectPolicy, classify
+from device_sdk.errors import (
+    ArgumentError,
+    AuthenticationError,
+    ConnectFailedError,
+    ConnectRefused,
+    MissingDependency,
+    RefusedError,
+    RemoteProtocolError,
+    TlsError,
+    TransportClosedError,
+)
 from device_sdk.mqtt.packets import Connack, Disconnect
 from tests.engine.rig import Rig
+
+ERROR = RefusedError("no", 0)
 
 
 def test_delays_double_up_to_the_longest_and_are_drawn_from_zero() -> None:
     policy = ReconnectPolicy(first=1, longest=60)
-    assert [policy.delay(n, None, 1.0) for n in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert [policy.delay(n, None, 0.0) for n in range(8)] == [0] * 8
-    assert policy.delay(3, None, 0.5) == 4
+    assert [policy.delay(n, SOON, 1.0) for n in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [policy.delay(n, SOON, 0.0) for n in range(8)] == [0] * 8
+    assert policy.delay(3, SOON, 0.5) == 4
 
 
 def test_a_thousand_failures_do_not_overflow() -> None:
-    assert ReconnectPolicy().delay(100_000, None, 1.0) == 60
+    assert ReconnectPolicy().delay(100_000, SOON, 1.0) == 60
 
 
 @pytest.mark.parametrize("code", [0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x8E, 1, 2, 4, 5])
 def test_what_only_a_person_can_change_waits_long_from_the_first_time(code: int) -> None:
-    assert [ReconnectPolicy().delay(0, code, draw) for draw in (0.0, 1.0)] == [30, 60]
+    assert [ReconnectPolicy().delay(0, classify(ERROR, code), draw) for draw in (0.0, 1.0)] == [30, 60]
 
 
 @pytest.mark.parametrize("code", [0x88, 0x89, 0x97, 0x9F, 3])
 def test_a_busy_server_is_given_more_time(code: int) -> None:
-    assert ReconnectPolicy().delay(0, code, 1.0) == 8
+    assert ReconnectPolicy().delay(0, classify(ERROR, code), 1.0) == 8
+
+
+@pytest.mark.parametrize(
+    ("error", "retry"),
+    [
+        (ConnectFailedError("no route"), SOON),
+        (TransportClosedError("reset"), SOON),
+        (AuthenticationError("not now"), SOON),
+        (
+            RemoteProtocolError("nonsense", 0x97),
+            SOON,
+        ),  # our reason code for the peer is not the peer's for us
+        (TlsError("the certificate has expired"), NEVER),
+        (ArgumentError("ca_file", "is gone"), NEVER),
+        (MissingDependency("WebSocket", "websockets"), NEVER),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_without_a_reason_code_says_itself_when_to_try_again(error: Any, retry: str) -> None:
+    assert classify(error, None) == retry
+
+
+def test_an_error_may_carry_its_own_word() -> None:
+    refusal = ConnectFailedError("the server answers 503")
+    refusal.retry = LATER
+    assert classify(refusal, None) == LATER
+    assert ReconnectPolicy().delay(0, LATER, 1.0) == 8
+
+
+def test_a_refusal_carries_when_to_try_again_to_the_program() -> None:
+    rig = Rig()
+    rig.open()
+    rig.feed(Connack(False, 0x86))
+    [event] = rig.event_objects()
+    assert isinstance(event.error, ConnectRefused)
+    assert event.error.retry == NEVER
 
 
 @pytest.mark.parametrize(("first", "longest"), [(0, 1), (-1, 1), (2, 1)])

@@ -156,6 +156,7 @@ def connected(
     """
     peer = peer or Peer(version, session=session, **arguments)
     resumes = session is not None
+    peer.session.known |= resumes
     peer.connect(clean_start=not resumes if clean_start is None else clean_start)
     present = resumes if present is None else present
     events = peer.receive(Connack(present and version != "3.1", 0, server))

@@ -44,6 +44,7 @@ def test_a_topic_name_is_sent_once(qos: int) -> None:
     assert [packet.payload for packet in packets] == [b"1", b"2", b"3"]
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-17", "MQTT-3.2.2-18")
 @pytest.mark.parametrize("maximum", [None, 0])
 def test_a_server_that_allows_none_gets_none(maximum: int | None) -> None:
     peer = AliasingPeer(maximum)
@@ -52,6 +53,7 @@ def test_a_server_that_allows_none_gets_none(maximum: int | None) -> None:
     assert seen(peer.sent()) == [("long/topic", None)] * 2
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-17", "MQTT-3.3.2-9")
 def test_the_least_recently_used_topic_gives_up_its_alias() -> None:
     peer = AliasingPeer(2)
     for topic in ("aaaa", "bbbb", "aaaa", "cccc", "aaaa", "bbbb"):
@@ -77,6 +79,7 @@ def test_other_properties_stay_and_long_packets_too() -> None:
     assert [packet.payload for packet in packets] == [b"p" * 20_000] * 2
 
 
+@pytest.mark.conformance("5.0", "MQTT-3.3.2-7")
 def test_a_repeat_has_the_full_topic_and_aliases_begin_anew() -> None:
     peer = AliasingPeer(2)
     for _ in range(2):

@@ -45,12 +45,13 @@ from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
     ConnectionEnded,
+    SessionUnknown,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.options import ConnectOptions
-from device_sdk.mqtt.protocol import CLOSED, CONNECTED, CONNECTING, IDLE, Protocol
+from device_sdk.mqtt.protocol import CLOSED, CONNECTED, CONNECTING, IDLE, LONGEST_CLIENT_ID, Protocol
 from device_sdk.mqtt.session import Outgoing, Session
 from tests.mqtt.peer import (
     EVERYTHING,
@@ -148,7 +149,7 @@ def test_connack_opens_the_connection(version: str) -> None:
 def test_connack_tells_what_the_server_allows() -> None:
     answer = {"receive_maximum": 3, "server_keep_alive": 5, "assigned_client_identifier": "auto-1"}
     peer = connected(server=answer, keep_alive=60, inflight=20)
-    assert (peer.protocol.window, peer.protocol.keep_alive) == (3, 5)
+    assert (peer.protocol.window, peer.protocol.keep_alive.interval) == (3, 5)
     assert peer.protocol.server["assigned_client_identifier"] == "auto-1"
 
 
@@ -205,7 +206,7 @@ def test_a_reason_code_refuses_the_connection(reason_code: int) -> None:
     assert peer.sent() == []
 
 
-@pytest.mark.conformance("5.0", "MQTT-3.2.2-2", "MQTT-3.2.2-4")
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-2")
 @pytest.mark.conformance("3.1.1", "MQTT-3.2.2-1")
 @pytest.mark.parametrize("version", ["3.1.1", "5.0"])
 def test_session_present_after_a_clean_start_is_an_error(version: str) -> None:
@@ -214,6 +215,78 @@ def test_session_present_after_a_clean_start_is_an_error(version: str) -> None:
     error = end_of(peer.receive(Connack(True)))
     assert (type(error), error.reason_code) == (RemoteProtocolError, 0x82)
     assert peer.sent() == ([Disconnect(0x82)] if version == "5.0" else [])
+
+
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-4")
+def test_a_session_that_we_know_nothing_of_is_not_resumed() -> None:
+    peer = Peer()
+    peer.connect(clean_start=False)
+    events = peer.receive(Connack(True))
+    assert isinstance(end_of(events), RemoteProtocolError)
+    assert [type(event) for event in events] == [SessionUnknown]
+    assert peer.sent() == [Disconnect(0x82)]
+    assert not peer.session.known
+
+
+@pytest.mark.conformance("5.0", "MQTT-3.2.2-4")
+def test_a_session_without_messages_is_a_session_too() -> None:
+    first = connected()
+    first.cut()
+    again = connected(peer=Peer(session=first.session), clean_start=False, present=True)
+    assert again.protocol.state == CONNECTED
+
+
+def test_a_session_that_the_application_vouches_for_is_resumed() -> None:
+    peer = Peer()
+    peer.protocol = Protocol(peer.session, peer.options, vouched=True)
+    connected(peer=peer, clean_start=False, present=True)
+    assert peer.session.known
+
+
+@versions_3
+def test_mqtt_3_leaves_it_to_the_client_what_it_resumes(version: str) -> None:
+    connected(version, clean_start=False, present=True)
+
+
+def test_a_session_is_known_to_the_store_from_its_first_connack_on() -> None:
+    session = Session(journal=True)
+    for facts in ([("fact", "session", "c")], []):
+        peer = connected(peer=Peer(session=session))
+        assert [change for change in session.take_changes() if change[0] == "fact"] == facts
+        peer.cut()
+
+
+# The client identifier that the server assigns
+
+
+@pytest.mark.conformance("5.0", "MQTT-3.1.3-7", "MQTT-3.2.2-16")
+def test_an_assigned_client_identifier_names_the_session_from_then_on() -> None:
+    session = Session(journal=True)
+    options = ConnectOptions("")
+    for sent, assigned in (("", "auto-1"), ("auto-1", None)):
+        peer = Peer(session=session)
+        peer.options = options
+        peer.protocol = Protocol(session, options)
+        assert peer.connect(clean_start=not sent).client_id == sent
+        peer.receive(Connack(bool(sent), 0, {"assigned_client_identifier": assigned} if assigned else {}))
+        assert options.client_id == "auto-1"
+        peer.cut()
+    facts = [change for change in session.take_changes() if change[0] == "fact"]
+    assert facts == [("fact", "client_id", "auto-1"), ("fact", "session", "auto-1")]
+
+
+def test_a_client_with_a_name_keeps_it() -> None:
+    peer = connected(server={"assigned_client_identifier": "other"})
+    assert peer.options.client_id == "c"
+
+
+@pytest.mark.parametrize(("size", "fault"), [(LONGEST_CLIENT_ID, False), (LONGEST_CLIENT_ID + 1, True)])
+def test_an_assigned_client_identifier_has_a_limit(size: int, fault: bool) -> None:
+    peer = Peer()
+    peer.connect()
+    events = peer.receive(Connack(False, 0, {"assigned_client_identifier": "x" * size}))
+    assert peer.sent() == ([Disconnect(0x83)] if fault else [])
+    assert isinstance(events[-1], ConnectionEnded) is fault
 
 
 @pytest.mark.conformance("3.1", "MQTT-3.1/SESSION-PRESENT")

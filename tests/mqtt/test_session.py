@@ -57,7 +57,7 @@ def test_losing_a_session_parts_what_to_repeat_from_what_is_finished() -> None:
     assert session.lose() == ([first, second], [third])
     assert (len(session), session.received) == (0, {})
     assert [message.status for message in (first, second, third)] == [QUEUED, QUEUED, ACKNOWLEDGED]
-    assert session.take_changes() == [("done", third.sequence), ("lost",)]
+    assert session.take_changes() == [("done", third.sequence, "acknowledged"), ("lost",)]
 
 
 def test_a_new_message_waits_to_be_published() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from device_sdk.errors import RemoteProtocolError, TransportClosedError
-from device_sdk.mqtt import Publish, Pubrec, Pubrel, encode_packet
+from device_sdk.mqtt import Pingreq, Pingresp, Publish, Pubrec, Pubrel, encode_packet
 from device_sdk.mqtt.receive import MOST_ANSWERS
 from tests.mqtt.peer import EVERYTHING, Peer, connected, end_of, every_version, messages_in
 
@@ -134,7 +134,7 @@ def test_a_slow_line_is_no_attack() -> None:
 
 
 def test_each_packet_has_its_own_time() -> None:
-    peer = connected()
+    peer = connected(keep_alive=0)
     packet = encode_packet(Publish("t", bytes(50)), "5.0")
     events: list[Any] = []
     for _ in range(10):  # each read ends one packet and begins the next
@@ -154,3 +154,27 @@ def test_while_we_do_not_read_no_packet_is_late() -> None:
     assert peer.receive_bytes(packet[20:30]) == []
     assert peer.advance(59.0) == []
     assert isinstance(end_of(peer.advance(3.0)), TransportClosedError)
+
+
+@pytest.mark.parametrize("seconds", [1, 65_535])
+def test_whatever_keep_alive_the_server_wants_costs_one_pingreq_a_period(seconds: int) -> None:
+    peer = connected(server={"server_keep_alive": seconds})
+    for _ in range(10):
+        due = peer.protocol.next_deadline()
+        assert due is not None
+        assert peer.advance(due - peer.now) == []
+        assert peer.sent() == [Pingreq()]
+        peer.receive(Pingresp())
+    assert 9 * seconds <= peer.now < 10 * seconds
+
+
+@pytest.mark.parametrize("expiry", [0, 0xFFFFFFFF])
+def test_a_session_expiry_that_the_server_changes_changes_nothing_here(expiry: int) -> None:
+    peer = connected(server={"session_expiry_interval": expiry}, session_expiry=600)
+    assert peer.protocol.server["session_expiry_interval"] == expiry
+    peer.publish(b"x", 2)
+    session = peer.session
+    peer.cut()
+    again = connected(peer=Peer(session=session, session_expiry=600), clean_start=False, present=True)
+    assert again.options.session_expiry == 600
+    assert [packet.type for packet in again.sent()] == ["publish"]

@@ -137,7 +137,7 @@ class World:
         self.session.requests.clear()
         if self.config.version == "5.0":
             self.broker.receive_maximum = self.next_receive_maximum
-        protocol = Protocol(self.session, options, inflight=self.config.inflight)
+        protocol = Protocol(self.session, options, inflight=self.config.inflight, vouched=True)
         self.connection = Connection(protocol, self.broker.connect())
         protocol.connect(self.now, clean_start=False)
 
@@ -155,8 +155,6 @@ class World:
         chunks = protocol.data_to_send(durable, self.now)
         assert before == bool(chunks), "can_send() and data_to_send() disagree"
         self.connection.up += b"".join(chunks)
-        if chunks:
-            protocol.output_progressed(self.now)
 
     def carry_up(self, choice: int) -> None:
         """Let the first bytes on their way reach the broker."""

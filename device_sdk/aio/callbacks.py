@@ -1,0 +1,205 @@
+"""The one task that runs handlers and hooks: plain functions at once, coroutine functions to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from inspect import isawaitable
+from time import monotonic
+
+from device_sdk._log import Log
+from device_sdk.engine.report import ClientEvent, failure_text
+from device_sdk.mqtt.message import Message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Future, Task
+    from collections.abc import Callable
+    from typing import Any
+
+    from device_sdk.engine.engine import Engine
+
+    Handler = Callable[[Message], object]
+
+__all__ = ["Callbacks"]
+
+_TURN_SECONDS = 0.005  # plain handlers let the rest of the loop run, and acknowledgements leave, this often
+_CANCEL_SECONDS = 0.5  # what a handler gets to end in after it was cancelled
+
+log = Log("device_sdk.aio")
+
+
+class Callbacks:
+    """Runs handlers and hooks, one at a time, in the order in which things happened.
+
+    ``finished`` is told how many messages have been finished with, ``loop_ends`` when the task was cancelled
+    by somebody else, which is what :func:`asyncio.run` does in the end.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        default_handler: Callable[[], Handler | None],
+        finished: Callable[[int], None],
+        loop_ends: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._default_handler = default_handler
+        self._finished = finished
+        self._loop_ends = loop_ends
+        self._task: Task[None] | None = None
+        self._idle: Future[None] | None = None  # while there is nothing to do
+        self._stopping = False
+        self._told_no_handler = False
+
+    def start(self) -> None:
+        """Start the task in the running loop."""
+        self._stopping = False
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="device-sdk callbacks")
+
+    def wake(self) -> None:
+        """There is something to run."""
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def is_current(self) -> bool:
+        """Whether the caller runs in this task, that is, inside a handler."""
+        return self._task is not None and asyncio.current_task() is self._task
+
+    def finish(self) -> None:
+        """Let the task run the hooks that wait, and end.
+
+        Messages that still wait are left alone: nobody could acknowledge them any more.
+        """
+        self._stopping = True
+        self.wake()
+
+    async def stop(self, seconds: float) -> None:
+        """As :meth:`finish`, and wait for the end; a handler that takes longer than that is cancelled."""
+        task = self._task
+        self.finish()
+        if task is None or self.is_current():
+            return
+        _, late = await asyncio.wait({task}, timeout=seconds)
+        if late:
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+
+    async def _run(self) -> None:
+        self._engine.waiting.consume()
+        try:
+            while True:
+                with self._engine.lock:
+                    batch = self._engine.take_callbacks()
+                if batch:
+                    await self._run_batch(batch)
+                elif self._stopping:
+                    return
+                else:
+                    self._idle = asyncio.get_running_loop().create_future()
+                    await self._idle
+                    self._idle = None
+        except BaseException:
+            if not self._stopping:
+                self._loop_ends()
+            self._run_plain_hooks()
+            raise
+
+    async def _run_batch(self, batch: list[Any]) -> None:
+        """Run one batch, and tell how many messages are finished: before each wait, and in the end."""
+        handled = 0
+        turn_at = monotonic() + _TURN_SECONDS
+        router = self._engine.router
+        route, identified = router.route, router.identifiers is not None
+        for item in batch:
+            if type(item) is not Message:
+                await self._call(*item)
+                continue
+            if self._stopping:
+                handled += 1  # no longer in hand; without its mark it is not acknowledged
+                continue
+            found = router.route_identified(item) if identified else route(item.topic)
+            handlers = found or self._unrouted(item)
+            if handlers is None:
+                continue  # in the pull inbox, where the program says when it is finished
+            for handler in handlers:
+                try:
+                    result = handler(item)
+                    if result is not None and isawaitable(result):
+                        self._finished(handled)
+                        handled = 0
+                        await self._finish(result)
+                except (Exception, asyncio.CancelledError) as error:
+                    self._report(handler, error)
+            if item.token is None or not handlers:
+                item.handled = True
+            handled += 1
+            if monotonic() >= turn_at:
+                self._finished(handled)
+                handled = 0
+                await asyncio.sleep(0)
+                turn_at = monotonic() + _TURN_SECONDS
+        self._finished(handled)
+
+    def _unrouted(self, message: Message) -> tuple[Handler, ...] | None:
+        """No subscription has a handler for it: the default handler, the inbox, or nobody."""
+        handler = self._default_handler()
+        if handler is not None:
+            return (handler,)
+        inbox = self._engine.router.inbox
+        if inbox is not None:
+            inbox.put(message)
+            return None
+        if not self._told_no_handler:
+            self._told_no_handler = True
+            text = f"nothing handles {message.topic}: pass on_message to subscribe() or call messages() first"
+            with self._engine.lock:
+                self._engine.notify("no_handler", text)
+        return ()
+
+    async def _call(self, function: Callable[[Any], object], argument: object) -> None:
+        """Run a hook; what it raises is reported and goes no further."""
+        try:
+            result = function(argument)
+            if result is not None and isawaitable(result):
+                await self._finish(result)
+        except (Exception, asyncio.CancelledError) as error:
+            if type(argument) is ClientEvent and not self._is_cancelled():
+                # Only to the log: an event about it would fail in the same way, for ever.
+                log.warning("on_event raised for the event %s", argument.kind, error=error)
+            else:
+                self._report(function, error)
+
+    async def _finish(self, result: Any) -> None:
+        """Await what a handler returned. Raises: CancelledError, also if the handler took no notice of it."""
+        await result
+        if self._is_cancelled():
+            raise asyncio.CancelledError
+
+    def _report(self, function: object, error: BaseException) -> None:
+        """Report what a handler raised. Raises: CancelledError: it is this task that was cancelled."""
+        text = failure_text(function, error)  # not under the lock: it runs code of the application
+        if self._is_cancelled():
+            if not isinstance(error, asyncio.CancelledError):
+                log.warning("%s while it was cancelled", text, error=error)
+            raise asyncio.CancelledError
+        with self._engine.lock:
+            self._engine.notify("handler_failed", text, error)
+
+    def _run_plain_hooks(self) -> None:
+        """At the end of the loop: run what needs no task, so that what was lost is not lost in silence."""
+        with self._engine.lock:
+            batch = self._engine.take_callbacks()
+        for item in batch:
+            if type(item) is Message:
+                continue
+            function, argument = item
+            try:
+                result = function(argument)
+            except Exception as error:
+                log.warning("%s", failure_text(function, error), error=error)
+                continue
+            if asyncio.iscoroutine(result):
+                result.close()
+
+    def _is_cancelled(self) -> bool:
+        return self._task is not None and self._task.cancelling() > 0

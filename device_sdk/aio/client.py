@@ -1,0 +1,470 @@
+"""The client for programs with an event loop: publish, subscribe, handlers and an inbox without threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from asyncio import get_running_loop, sleep
+from functools import partial
+from time import monotonic
+
+from device_sdk.aio.callbacks import Callbacks
+from device_sdk.aio.driver import LoopDriver
+from device_sdk.aio.inbox import AsyncInbox
+from device_sdk.aio.waiting import AsyncDelivery, AsyncRequest, LoopEvent, LoopWaiting
+from device_sdk.engine.arguments import disconnect_fields, seconds
+from device_sdk.engine.engine import CONNECTED
+from device_sdk.errors import QueueFullError, SubscribeRefused
+from device_sdk.shell import Shell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Any, Self
+
+    from device_sdk.engine.delivery import Delivery
+    from device_sdk.mqtt.message import Message, Subscription
+    from device_sdk.shell import Handler
+
+__all__ = ["AsyncClient"]
+
+_BURST = 128  # messages that a task may publish before the others, and the network, have their turn
+_GOODBYE_SECONDS = 1.0  # how long a DISCONNECT may take to leave
+_HANDLER_SECONDS = 2.0  # what a handler gets to end in when the client is closed
+
+
+class AsyncClient(Shell):
+    """A client for one event loop, asyncio or uvloop: :class:`~device_sdk.client.Client` with ``await``.
+
+    It belongs to the loop in which it is first used, and to the thread of that. From other threads use
+    ``asyncio.run_coroutine_threadsafe(client.publish(...), loop)``; in another loop every method raises
+    :class:`RuntimeError`. After ``fork()`` the child's copy raises :class:`ClosedError`.
+
+    Hooks and handlers may be plain functions or coroutine functions. They run in one task, one at a time, in
+    the order of arrival, and may use the client; an exception in one is reported by event and log. When the
+    loop ends with the client still open (:func:`asyncio.run` cancels that task then), the client sends
+    DISCONNECT and closes at once.
+
+    The arguments are those of :class:`~device_sdk.shell.Shell`. Opening a store may take some milliseconds,
+    and happens here, in the constructor.
+    """
+
+    _waiting_class = LoopWaiting
+    _loop: asyncio.AbstractEventLoop | None = None
+    _driver: LoopDriver | None = None
+    _callbacks: Callbacks | None = None  # from start() on
+    _inbox: AsyncInbox | None = None
+    _over: asyncio.Event | None = None  # close() was called; set when it has ended
+    _published = 0  # since a task published last without a pause
+
+    # Publish and subscribe
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes | bytearray | memoryview | str | None = b"",
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        expiry: float | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> AsyncDelivery:
+        """Publish a message, now or as soon as there is a connection and room in the window.
+
+        Returns without a suspension, except once in 128 messages, before it takes the message, and while
+        the queue is full under the policy ``block``. If it is cancelled, the message was not taken.
+        Arguments and errors are those of :meth:`Client.publish`.
+
+        Returns: the delivery, to wait for or to forget.
+        """
+        if get_running_loop() is not self._loop:
+            self._bind()
+        self._published += 1
+        if self._published > _BURST:
+            self._published = 0
+            await sleep(0)
+        try:
+            delivery = self._publish(
+                topic, payload, qos=qos, retain=retain, expiry=expiry, properties=properties
+            )
+        except _NoRoomError:
+            again = partial(
+                self._publish, topic, payload, qos=qos, retain=retain, expiry=expiry, properties=properties
+            )
+            delivery = await self._publish_with_room(again)
+        return self._sent_qos0 if delivery is self._sent_qos0._delivery else AsyncDelivery(self, delivery)
+
+    def subscribe(
+        self,
+        topic: str | Subscription | list[Subscription],
+        qos: int = 0,
+        *,
+        on_message: Handler | None = None,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: int = 0,
+    ) -> AsyncRequest:
+        """Want messages, from now on and after every reconnect; ``await`` it for the broker's answer.
+
+        ``await client.subscribe("cmd/#")`` returns the granted QoS values or raises
+        :class:`SubscribeRefused`; ``await client.subscribe("cmd/#").wait(10)`` does so for at most 10 s.
+        Without ``await`` it is asked for all the same. Arguments and errors are those of
+        :meth:`Client.subscribe`; ``on_message`` may be a coroutine function.
+        """
+        self._bind()
+        request = self._subscribe(
+            topic,
+            qos,
+            on_message=on_message,
+            no_local=no_local,
+            retain_as_published=retain_as_published,
+            retain_handling=retain_handling,
+        )
+        return AsyncRequest(request, self._waiting)
+
+    def unsubscribe(self, topic: str | list[str]) -> AsyncRequest:
+        """Stop wanting one or more topic filters; ``await`` it as :meth:`subscribe`.
+
+        Raises: ArgumentError, ArgumentTypeError: by name. ClosedError: after close().
+        """
+        self._bind()
+        return AsyncRequest(self._unsubscribe(topic), self._waiting)
+
+    def messages(self) -> AsyncInbox:
+        """Return the inbox: every message that no handler takes waits there, from this call on.
+
+        Call it before subscribing if nothing may be missed. ``async for`` over it ends when the client is
+        closed; ``await inbox.get(timeout)`` takes one message. Several tasks may share it.
+
+        Raises: ClosedError: after close().
+        """
+        self._bind()
+        self._check_open()
+        if self._inbox is None:
+            self._inbox = AsyncInbox(self._finished, self._waiting)
+            self._engine.router.inbox = self._inbox  # type: ignore[assignment]
+        return self._inbox
+
+    async def request(
+        self,
+        topic: str,
+        payload: bytes | bytearray | memoryview | str | None = b"",
+        timeout: float = 10.0,
+        *,
+        qos: int = 1,
+        properties: Mapping[str, Any] | None = None,
+    ) -> Message:
+        """Publish a request and wait for the response to it (MQTT 5.0), also in handlers.
+
+        Arguments and errors are those of :meth:`Client.request`. Several requests may wait at once.
+        Source: MQTT 5.0 §4.10.
+        """
+        self._bind()
+        requests = self._requests(timeout)
+        deadline = monotonic() + timeout
+        given = requests.checked(properties)
+        where, subscription = requests.ask()
+        try:
+            await AsyncRequest(subscription, self._waiting).wait(timeout)
+        except (SubscribeRefused, TimeoutError) as error:
+            raise requests.not_asked(error, topic, where, timeout) from None
+        pending = requests.begin(given, where)
+        try:
+            left = max(0.001, deadline - monotonic())
+            published = await self.publish(topic, payload, qos=qos, expiry=left, properties=given)
+            delivery = published._delivery
+            requests.watch(pending, delivery)
+            while not requests.is_over(pending, delivery) and (left := deadline - monotonic()) > 0:
+                await self._waiting.until(pending.woken, left)
+                pending.woken.clear()
+        finally:
+            requests.end(pending)
+        return pending.answer(topic, timeout)
+
+    # Life
+
+    async def start(self) -> None:
+        """Begin to connect and return at once; the client keeps trying for ever. Again: nothing happens.
+
+        Raises: ClosedError: after :meth:`close`, or in a forked child.
+        """
+        driver = self._bind()
+        self._check_open()
+        if self._callbacks is not None:
+            return
+        callbacks = Callbacks(self._engine, lambda: self.on_message, self._settle, self._loop_ends)
+        callbacks.start()
+        self._callbacks = callbacks
+        with self._lock:
+            self._engine.start(monotonic())
+        driver.schedule()
+        _clients.add(self)
+
+    async def connect(self, timeout: float = 10.0) -> None:
+        """Start, and wait until the broker has accepted the connection.
+
+        Raises: ConnectFailedError, ConnectRefused, RemoteProtocolError, TransportClosedError: the first
+        attempt failed. TimeoutError: no outcome within ``timeout`` seconds. After an error, and when it is
+        cancelled, the client has stopped trying; what was queued is still there, and connect() or start() may
+        be called again.
+        """
+        seconds("timeout", timeout)
+        self._bind()
+        engine = self._engine
+        with self._lock:
+            if engine.state == CONNECTED:
+                return
+            outcome: Any = engine.attempt_over or self._waiting.event()
+            engine.attempt_over = outcome
+        await self.start()
+        try:
+            await self._waiting.until(outcome, timeout)
+        finally:
+            with self._lock:
+                engine.attempt_over = None
+                decided, error, connected = outcome.is_set(), engine.last_error, engine.state == CONNECTED
+            if not connected:
+                callbacks = self._stop_connecting()
+                outcome.set()  # for others in connect()
+        if connected:
+            return
+        if callbacks is not None:
+            await callbacks.stop(_HANDLER_SECONDS)
+        self._check_open()
+        if decided and error is not None:
+            raise error
+        raise TimeoutError(f"no connection to {engine.transport.description} within {timeout:g} s")
+
+    async def close(
+        self, drain: float = 5.0, *, reason_code: int = 0, session_expiry: int | None = None
+    ) -> None:
+        """Finish what is queued for at most ``drain`` seconds, disconnect, and end.
+
+        Without a store, what the broker has not acknowledged by then is dropped, and its deliveries raise.
+        Returns within ``drain`` and about four more seconds; a handler that still runs then is cancelled.
+        Idempotent. If it is cancelled, the client is closed at once, as with ``drain=0``. Inside a handler:
+        the handler goes on.
+
+        Arguments and errors are those of :meth:`Client.close`. Source: MQTT 5.0 §3.14.2.
+        """
+        seconds("drain", drain, zero=True)
+        goodbye = disconnect_fields(self._options, reason_code, session_expiry)
+        callbacks = self._callbacks
+        in_handler = callbacks is not None and callbacks.is_current()
+        if self._closed:
+            if self._over is not None and not in_handler:
+                await self._over.wait()
+            return
+        driver = self._bind()
+        self._closed = True
+        self._over = asyncio.Event()
+        self._engine.goodbye = goodbye
+        try:
+            try:
+                if callbacks is not None:
+                    await self._leave(driver, drain, in_handler=in_handler)
+            finally:
+                store_closed = self._end()
+            await store_closed.wait()
+            if callbacks is not None:
+                await callbacks.stop(_HANDLER_SECONDS)
+        finally:
+            self._over.set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def reconnect_now(self) -> None:
+        """End a wait between two attempts at once, for example when the link came up. Does not wait."""
+        driver = self._bind()
+        with self._lock:
+            self._engine.reconnect_now(monotonic())
+        driver.schedule()
+
+    async def reauthenticate(self, timeout: float = 10.0) -> None:
+        """Prove again who we are, on the connection as it is, and wait for the server's answer (MQTT 5.0).
+
+        Errors are those of :meth:`Client.reauthenticate`. The authenticator runs in the loop: it has to
+        return soon. If it is cancelled, the re-authentication goes on. Source: MQTT 5.0 §4.12.1.
+        """
+        self._bind()
+        attempt = self._authentication(timeout).begin_again(self._engine, self._wake)
+        await self._waiting.until(attempt.over, timeout)
+        attempt.outcome(timeout)
+
+    # What Shell asks for
+
+    def _wake(self) -> None:
+        driver = self._driver
+        if driver is not None:
+            driver.wake()
+
+    def _settle(self, finished: int) -> None:
+        driver = self._driver
+        if driver is not None:
+            driver.finished(finished)
+
+    def _publish_later(
+        self, topic_field: bytes, payload: bytes, flags: int, block: bytes, expires_at: float | None
+    ) -> Delivery:
+        raise _NoRoomError
+
+    # Helpers
+
+    @property
+    def _waiting(self) -> LoopWaiting:
+        waiting = self._engine.waiting
+        assert isinstance(waiting, LoopWaiting)
+        return waiting
+
+    def _bind(self) -> LoopDriver:
+        """Belong to the running loop. Raises: RuntimeError: there is none, or it is another one."""
+        loop = get_running_loop()
+        driver = self._driver
+        if driver is None:
+            self._waiting.bind(loop)
+            self._loop = loop
+            self._room = asyncio.Lock()  # of the tasks that wait for room, the first one looks
+            self._sent_qos0 = AsyncDelivery(self, self._engine.outbox.sent_qos0)
+            driver = self._driver = LoopDriver(
+                self._engine, loop, self._options.connect_timeout, self._wake_callbacks
+            )
+            driver.schedule()
+        elif loop is not self._loop:
+            self._check_open()  # a child of the process has another loop, and a better reason
+            raise RuntimeError(f"{self!r} belongs to another event loop, in which it was first used")
+        return driver
+
+    def _wake_callbacks(self) -> None:
+        if self._callbacks is not None:
+            self._callbacks.wake()
+
+    async def _publish_with_room(self, publish: Callable[[], Delivery]) -> Delivery:
+        """Wait for room in the queue, behind those who wait already."""
+        driver = self._bind()
+        timeout = self._policy.block_timeout
+        try:
+            with self._waiting:
+                async with asyncio.timeout(timeout), self._room:
+                    while True:
+                        self._check_open()
+                        try:
+                            return publish()
+                        except _NoRoomError:
+                            await driver.next_turn()
+        except TimeoutError:
+            raise QueueFullError(f"the queue had no room for the message within {timeout:g} s") from None
+
+    async def _until_done(self, delivery: Delivery, timeout: float | None) -> None:
+        with self._lock:
+            if delivery.done:
+                return
+            event: Any = delivery._waiter or self._waiting.event()
+            delivery._waiter = event
+        await self._waiting.until(event, timeout)
+
+    async def _until_stored(self, delivery: Delivery, timeout: float | None) -> bool:
+        """Whether the message became durable within this time, and was not done before."""
+        driver = self._bind()
+        outbox = self._engine.outbox
+        with self._lock:
+            outbox.hurry(delivery)
+        stored = await driver.until(lambda: outbox.is_stored(delivery), timeout)
+        return stored and not delivery.done
+
+    def _stop_connecting(self) -> Callbacks | None:
+        """After a connect() that failed: as before start(). Returns: whose hooks are still to be run."""
+        callbacks, self._callbacks = self._callbacks, None
+        if self._closed or callbacks is None:
+            return None
+        if self._driver is not None:
+            self._driver.drop()
+        callbacks.finish()
+        return callbacks
+
+    async def _leave(self, driver: LoopDriver, drain: float, *, in_handler: bool) -> None:
+        """Wait until everything is sent and answered, then until DISCONNECT has left."""
+        engine = self._engine
+        with self._lock:
+            engine.draining, engine.await_handlers = True, not in_handler
+        driver.schedule()
+        await driver.until(engine.is_drained, drain)
+        with self._lock:
+            engine.close_connection()
+        driver.schedule()
+        await driver.until(lambda: not engine.has_connection(), _GOODBYE_SECONDS)
+
+    def _end(self) -> LoopEvent:
+        """The part of close() that waits for nothing. Returns: what is set when the store is closed.
+
+        That is done in a thread which nothing here can cancel, and for which the end of the process waits.
+        """
+        self._end_engine()
+        closed = self._waiting.event()
+
+        def close_store() -> None:
+            try:
+                self._engine.close_store()
+            finally:
+                closed.set()
+
+        if self._engine._store is None:
+            closed.set()
+            return closed
+        try:
+            threading.Thread(target=close_store, name="device-sdk store close").start()
+        except RuntimeError:  # no more threads
+            close_store()
+        return closed
+
+    def _end_engine(self) -> None:
+        if self._driver is not None:
+            self._driver.drop()
+            self._engine.end()
+            self._driver.end()
+        if self._callbacks is not None:
+            self._callbacks.finish()
+        _clients.discard(self)
+
+    def _loop_ends(self) -> None:
+        """The callback task was cancelled: close, with what can be done in this moment."""
+        if not self._closed:
+            self._closed = True
+            self._end_engine()
+            self._engine.close_store()
+
+    def _after_fork(self) -> None:
+        """In a forked child: unusable, and the connection stays the parent's."""
+        self._lock._at_fork_reinit()  # type: ignore[attr-defined]
+        self._closed = True
+        if self._driver is not None:
+            self._driver.disown()
+        with self._lock:
+            self._engine.disown()
+
+
+class _NoRoomError(Exception):
+    """The queue is full, and the policy is to wait."""
+
+
+_clients: weakref.WeakSet[AsyncClient] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+os.register_at_fork(after_in_child=_disown_all)

@@ -1,0 +1,283 @@
+"""Drives an engine from an event loop: readers, writers and one timer, and no thread but that of open().
+
+Everything here runs in the thread of the loop, :meth:`LoopDriver.wake` and :meth:`LoopDriver.finished`
+excepted. What is published in one turn of the loop leaves in one piece, at the beginning of the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from threading import get_ident
+from time import monotonic
+
+from device_sdk._log import Log
+from device_sdk.engine.opening import Opening
+from device_sdk.errors import ConnectFailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future, TimerHandle
+    from collections.abc import Callable
+
+    from device_sdk.engine.engine import Engine
+
+__all__ = ["LoopDriver"]
+
+_GRACE_SECONDS = 1.0  # how late open() may be before it is abandoned
+_FAULT_SECONDS = 0.2  # a pause after what should not happen, so that it cannot become a busy loop
+_TIMER_SECONDS = 0.001  # what the timer of a loop may be early
+
+log = Log("device_sdk.aio")
+
+
+class LoopDriver:
+    """Opens, reads, writes and keeps time for one engine. ``wake_callbacks``: there is something to run."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        loop: AbstractEventLoop,
+        open_seconds: float,
+        wake_callbacks: Callable[[], None],
+    ) -> None:
+        self.turns = 0  # how often it has looked what there is to do
+        self._engine = engine
+        self._loop = loop
+        self._thread = get_ident()
+        self._open_seconds = open_seconds
+        self._wake_callbacks = wake_callbacks
+        self._scheduled = False
+        self._ended = False
+        self._finished: int | None = None  # messages that the engine is to be told of
+        self._timer: TimerHandle | None = None
+        self._timer_at = 0.0
+        self._watched: tuple[int, bool, bool] | None = None  # what the loop watches: Engine.interest()
+        self._opening: Opening | None = None
+        self._watchers: dict[Future[bool], Callable[[], bool]] = {}
+
+    # From any thread
+
+    def wake(self) -> None:
+        """Look again in the next turn of the loop. Any thread, without the lock."""
+        if get_ident() == self._thread:
+            self.schedule()
+        else:
+            self._from_elsewhere(self.schedule)
+
+    def finished(self, count: int) -> None:
+        """So many received messages are finished with: their acknowledgements may leave. Any thread."""
+        if get_ident() != self._thread:
+            self._from_elsewhere(self.finished, count)
+            return
+        self._finished = (self._finished or 0) + count
+        self.schedule()
+
+    def _from_elsewhere(self, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop is closed: nothing will happen any more
+            pass
+
+    # From the loop
+
+    def schedule(self) -> None:
+        """Have one turn soon."""
+        if not self._scheduled and not self._ended:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    async def until(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until the predicate is true, which is called under the lock after every turn.
+
+        False: it was not within ``timeout`` seconds. Raises: what it raises.
+        """
+        with self._engine.lock:
+            if predicate():
+                return True
+        future: Future[bool] = self._loop.create_future()
+        self._watchers[future] = predicate
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            with self._engine.lock:
+                return predicate()
+        finally:
+            self._watchers.pop(future, None)
+
+    async def next_turn(self) -> None:
+        """Wait until something has happened, such as an acknowledgement."""
+        seen = self.turns
+        await self.until(lambda: self.turns != seen, None)
+
+    def drop(self) -> None:
+        """Let DISCONNECT leave if it can at once, close the transport, and forget the connection."""
+        engine = self._engine
+        try:
+            self._abandon_opening()
+            with engine.lock:
+                engine.close_connection()
+            engine.flush(monotonic())
+            self._unwatch()
+            engine.drop_connection()
+        except Exception as error:
+            log.warning("the connection ended with an error", error=error)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def end(self) -> None:
+        """Do nothing from now on; who waits in :meth:`until` looks for a last time."""
+        self._ended = True
+        self.turns += 1
+        with self._engine.lock:
+            self._tell_watchers()
+
+    def disown(self) -> None:
+        """In a forked child: let go of the parent's stream without disturbing its other end.
+
+        The loop's own descriptors stay: telling the kernel to forget would tell it for the parent, too.
+        """
+        self._ended = True
+        if self._watched is not None:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(null, self._watched[0], inheritable=False)
+            os.close(null)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self._do(self._engine.flush)
+
+    def _readable(self) -> None:
+        self._do(self._engine.on_readable)
+
+    def _writable(self) -> None:
+        self._do(self._engine.on_writable)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._do(self._on_time)
+
+    def _on_time(self, now: float) -> None:
+        """The timer is never late, but the deadline may have moved."""
+        with self._engine.lock:
+            deadline = self._engine.next_deadline()
+        if deadline is not None and now >= deadline:
+            self._engine.on_deadline(now)
+
+    def _do(self, step: Callable[[float], None]) -> None:
+        """Take one step of the engine, and find out what to wait for next."""
+        if self._ended:
+            return
+        engine, now = self._engine, monotonic()
+        try:
+            if self._finished is not None:
+                with engine.lock:
+                    engine.handled(self._finished)
+                self._finished = None
+            if self._opening is not None:
+                self._look_at_opening(self._opening, now)
+            step(now)
+            self._look(now)
+        except Exception as error:
+            self._recover(error)
+
+    def _look(self, now: float) -> None:
+        """See what there is to do, and have the loop call when there is more."""
+        engine = self._engine
+        self.turns += 1
+        with engine.lock:
+            opens = engine.wants_open and self._opening is None
+            deadline = engine.next_deadline()
+            busy = engine.has_output()
+            engine.parked = not busy
+            callbacks = engine.callbacks_waiting()
+            if self._watchers:
+                self._tell_watchers()
+        if opens:
+            self._open(now)
+        if self._opening is not None and (deadline is None or self._opening.give_up_at < deadline):
+            deadline = self._opening.give_up_at
+        interest = engine.interest()
+        if interest != self._watched:
+            self._unwatch()
+            self._watch(interest)
+        if deadline is not None and (self._timer is None or deadline < self._timer_at):
+            self._set_timer(deadline, now)
+        if busy:
+            self.schedule()
+        if callbacks:
+            self._wake_callbacks()
+
+    def _tell_watchers(self) -> None:
+        for future, predicate in self._watchers.items():
+            if future.done():
+                continue
+            try:
+                if predicate():
+                    future.set_result(True)
+            except Exception as error:
+                future.set_exception(error)
+
+    def _set_timer(self, deadline: float, now: float) -> None:
+        """Wake up at the deadline. A later one does not move the timer: it looks and sets itself again."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - now) + _TIMER_SECONDS, self._timer_fired)
+
+    def _watch(self, interest: tuple[int, bool, bool] | None) -> None:
+        self._watched = interest
+        if interest is not None:
+            fd, reads, writes = interest
+            if reads:
+                self._loop.add_reader(fd, self._readable)
+            if writes:
+                self._loop.add_writer(fd, self._writable)
+
+    def _unwatch(self) -> None:
+        """Before anything else runs: the descriptor may be closed already, and its number used again."""
+        watched, self._watched = self._watched, None
+        if watched is not None and not self._loop.is_closed():
+            self._loop.remove_reader(watched[0])
+            self._loop.remove_writer(watched[0])
+
+    # Opening, in a thread that can be left behind
+
+    def _open(self, now: float) -> None:
+        try:
+            attempt = self._engine.attempt()
+            self._opening = Opening(attempt, now, self._open_seconds, _GRACE_SECONDS, self.wake)
+        except RuntimeError as error:  # no more threads
+            self._engine.on_open_failed(ConnectFailedError(str(error)), now)
+            self.schedule()
+
+    def _look_at_opening(self, opening: Opening, now: float) -> None:
+        """Go on when the transport is open, or has failed to open, or takes far too long."""
+        error = opening.error
+        if not opening.done:
+            if now < opening.give_up_at:
+                return
+            error = opening.abandon()
+        self._opening = None
+        if error is None:
+            self._engine.on_open(now)
+        else:
+            self._engine.on_open_failed(error, now)
+
+    def _abandon_opening(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.abandon()
+
+    def _recover(self, error: Exception) -> None:
+        """Survive what nobody foresaw: say so, and begin anew with the next connection."""
+        try:
+            self._abandon_opening()
+            self._engine.on_fault(error, monotonic())
+            self._unwatch()
+        except Exception as another:
+            log.warning("the client goes on after two errors", error=another)
+        self._scheduled = True
+        self._loop.call_later(_FAULT_SECONDS, self._turn)

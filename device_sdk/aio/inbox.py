@@ -1,0 +1,135 @@
+"""The pull inbox of an event loop: ``async for message in client.messages()``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from device_sdk.errors import ClosedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Future, Task
+    from collections.abc import Callable
+    from typing import Any
+
+    from device_sdk.aio.waiting import LoopWaiting
+    from device_sdk.mqtt.message import Message
+
+__all__ = ["AsyncInbox"]
+
+
+class AsyncInbox:
+    """A bounded queue of messages for tasks that pull; an iterator that ends when the client is closed.
+
+    Reading from the network pauses while the program is behind, so nothing is dropped, and PINGREQ goes on.
+    Several tasks may share it: each message goes to one of them, the longest waiting first.
+
+    A QoS 1 or 2 message is acknowledged when the task that took it asks for the next one, or ends. If that
+    task is cancelled while it has the message, another consumer gets it.
+    """
+
+    def __init__(self, on_handled: Callable[[Message], None], waiting: LoopWaiting) -> None:
+        self._messages: deque[Message] = deque()
+        self._getters: deque[Future[None]] = deque()
+        self._taken: dict[Task[Any], Message | None] = {}  # what each consumer has not finished with
+        self._on_handled = on_handled
+        self._waiting = waiting
+        self._closed = False
+
+    def put(self, message: Message) -> None:
+        """Append a message. For the client."""
+        self._messages.append(message)
+        if self._getters:
+            self._wake_one()
+
+    def close(self) -> None:
+        """End the iteration once the messages that are there have been taken. For the engine."""
+        self._closed = True
+        while self._getters:
+            self._wake_one()
+
+    async def get(self, timeout: float | None = None) -> Message:
+        """Return the next message.
+
+        Raises: TimeoutError: none within ``timeout`` seconds. ClosedError: the client is closed.
+        """
+        message = await self._next(timeout)
+        if message is None:
+            raise ClosedError("the client is closed and its inbox is empty")
+        return message
+
+    def __aiter__(self) -> AsyncInbox:
+        return self
+
+    async def __anext__(self) -> Message:
+        message = await self._next(None)
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    async def _next(self, timeout: float | None) -> Message | None:
+        """Take the next message for this task; ``None`` at the end."""
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine that runs is part of one
+        try:
+            last = self._taken[task]
+        except KeyError:
+            self._taken[task] = None
+            task.add_done_callback(self._consumer_ended)
+            self._waiting.consume()
+        else:
+            if last is not None:
+                self._taken[task] = None
+                self._on_handled(last)
+        messages = self._messages
+        if not messages:
+            await self._until_ready(timeout)
+            if not messages:
+                return None
+        message = self._taken[task] = messages.popleft()
+        return message
+
+    async def _until_ready(self, timeout: float | None) -> None:
+        """Wait for a message or the end. Raises: TimeoutError."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._messages and not self._closed:
+                    await self._turn()
+        except TimeoutError:
+            if not self._messages:
+                raise TimeoutError(f"no message within {timeout:g} s") from None
+
+    async def _turn(self) -> None:
+        """Wait to be woken; who is cancelled after that wakes the next one."""
+        getter: Future[None] = asyncio.get_running_loop().create_future()
+        self._getters.append(getter)
+        try:
+            await getter
+        except asyncio.CancelledError:
+            if getter in self._getters:
+                self._getters.remove(getter)
+            if self._messages and not getter.cancelled():
+                self._wake_one()
+            raise
+
+    def _wake_one(self) -> None:
+        while self._getters:
+            getter = self._getters.popleft()
+            if not getter.done():
+                getter.set_result(None)
+                return
+
+    def _consumer_ended(self, task: Task[Any]) -> None:
+        message = self._taken.pop(task)
+        if message is None:
+            return
+        if task.cancelled() and message.token is None:
+            self._messages.appendleft(message)
+            if self._getters:
+                self._wake_one()
+        else:
+            self._on_handled(message)

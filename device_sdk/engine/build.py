@@ -1,0 +1,207 @@
+"""The parts of an engine, made of what an application gave to its client.
+
+Each function raises :class:`ArgumentError` or :class:`ArgumentTypeError` with the name of the argument.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+
+from device_sdk.engine.arguments import check_hooks, made_up_client_id, random_fraction, seconds
+from device_sdk.engine.attempt import Personals
+from device_sdk.engine.authentication import authentication_for
+from device_sdk.engine.brokers import Broker
+from device_sdk.engine.engine import Engine
+from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.errors import ArgumentError, ArgumentTypeError, StoreError
+from device_sdk.mqtt.options import ConnectOptions
+from device_sdk.net.base import ParsedUrl, Transport, load, open_transport, parse_url
+from device_sdk.store.base import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import SimpleNamespace
+    from typing import Any
+
+    from device_sdk.engine.waiting import Waiting
+    from device_sdk.mqtt.message import Message
+    from device_sdk.store.base import StorePolicy
+
+__all__ = ["brokers_for", "build_engine", "store_for"]
+
+#: What ``store=`` may be besides a ready Store -> "module:class", imported when it is used.
+STORES = {"path": "device_sdk.store.sqlite:SqliteStore"}
+
+_TLS_OPTIONS = "device_sdk.net.tls:TLSOptions"
+
+
+def build_engine(given: SimpleNamespace, acknowledge: Callable[[Message], None], waiting: Waiting) -> Engine:
+    """Return an engine with a lock of its own. ``given``: the arguments of a client, by their names."""
+    check_hooks(on_connect=given.on_connect, on_disconnect=given.on_disconnect, on_event=given.on_event)
+    check_hooks(on_message=given.on_message, credentials=given.credentials)
+    if given.credentials is not None and (given.user_name, given.password) != (None, None):
+        raise ArgumentError("credentials", "replaces user_name and password; give one or the other")
+    brokers = brokers_for(given.url, tls=given.tls, proxy=given.proxy, network=given.network)
+    authentication, properties = authentication_for(given.auth, given.version, given.properties)
+    asks_will = callable(given.will)
+    options = ConnectOptions(
+        _client_id(given.client_id, given.version),
+        version=given.version,
+        keep_alive=given.keep_alive,
+        session_expiry=given.session_expiry,
+        receive_maximum=given.receive_maximum,
+        maximum_packet_size=given.maximum_packet_size,
+        topic_alias_maximum=given.topic_alias_maximum,
+        user_name=given.user_name,
+        password=given.password,
+        will=None if asks_will else given.will,
+        connect_timeout=seconds("connect_timeout", given.connect_timeout),
+        properties=properties,
+    )
+    personals = Personals(options, given.credentials, given.will if asks_will else None)
+    personals.check(brokers)
+    engine = Engine(
+        threading.Lock(),
+        brokers,
+        options,
+        policy=given.policy,
+        store=given.store,
+        reconnect=given.reconnect or ReconnectPolicy(),
+        draw=random_fraction,
+        acknowledge=acknowledge if given.manual_ack else None,
+        authentication=authentication,
+        waiting=waiting,
+        personals=personals,
+        return_to_first=_span("return_to_first", given.return_to_first),
+        ack_timeout=_span("ack_timeout", given.ack_timeout),
+        **{name: getattr(given, name) for name in _SAME_NAMES},
+    )
+    engine.on_connect, engine.on_disconnect = given.on_connect, given.on_disconnect
+    engine.on_event = given.on_event
+    return engine
+
+
+# Arguments that a client passes on to its engine as they are.
+_SAME_NAMES = (
+    "buffer_qos0", "clean_start", "inbox_limit", "inflight", "on_session_lost", "shared_session",
+    "use_identifiers", "use_topic_aliases",
+)  # fmt: skip
+
+
+def _client_id(client_id: str | None, version: str) -> str:
+    """Return the name of the session; an empty one asks an MQTT 5.0 server to make it up."""
+    if client_id is None or not (client_id or version == "5.0"):
+        return made_up_client_id()
+    return client_id
+
+
+def _span(argument: str, value: object) -> float | None:
+    return None if value is None else seconds(argument, value)
+
+
+def store_for(store: object, policy: StorePolicy) -> Store | None:
+    """Return the store that is meant: a ready one, a file by its path, or ``None``. Nothing is opened yet.
+
+    Raises: StoreError: this Python cannot open files of this kind.
+    """
+    if store is None or isinstance(store, Store):
+        return store
+    if not isinstance(store, (str, os.PathLike)):
+        problem = f"must be the path of a file, a Store or None, not {type(store).__name__}"
+        raise ArgumentTypeError("store", problem)
+    if not os.fspath(store):
+        raise ArgumentError("store", "is an empty path; None is the memory of the client")
+    try:
+        kind = load(STORES["path"])
+    except ModuleNotFoundError as error:
+        if error.name not in ("sqlite3", "_sqlite3"):
+            raise
+        raise StoreError(
+            f"store={os.fspath(store)!r} needs the module sqlite3, which was left out of this Python; "
+            "install it (python3-sqlite3 on OpenWrt, python3-modules on Yocto), or pass another kind of Store"
+        ) from error
+    opened: Store = kind(store, policy)
+    return opened
+
+
+def brokers_for(url: object, *, tls: object, proxy: object, network: object) -> list[Broker]:
+    """Return the brokers of one URL or Transport, or of a list of them, with their transports not opened.
+
+    ``network``: further options of the transports by name. With several URLs each transport gets those that
+    it knows, and one that none of them knows is an error. ``tls`` and ``proxy`` are for each URL.
+    """
+    places = list(url) if isinstance(url, (list, tuple)) else [url]
+    if not places:
+        raise ArgumentError("url", "is an empty list; name at least one broker")
+    demands: dict[str, Any] = {}
+    if tls is not None:
+        demands["tls"] = _tls_options(tls)
+    if proxy is not None:
+        demands["proxy"] = proxy
+    wishes = _checked_network(network)
+    granted: set[str] = set()
+    brokers = []
+    for place in places:
+        if isinstance(place, Transport):
+            brokers.append(Broker(place, place.description))
+        elif isinstance(place, str):
+            parsed = parse_url(place)
+            transport, known = _transport_for(parsed, demands, wishes)
+            granted |= known | demands.keys()
+            address = parsed.address or parsed.path
+            brokers.append(Broker(transport, address, parsed.user_name, parsed.password))
+        else:
+            problem = f"must be a str, a Transport or a list of them, not {type(place).__name__}"
+            raise ArgumentTypeError("url", problem)
+    if len({id(broker.transport) for broker in brokers}) < len(brokers):
+        raise ArgumentError("url", "names one Transport object twice")
+    for name in (*demands, *wishes):
+        if name not in granted:
+            streams = ", ".join(sorted({broker.transport.description for broker in brokers}))
+            raise ArgumentError(name, f"is no option of {streams}")
+    return brokers
+
+
+def _checked_network(network: object) -> dict[str, Any]:
+    if network is None:
+        return {}
+    if not isinstance(network, Mapping) or not all(isinstance(name, str) for name in network):
+        raise ArgumentTypeError("network", "must be a dict of options of the transport by their names")
+    for name in ("url", "tls", "proxy"):
+        if name in network:
+            raise ArgumentError("network", f"{name} is an argument of its own: write {name}=...")
+    return dict(network)
+
+
+def _tls_options(tls: object) -> object:
+    kind = load(_TLS_OPTIONS)
+    if isinstance(tls, kind):
+        return tls
+    if hasattr(tls, "wrap_bio"):
+        options: object = kind(context=tls)
+        return options
+    raise ArgumentTypeError("tls", f"must be TLSOptions or an ssl.SSLContext, not {type(tls).__name__}")
+
+
+def _transport_for(
+    url: ParsedUrl, demands: dict[str, Any], wishes: dict[str, Any]
+) -> tuple[Transport, set[str]]:
+    """Return the transport, and which of the wishes it knows."""
+    wishes = dict(wishes)
+    while True:
+        try:
+            return open_transport(url, **demands, **wishes), set(wishes)
+        except TypeError as error:
+            name = str(error).partition("unexpected keyword argument '")[2].partition("'")[0]
+            if name in demands:
+                raise ArgumentError(name, f"is no option of {url.scheme}://") from error
+            if name in wishes:
+                del wishes[name]
+            elif isinstance(error, ArgumentTypeError) or not wishes:
+                raise
+            else:
+                problem = f"{url.scheme}:// cannot use {', '.join(wishes)}: {error}"
+                raise ArgumentTypeError("network", problem) from error

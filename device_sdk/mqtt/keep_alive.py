@@ -1,0 +1,85 @@
+"""Keep alive: when PINGREQ is due, and when a server that is silent counts as gone.
+
+Source: MQTT 5.0 §3.1.2.10, §3.12.4; MQTT 3.1.1 §3.1.2.10.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DEAD", "KeepAlive"]
+
+#: What :meth:`KeepAlive.act` says when the server has not answered in time.
+DEAD = "dead"
+
+_MARGIN = (
+    1.0  # seconds by which PINGREQ is early, so that it leaves in time on a busy machine; a tenth at most
+)
+_PATIENCE = 0.5  # for PINGRESP, in keep alive times
+
+
+class KeepAlive:
+    """The silence of both directions of one network connection, in seconds of the caller's clock.
+
+    PINGREQ leaves before either direction has been silent for ``interval`` (0 is off); PINGRESP has half of
+    it to come. So a link that died without a word is noticed within one and a half intervals of the last byte
+    received, as a server notices a dead client. While reading is ``paused`` silence proves nothing: PINGREQ
+    goes on and no answer is expected.
+    """
+
+    __slots__ = ("_answer_due", "_paused", "interval", "last_received", "last_sent")
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self.last_sent = 0.0
+        self.last_received = 0.0
+        self._answer_due: float | None = None  # PINGREQ has gone; when we give the server up
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether our side does not read."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        if self._paused and not paused:
+            self._answer_due = None  # the PINGRESP may wait unread: ask again before judging
+        self._paused = paused
+
+    @property
+    def patience(self) -> float:
+        """How long PINGRESP may take."""
+        return self.interval * _PATIENCE
+
+    def deadline(self) -> float | None:
+        """When :meth:`act` has something to do; ``None``: keep alive is off."""
+        if not self.interval:
+            return None
+        period = self.interval - min(_MARGIN, self.interval / 10)
+        if self._answer_due is None:
+            return min(self.last_sent, self.last_received) + period
+        # While PINGRESP is awaited only our own silence counts: the server measures it all the same.
+        repeat = self.last_sent + period
+        return repeat if self._paused else min(repeat, self._dead_at())
+
+    def act(self, now: float) -> str:
+        """The deadline has come: return :data:`DEAD`, or ``"ping"`` if PINGREQ is to be sent."""
+        if self._answer_due is None:
+            self._answer_due = now + self.patience
+        elif not self._paused and now >= self._dead_at():
+            return DEAD
+        self.last_sent = now  # as good as sent: one PINGREQ per period, even while the stream is stuck
+        return "ping"
+
+    def answered(self) -> None:
+        """PINGRESP has come."""
+        self._answer_due = None
+
+    def output_drains(self, now: float) -> None:
+        """The stream took bytes that it had refused before: a late PINGRESP proves nothing yet."""
+        if self._answer_due is not None:
+            self._answer_due = now + self.patience
+
+    def _dead_at(self) -> float:
+        """When an unanswered PINGREQ is fatal. Bytes that do arrive, of a long packet, are an answer."""
+        assert self._answer_due is not None
+        return max(self._answer_due, self.last_received + self.patience)

@@ -1,0 +1,47 @@
+"""WebSocket as paho-mqtt has it: any subprotocol will do, and one exception for a failed handshake."""
+
+from __future__ import annotations
+
+import re
+
+from device_sdk.errors import ConnectFailedError
+from device_sdk.net.websocket import WebSocketTransport
+from device_sdk.paho._codes import WebsocketConnectionError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from device_sdk.net.layer import Link
+
+__all__ = ["PahoWebSocket"]
+
+_SUBPROTOCOL = re.compile(rb"\r\nSec-WebSocket-Protocol:[^\r\n]*", re.IGNORECASE)
+_UPGRADE = re.compile(rb"\r\nConnection:[^\r\n]*\bUpgrade\b", re.IGNORECASE)
+_ACCEPTED = re.compile(rb"HTTP/1\.\d 101\b")
+
+
+class PahoWebSocket(WebSocketTransport):
+    """A WebSocket on a stream that may be replaced: ``inner``."""
+
+    __slots__ = ("_head",)
+
+    def _handshake(self, link: Link) -> Any:
+        self._head = b""
+        try:
+            return super()._handshake(link)
+        except ConnectFailedError as error:
+            raise WebsocketConnectionError(self._problem()) from error
+
+    def _problem(self) -> str:
+        if not _ACCEPTED.match(self._head):
+            return "WebSocket handshake error"
+        if not _UPGRADE.search(self._head):
+            return "WebSocket handshake error, connection not upgraded"
+        return "WebSocket handshake error, invalid secret key"
+
+    def _read_head(self, link: Link) -> tuple[bytes, bytes]:
+        """As the base class, but the server has chosen our subprotocol whatever it says."""
+        self._head, rest = super()._read_head(link)
+        head = _SUBPROTOCOL.sub(b"", self._head)
+        return head[:-2] + b"Sec-WebSocket-Protocol: mqtt\r\n\r\n", rest

@@ -1,0 +1,7 @@
+"""Publish with one call, as in paho-mqtt 1.x: the functions are the same in 2.x."""
+
+from __future__ import annotations
+
+from device_sdk.paho.publish import multiple, single
+
+__all__ = ["multiple", "single"]

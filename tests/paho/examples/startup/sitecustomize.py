@@ -1,0 +1,44 @@
+"""Runs at the start of every example program: takes it to the broker of the test, and makes its clock fast.
+
+The programs name a public broker. ``EXAMPLE_PORTS`` (``1883=34567,80=34568``) says where its ports are here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from types import SimpleNamespace
+from typing import Any
+
+SPEED = 10
+PUBLIC = ("mqtt.eclipseprojects.io", "localhost")
+PORTS = dict(pair.split("=") for pair in os.environ["EXAMPLE_PORTS"].split(","))
+
+_getaddrinfo = socket.getaddrinfo
+_time, _sleep, _asyncio_sleep = time.time, time.sleep, asyncio.sleep
+_START = _time()
+
+
+def getaddrinfo(host: Any, port: Any, *arguments: Any, **named: Any) -> Any:
+    """Resolve the public broker to the one of the test."""
+    if host in PUBLIC:
+        host, port = "127.0.0.1", int(PORTS[str(port)])
+    return _getaddrinfo(host, port, *arguments, **named)
+
+
+socket.getaddrinfo = getaddrinfo
+time.time = lambda: _START + SPEED * (_time() - _START)
+time.sleep = lambda seconds: _sleep(seconds / SPEED)
+asyncio.sleep = lambda delay, result=None: _asyncio_sleep(delay / SPEED, result)  # type: ignore[assignment]
+
+if "EXAMPLE_SRV" in os.environ:
+    import dns.resolver
+
+    def query(*_: object, **__: object) -> list[SimpleNamespace]:
+        """Answer any SRV question with the public broker."""
+        target = SimpleNamespace(to_text=lambda: f"{PUBLIC[0]}.")
+        return [SimpleNamespace(priority=1, weight=1, port=1883, target=target)]
+
+    dns.resolver.query = dns.resolver.resolve = query  # type: ignore[assignment]

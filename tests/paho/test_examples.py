@@ -1,0 +1,250 @@
+"""paho-mqtt's own example programs, as they are, on device_sdk: they print what they print on paho-mqtt.
+
+Each is run twice at the same time, with paho-mqtt and with ``python -m device_sdk.paho``, each with a Mosquitto
+of its own. A startup module takes them from the public broker they name to that one. The programs come out of
+the source distributions, which are fetched from PyPI once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from device_sdk import Client, Message
+from device_sdk.cli.broker import MosquittoBroker
+from tests.paho.suite.run import fetch
+
+pytestmark = [pytest.mark.system, pytest.mark.flaky(reruns=1)]
+
+STARTUP = Path(__file__).parent / "examples" / "startup"
+CHECKOUT = Path(__file__).resolve().parents[2]
+SOURCES = {"2": "paho_mqtt-2.2.0", "1": "paho-mqtt-1.6.1"}
+SECONDS = 20.0
+#: The last of the messages that Mosquitto has for whoever subscribes to $SYS/#.
+LAST_SYS = "$SYS/broker/bytes/sent"
+
+Pair = tuple[str, bytes]
+
+
+@dataclass
+class Program:
+    """How one example is run, and what shows that it has done its work."""
+
+    name: str
+    arguments: Sequence[str] = ()
+    #: It runs for ever: what it prints last. Empty: it ends by itself.
+    last: str = ""
+    retained: Sequence[Pair] = ()
+    #: Published as soon as the program has subscribed.
+    messages: Sequence[Pair] = ()
+    #: An example that has to run beside it.
+    partner: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    #: Lines that tell how the operating system cut the bytes, and come out differently each time.
+    chance: str = ""
+
+
+SOCKET_LINES = r"(Socket is|Watching|Stop watching|Selecting|misc_loop).*\n"
+PROGRAMS = [
+    Program("client_logger", last=LAST_SYS),
+    Program("client_mqtt_clear_retain", ("-v", "-t", "old/#"), retained=[("old/a", b"1")]),
+    Program("client_pub-wait"),
+    Program("client_pub_opts", ("-q", "2", "-N", "3", "-t", "opts/a", "-c", "opts", "-D")),
+    Program("client_rpc_math", ("mult", "3", "4.5"), partner="server_rpc_math"),
+    Program("client_session_present"),
+    Program("client_sub", last=LAST_SYS),
+    Program("client_sub-class", last=LAST_SYS),
+    Program("client_sub-multiple-callback", last=LAST_SYS),
+    Program("client_sub-srv", last="$SYS/broker/version", environment={"EXAMPLE_SRV": "1"}),
+    Program("client_sub-ws", last="$SYS/broker/version 0 b"),
+    Program("client_sub_opts", ("-t", "fed/+", "-q", "2"), last="fed/b", messages=[("fed/a", b"1"), ("fed/b", b"")]),
+    Program("loop_asyncio", chance=SOCKET_LINES),
+    Program("loop_select", chance=SOCKET_LINES),
+    Program("publish_multiple"),
+    Program("publish_single"),
+    Program("publish_utf8-27"),
+    Program("publish_utf8-3"),
+    Program("subscribe_callback", last="fed/b", messages=[("fed/a", b"1"), ("fed/b", b"\xff")]),
+    Program("subscribe_simple", messages=[("fed/a", b"1"), ("fed/b", b"2")]),
+]
+LEFT_OUT = {
+    "aws_iot": "needs an account with Amazon; it only defines functions",
+    "context": "no program, the others import it",
+    "loop_trio": "needs trio, a third event loop",
+    "server_rpc_math": "runs beside client_rpc_math",
+}
+#: What is different each time, on paho-mqtt as well.
+CHANCE = [
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>"),
+    (r"auto-[0-9A-F-]{36}", "<assigned>"),
+]
+
+
+class ExampleBroker(MosquittoBroker):
+    """Mosquitto with a WebSocket port, constant $SYS messages, and a client that notes every message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.web_port = MosquittoBroker()._port
+        self.seen: list[tuple[str, bytes, int, bool]] = []
+
+    def _ports(self) -> tuple[int, ...]:
+        return (*super()._ports(), self.web_port)
+
+    def _command(self, folder: Path) -> list[str]:
+        command = super()._command(folder)
+        # It publishes them at once when its clock is past the interval, and then not again for so long.
+        lines = [f"sys_interval {min(65535, int(time.monotonic()) - 1)}", "log_type all"]
+        lines += [f"listener {self.web_port} 127.0.0.1", "protocol websockets"]
+        with (folder / "mosquitto.conf").open("a") as file:
+            file.write("\n".join(lines) + "\n")
+        return command
+
+    def note(self, message: Message) -> None:
+        """Keep what has been published."""
+        self.seen.append((message.topic, bytes(message.payload), message.qos, message.retain))
+
+    def subscriptions(self) -> int:
+        """Return how many SUBSCRIBE packets there have been."""
+        assert self.folder is not None
+        return (self.folder / self.log_name).read_text(errors="replace").count("Received SUBSCRIBE")
+
+
+class Side:
+    """One of the two implementations: how it runs a program, its broker, and what that has seen."""
+
+    def __init__(self, command: Sequence[str], path: Sequence[Path], broker: ExampleBroker) -> None:
+        self.command = [sys.executable, *command]
+        self.path = os.pathsep.join(map(str, [STARTUP, *path]))
+        self.broker = broker
+        self.watcher = Client(broker.url(), client_id="watcher", on_message=broker.note)
+        self.watcher.connect(SECONDS)
+        self.watcher.subscribe("#", qos=2).wait(SECONDS)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.output = Path()
+        self.subscriptions = 0
+
+    def start(self, script: Path, program: Program, output: Path) -> None:
+        """Start a program; what it prints, on stderr too, goes to the file."""
+        ports = f"1883={self.broker._port},80={self.broker.web_port}"
+        python = {"PYTHONPATH": self.path, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+        self.output = output
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [*self.command, str(script), *program.arguments],
+                env={**os.environ, **python, **program.environment, "EXAMPLE_PORTS": ports},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        self.processes.append(process)
+
+    def publish(self, messages: Sequence[Pair], retain: bool = False) -> None:
+        """Publish what the program is to get."""
+        for topic, payload in messages:
+            self.watcher.publish(topic, payload, qos=1, retain=retain).wait(SECONDS)
+
+    def printed(self, chance: str) -> str:
+        """Return what the program has printed, without what is different each time."""
+        text = self.output.read_text(encoding="utf-8")
+        for pattern, instead in [*CHANCE, (chance, "")]:
+            text = re.sub(pattern, instead, text) if pattern else text
+        return text
+
+    def take(self) -> list[tuple[str, bytes, int, bool]]:
+        """Return what has been published since the last call, once all of it is here."""
+        self.watcher.publish("end", b"", qos=1).wait(SECONDS)
+        wait_for(lambda: self.broker.seen and self.broker.seen[-1][0] == "end")
+        seen = [entry for entry in self.broker.seen if entry[0] != "end"]
+        self.broker.seen.clear()
+        return [(re.sub(*CHANCE[0], re.sub(*CHANCE[1], topic)), *rest) for topic, *rest in seen]
+
+    def end(self) -> list[int | None]:
+        """End what still runs; return the exit codes, ``None`` for what had to be ended."""
+        codes = [process.poll() for process in self.processes]
+        for process in self.processes:
+            process.kill()
+            process.wait(SECONDS)
+        self.processes.clear()
+        return codes
+
+    def close(self) -> None:
+        """End everything."""
+        self.end()
+        self.watcher.close(0.0)
+        self.broker.stop()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it never became true")
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def version(request: pytest.FixtureRequest) -> str:
+    """Return the interface that the programs were written for."""
+    found: str = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def source(version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the unpacked paho-mqtt of that version."""
+    try:
+        return fetch(SOURCES[version], tmp_path_factory.mktemp("paho"))
+    except subprocess.CalledProcessError:
+        pytest.skip("needs PyPI")
+
+
+@pytest.fixture(scope="module")
+def sides(version: str, source: Path) -> Iterator[list[Side]]:
+    """Return paho-mqtt and us, each with a running broker."""
+    if not MosquittoBroker.available():
+        pytest.skip("needs mosquitto")
+    ours = ["-m", "device_sdk.paho", *(["--v1"] if version == "1" else [])]
+    with ExampleBroker() as one, ExampleBroker() as other:
+        both = [Side([], [source / "src"], one), Side(ours, [CHECKOUT], other)]
+        yield both
+        for side in both:
+            side.close()
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_an_example_does_the_same_on_both(
+    program: Program, version: str, source: Path, sides: list[Side], tmp_path: Path
+) -> None:
+    examples = source / "examples"
+    for number, side in enumerate(sides):
+        side.publish(program.retained, retain=True)
+        if program.partner:
+            count = side.broker.subscriptions()
+            side.start(examples / f"{program.partner}.py", Program(""), tmp_path / f"partner{number}")
+            wait_for(lambda: side.broker.subscriptions() > count)  # noqa: B023  # called at once
+        side.subscriptions = side.broker.subscriptions()
+        side.start(examples / f"{program.name}.py", program, tmp_path / f"output{number}")
+    for side in sides if program.messages else ():
+        wait_for(lambda: side.broker.subscriptions() > side.subscriptions)  # noqa: B023
+        side.publish(program.messages)
+    for side in sides:
+        if program.last:
+            wait_for(lambda: program.last in side.printed(program.chance).rpartition("\n")[0][-120:])  # noqa: B023
+        else:
+            wait_for(lambda: side.processes[-1].poll() is not None)  # noqa: B023
+    (printed, codes, seen), ours = [(side.printed(program.chance), side.end(), side.take()) for side in sides]
+    assert ours == (printed, codes, seen)
+    assert codes[-1] == (None if program.last else 0)
+
+
+def test_every_example_is_run_or_left_out_for_a_reason(source: Path) -> None:
+    there = {path.stem for path in (source / "examples").glob("*.py")}
+    assert there == {program.name for program in PROGRAMS} | set(LEFT_OUT)

@@ -1,0 +1,79 @@
+"""A broker that sends large messages faster than they are handled: the bytes in hand are bounded too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from device_sdk.engine.weight import Weight
+from device_sdk.mqtt.encode import encode_packet
+from device_sdk.mqtt.packets import Puback, Publish
+from tests.engine.rig import Rig
+
+KIB = 1024
+LARGE = encode_packet(Publish("t", bytes(255 * KIB)), "5.0")
+
+
+def reads(rig: Rig) -> bool:
+    interest = rig.engine.interest()
+    assert interest is not None
+    return interest[1]
+
+
+def finish(rig: Rig, count: int) -> bool:
+    with rig.engine.lock:
+        return rig.engine.handled(count)
+
+
+def test_reading_pauses_when_sixteen_mebibytes_are_in_hand() -> None:
+    rig = Rig()
+    rig.connect()
+    received = 0
+    while reads(rig):
+        rig.transport.incoming.extend(LARGE[at : at + 64 * KIB] for at in range(0, len(LARGE), 64 * KIB))
+        while rig.transport.incoming:
+            rig.engine.on_readable(rig.clock())
+        received += 1
+        assert received < 100
+    assert received == 65
+    assert finish(rig, 2)  # the shell has to be woken, to read on
+    assert reads(rig)
+
+
+def test_messages_that_are_handled_weigh_nothing() -> None:
+    rig = Rig()
+    rig.connect()
+    for _ in range(200):
+        rig.feed(LARGE)
+        finish(rig, 1)
+        assert reads(rig)
+
+
+def test_acknowledgements_between_two_messages_hardly_count() -> None:
+    rig = Rig()
+    rig.connect()
+    flood = encode_packet(Puback(1), "5.0") * (16 * KIB)
+    for _ in range(300):  # 18 MiB
+        rig.feed(flood)
+    rig.feed(LARGE)
+    assert reads(rig)
+
+
+@pytest.mark.parametrize(
+    ("finished", "held"), [([1, 1, 1], [100, 100, 0]), ([3], [0]), ([2, 5], [100, 0]), ([0], [150])]
+)
+def test_the_bytes_of_a_read_leave_with_the_last_of_its_messages(
+    finished: list[int], held: list[int]
+) -> None:
+    weight = Weight(120, 1_000)
+    seen: list[Any] = []
+    for size, messages in ((50, 1), (100, 2)):
+        weight.came += size
+        weight.arrived(messages)
+    assert weight.full
+    for count in finished:
+        weight.finished(count)
+        seen.append(weight.held)
+        assert weight.full is (weight.held >= 120)
+    assert seen == held

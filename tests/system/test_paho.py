@@ -1,0 +1,134 @@
+"""The façade for programs written for paho-mqtt, with real brokers."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import device_sdk.paho.client as mqtt
+from device_sdk.cli.broker import ChildBroker
+from device_sdk.net.base import parse_url
+from device_sdk.paho.packettypes import PacketTypes
+from device_sdk.paho.properties import Properties
+
+SECONDS = 20.0
+VERSIONS = {mqtt.MQTTv31: "3.1.1", mqtt.MQTTv311: "3.1.1", mqtt.MQTTv5: "5.0"}
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it never became true")
+        time.sleep(0.005)
+
+
+@contextmanager
+def running(broker: ChildBroker, client_id: str, **arguments: Any) -> Iterator[mqtt.Client]:
+    """Give a connected client with its thread."""
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, **arguments)
+    client.reconnect_delay_set(0.05, 0.5)
+    port = parse_url(broker.url(VERSIONS[client.protocol])).port
+    properties = None
+    if client.protocol == mqtt.MQTTv5:
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 600
+    client.connect("127.0.0.1", port, properties=properties)
+    client.loop_start()
+    try:
+        wait_for(client.is_connected)
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+@pytest.mark.parametrize("protocol", [mqtt.MQTTv31, mqtt.MQTTv311, mqtt.MQTTv5])
+def test_messages_of_every_qos_come_back(mosquitto: ChildBroker, protocol: int) -> None:
+    with running(mosquitto, "c", protocol=protocol) as client:
+        got: list[tuple[str, bytes, int]] = []
+        granted = threading.Event()
+        client.on_message = lambda c, d, message: got.append((message.topic, message.payload, message.qos))
+        client.on_subscribe = lambda *_: granted.set()
+        client.subscribe("site/#", 2)
+        assert granted.wait(SECONDS)
+        for number in range(300):
+            client.publish(f"site/{number}", str(number), number % 3)
+        wait_for(lambda: len(got) == 300)
+        assert sorted(got) == sorted((f"site/{n}", b"%d" % n, n % 3) for n in range(300))
+
+
+def test_both_brokers_take_version_5(broker: ChildBroker) -> None:
+    with running(broker, "c", protocol=mqtt.MQTTv5) as client:
+        got: list[Any] = []
+        properties = Properties(PacketTypes.PUBLISH)
+        client.on_message = lambda c, d, message: got.append(message.properties)
+        client.on_subscribe = lambda *_: client.publish("a", "x", 1, properties=properties)
+        properties.ContentType = "text/plain"
+        properties.UserProperty = [("name", "value")]
+        client.subscribe("a", 1)
+        wait_for(lambda: got)
+        assert got[0].ContentType == "text/plain"
+        assert got[0].UserProperty == [("name", "value")]
+
+
+@pytest.mark.parametrize("clean_session", [True, False])
+def test_nothing_is_lost_while_the_broker_is_away(mosquitto: ChildBroker, clean_session: bool) -> None:
+    with running(mosquitto, "c", clean_session=clean_session) as client:
+        # Retained, so that the broker can be asked for all of them afterwards.
+        infos = [client.publish(f"a/{number}", "x", 1, retain=True) for number in range(100)]
+        mosquitto.terminate()
+        wait_for(lambda: not client.is_connected())
+        infos += [client.publish(f"a/{number}", "x", 2, retain=True) for number in range(100, 200)]
+        mosquitto.start()
+        wait_for(client.is_connected)
+        for info in infos:
+            info.wait_for_publish(SECONDS)
+        assert all(info.is_published() for info in infos)
+        got: set[str] = set()
+        client.on_message = lambda c, d, message: got.add(message.topic)
+        client.subscribe("a/#", 1)
+        wait_for(lambda: len(got) == 200)
+
+
+def test_a_message_survives_its_process_in_a_store(mosquitto: ChildBroker, tmp_path: Path) -> None:
+    store = str(tmp_path / "queue.db")
+    earlier = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "node", clean_session=False, store=store)
+    for number in range(50):
+        earlier.publish("kept", str(number), 1 + number % 2)
+    del earlier
+    gc.collect()  # it is made of cycles, and the store is closed with it
+    with running(mosquitto, "watcher") as watcher:
+        got: list[bytes] = []
+        granted = threading.Event()
+        watcher.on_subscribe = lambda *_: granted.set()
+        watcher.on_message = lambda c, d, message: got.append(bytes(message.payload))
+        watcher.subscribe("kept", 2)
+        assert granted.wait(SECONDS)
+        with running(mosquitto, "node", clean_session=False, store=store):
+            wait_for(lambda: len(got) == 50)
+        assert sorted(got) == sorted(b"%d" % number for number in range(50))
+
+
+def test_the_will_is_published_when_the_program_dies(mosquitto: ChildBroker) -> None:
+    with running(mosquitto, "watcher") as watcher:
+        got: list[bytes] = []
+        granted = threading.Event()
+        watcher.on_subscribe = lambda *_: granted.set()
+        watcher.on_message = lambda c, d, message: got.append(bytes(message.payload))
+        watcher.subscribe("gone", 1)
+        assert granted.wait(SECONDS)
+        mortal = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "mortal")
+        mortal.will_set("gone", "alas", 1)
+        mortal.connect("127.0.0.1", parse_url(mosquitto.url("3.1.1")).port)
+        while not mortal.is_connected():
+            assert mortal.loop() == mqtt.MQTT_ERR_SUCCESS
+        mortal._drop()
+        wait_for(lambda: got == [b"alas"])
