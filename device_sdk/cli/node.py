@@ -63,7 +63,7 @@ def config(argv: list[str]) -> int:
         print(EXAMPLE, end="")
         return ExitCode.OK
     checked = _load(arguments.config)
-    _, transport = make_client(checked)
+    _, transport = make_client(checked, with_store=False)
     count = len(checked.sensor)
     sensors = "1 sensor" if count == 1 else f"{count} sensors"
     print(f"{arguments.config}: no errors; node {checked.node.id}, {sensors}, {transport.description}")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from device_sdk.drivers.base import DRIVERS, did_you_mean
 from device_sdk.drivers.bus import check_bus_name
 from device_sdk.errors import ArgumentError, ConfigError, MissingDependency
-from device_sdk.mqtt.topics import validate_topic
+from device_sdk.mqtt.topics import validate_filter, validate_topic
 from device_sdk.net.base import open_transport, parse_url
 from device_sdk.node.config_errors import ConfigFaults, Fault, Faults, line_numbers, mismatch, shown
 from device_sdk.node.convert import DURATION, Meta, Struct, convert_table, replace
 from device_sdk.node.driver_options import default_of, option_problems, takes_option
+from device_sdk.node.link import open_broker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ __all__ = [
     "NodeTable",
     "QueueTable",
     "SensorTable",
+    "TlsTable",
     "load_config",
     "parse_config",
 ]
@@ -32,11 +34,20 @@ __all__ = [
 _MAX_FILE_BYTES = 1 << 20
 _MAX_SECRET_BYTES = 65_535
 
+_TLS_FILES = ("ca_file", "certificate", "key", "key_password_file")
+
+# Argument of an ArgumentError -> key of the file; the others are those of TLSOptions.
+_PLACES = {"url": "broker.url", "proxy": "broker.proxy", "tls": "broker.url", "topic": "queue.keep_last"}
+
 _NAME = "a name of 1 to 64 letters, digits, '_', '-' and '.'"
 
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description=_NAME)]
 NotEmpty = Annotated[str, Meta(min_length=1)]
+Age = Annotated[
+    float, Meta(ge=1, le=3650 * 86_400, extra=DURATION, description='seconds or "7d", "1s" to "3650d"')
+]
+File = Annotated[str, Meta(min_length=1, description="the path of a file")]
 Topic = Annotated[str, Meta(description="a topic name, {node} and {sensor} are filled in")]
 
 
@@ -57,6 +68,7 @@ class BrokerTable(Struct, frozen=True, kw_only=True):
     user_name: Annotated[str | None, Meta(description="a text")] = None
     password: Annotated[str | None, Meta(description="a text")] = None
     password_file: Annotated[str | None, Meta(description="the path of a file")] = None
+    proxy: Annotated[NotEmpty | None, Meta(description='a URL such as "socks5://proxy:1080"')] = None
     client_id: Annotated[NotEmpty | None, Meta(description="a text, not empty")] = None
     version: Literal["5.0", "3.1.1", "3.1"] = "5.0"
     keep_alive: Annotated[
@@ -76,12 +88,28 @@ class BrokerTable(Struct, frozen=True, kw_only=True):
         return f"BrokerTable({parse_url(self.url)!r})"
 
 
-class QueueTable(Struct, frozen=True, kw_only=True):
-    """``[queue]``: bounds of what waits for the broker, as :class:`device_sdk.StorePolicy`."""
+class TlsTable(Struct, frozen=True, kw_only=True):
+    """``[tls]``: as :class:`device_sdk.TLSOptions`; the files are read again for each connection."""
 
-    max_messages: Annotated[int, Meta(ge=1, description="a whole number from 1")] = 10_000
-    max_bytes: Annotated[int, Meta(ge=1, description="a whole number from 1")] = 16 * 1024 * 1024
+    ca_file: File | None = None
+    certificate: File | None = None
+    key: File | None = None
+    key_password_file: File | None = None
+    server_name: Annotated[NotEmpty | None, Meta(description="a host name")] = None
+
+
+class QueueTable(Struct, frozen=True, kw_only=True):
+    """``[queue]``: where messages wait for the broker; bounds as in :class:`device_sdk.StorePolicy`."""
+
+    file: File | None = None
+    max_messages: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
+    max_bytes: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
+    max_age: Age | None = None
     overflow: Literal["reject", "drop_oldest", "drop_newest"] = "reject"
+    keep_last: Annotated[list[str], Meta(description="a list of topic filters")] = []
+    replay: Literal["history", "live"] = "history"
+    replay_rate: Annotated[float, Meta(gt=0, description="messages a second, above 0")] | None = None
+    durability: Literal["batch", "sync", "os"] = "batch"
 
 
 class SensorTable(Struct, frozen=True, kw_only=True):
@@ -126,6 +154,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True):
     broker: BrokerTable
     sensor: Annotated[list[SensorTable], Meta(description="at least one [[sensor]]")]
     queue: QueueTable = QueueTable()
+    tls: TlsTable = TlsTable()
 
 
 def load_config(path: str | Path) -> NodeConfig:
@@ -156,7 +185,11 @@ def parse_config(text: str, name: str = "the configuration", folder: str | Path 
         _check_driver(sensor, f"sensor[{index}]", faults)
     broker = _table(tables, "broker")
     password = _check_password(broker, Path(folder), faults)
-    _check_url(broker.get("url"), faults)
+    if config is not None:
+        config = _with_paths(config, Path(folder))
+        _check_broker(config, faults)
+    elif isinstance(broker.get("url"), str):
+        _check_url(broker["url"], faults)
     faults.raise_if_any(name)
     assert config is not None
     return _filled_in(config, password, topics)
@@ -178,16 +211,37 @@ def _filled_in(config: NodeConfig, password: str | None, topics: dict[str, str])
     )
 
 
-def _check_url(url: object, faults: Faults) -> None:
-    """Look at the URL, after everything else: a missing extra is told when nothing is wrong in the file."""
-    if isinstance(url, str):
-        try:
-            open_transport(url)
-        except ArgumentError as error:
-            faults.add("broker.url", str(error).removeprefix("url: "))
-        except MissingDependency:
-            if not len(faults):
-                raise
+def _with_paths(config: NodeConfig, folder: Path) -> NodeConfig:
+    """Let relative paths begin at the folder of the configuration."""
+    queue, tls = config.queue, config.tls
+    if queue.file is not None:
+        queue = replace(queue, file=str(folder / queue.file))
+    paths = {name: getattr(tls, name) for name in _TLS_FILES}
+    tls = replace(tls, **{name: str(folder / path) for name, path in paths.items() if path is not None})
+    return replace(config, queue=queue, tls=tls)
+
+
+def _check_broker(config: NodeConfig, faults: Faults) -> None:
+    """Look at the broker after everything else: a missing extra is told when nothing is wrong in the file."""
+    try:
+        open_broker(config)
+        for topic_filter in config.queue.keep_last:
+            validate_filter(topic_filter)
+    except ArgumentError as error:
+        place = _PLACES.get(error.argument, f"tls.{error.argument}")
+        faults.add(place, str(error).removeprefix(f"{error.argument}: "))
+    except MissingDependency:
+        if not len(faults):
+            raise
+
+
+def _check_url(url: str, faults: Faults) -> None:
+    try:
+        open_transport(url)
+    except ArgumentError as error:
+        faults.add("broker.url", str(error).removeprefix("url: "))
+    except MissingDependency:
+        pass  # there are faults already
 
 
 def _check_password(broker: Mapping[str, Any], folder: Path, faults: Faults) -> str | None:

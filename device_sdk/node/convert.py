@@ -74,7 +74,8 @@ def _convert(value: object, kind: Any, path: str, faults: Faults) -> object:
     meta = _meta(kind)
     given = value
     if meta is not None and meta.extra == DURATION and isinstance(value, str):
-        given = parse_duration(value)
+        seconds = parse_duration(value)
+        given = value if seconds is None else seconds
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError:
@@ -121,7 +122,9 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 
 def _meta(kind: Any) -> Meta | None:
-    return kind.__metadata__[0] if get_origin(kind) is Annotated else None
+    """Return the first Meta of a type, also of one that may be None."""
+    annotated = (part for part in (kind, *get_args(kind)) if get_origin(part) is Annotated)
+    return next((part.__metadata__[0] for part in annotated), None)
 
 
 def _plain(kind: Any) -> Any:

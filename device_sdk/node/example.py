@@ -15,7 +15,11 @@ url = "mqtt://127.0.0.1"        # over a serial line: "serial:///dev/ttyUSB0?bau
 # user_name = "greenhouse-1"
 # password_file = "mqtt.password"
 
+# [tls]                         # for a URL such as "mqtts://broker.example"; without it the system's CAs
+# ca_file = "ca.pem"
+
 [queue]                         # what waits while the broker is away
+# file = "greenhouse-1.db"      # survives restarts and power cuts
 max_messages = 10_000
 overflow = "drop_oldest"
 

@@ -1,10 +1,11 @@
-"""The node's client, made from its configuration."""
+"""The node's client and its stream to the broker, made from the configuration."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from device_sdk import Client, ReconnectPolicy, StorePolicy, Will
+from device_sdk import Client, ReconnectPolicy, StorePolicy, TLSOptions, Will
 from device_sdk.net.base import open_transport, parse_url
 from device_sdk.node.availability import OFFLINE
 
@@ -13,21 +14,37 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.report import ClientEvent
     from device_sdk.net.base import Transport
-    from device_sdk.node.config import NodeConfig
+    from device_sdk.node.config import NodeConfig, QueueTable, TlsTable
 
-__all__ = ["make_client"]
+__all__ = ["make_client", "open_broker"]
+
+
+def open_broker(config: NodeConfig) -> Transport:
+    """Return the stream to the broker, not opened.
+
+    Raises: ArgumentError: of a key of ``[broker]`` or ``[tls]``. MissingDependency: it needs an extra.
+    """
+    options: dict[str, Any] = {}
+    if config.broker.proxy is not None:
+        options["proxy"] = config.broker.proxy
+    if any(getattr(config.tls, name) is not None for name in config.tls.__struct_fields__):
+        options["tls"] = _tls_options(config.tls)
+    return open_transport(config.broker.url, **options)
 
 
 def make_client(
-    config: NodeConfig, on_event: Callable[[ClientEvent], object] | None = None
+    config: NodeConfig, on_event: Callable[[ClientEvent], object] | None = None, *, with_store: bool = True
 ) -> tuple[Client, Transport]:
     """Return a client that is not started, and its transport: ``abort()`` makes the broker send the will.
 
+    ``with_store``: whether the queue's file is opened; a check of the configuration leaves it alone.
+
     Raises: ArgumentError: values that cannot work together. MissingDependency: the URL needs an extra.
+    StoreError: the queue's file cannot be opened.
     """
-    broker, queue = config.broker, config.queue
+    broker = config.broker
     url = parse_url(broker.url)
-    transport = open_transport(url)
+    transport = open_broker(config)
     client = Client(
         transport,
         client_id=broker.client_id or config.node.id,
@@ -38,10 +55,30 @@ def make_client(
         session_expiry=broker.session_expiry,
         connect_timeout=broker.connect_timeout,
         will=Will(config.node.availability, OFFLINE, qos=1, retain=True),
-        policy=StorePolicy(
-            max_messages=queue.max_messages, max_bytes=queue.max_bytes, overflow=queue.overflow
-        ),
+        store=config.queue.file if with_store else None,
+        policy=_policy(config.queue),
         reconnect=ReconnectPolicy(longest=broker.reconnect_longest),
         on_event=on_event,
     )
     return client, transport
+
+
+def _policy(queue: QueueTable) -> StorePolicy:
+    names = (name for name in queue.__struct_fields__ if name != "file")
+    return StorePolicy(**{name: getattr(queue, name) for name in names})
+
+
+def _tls_options(tls: TlsTable) -> TLSOptions:
+    password_file = tls.key_password_file
+    return TLSOptions(
+        ca_file=tls.ca_file,
+        certificate=tls.certificate,
+        key=tls.key,
+        key_password=None if password_file is None else lambda: _first_line(password_file),
+        server_name=tls.server_name,
+    )
+
+
+def _first_line(path: str) -> str:
+    """Read again for each connection, as the key is: both may have been replaced."""
+    return Path(path).read_text(encoding="utf-8").rstrip("\r\n")

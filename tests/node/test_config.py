@@ -11,6 +11,7 @@ from device_sdk.node.config import load_config, parse_config
 from device_sdk.node.config_errors import ConfigFaults, line_numbers
 from device_sdk.node.convert import parse_duration
 from device_sdk.node.example import EXAMPLE
+from device_sdk.testing import Certificates
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +67,7 @@ def test_what_is_left_out_has_a_default_and_topics_are_filled_in() -> None:
     assert (sensor.topic, sensor.availability) == ("n1/machine", "n1/machine/status")
     assert (sensor.qos, sensor.retain, sensor.options) == (1, False, {})
     assert (config.broker.version, config.broker.keep_alive) == ("5.0", 60)
-    assert (config.queue.max_messages, config.queue.overflow) == (10_000, "reject")
+    assert (config.queue.max_messages, config.queue.overflow) == (None, "reject")
 
 
 def test_topics_are_templates() -> None:
@@ -332,11 +333,49 @@ def test_a_missing_extra_for_the_broker_is_told_after_the_errors(monkeypatch: py
     def open_transport(url: object, **_: object) -> object:
         raise MissingDependency("a serial line", "serial")
 
-    monkeypatch.setattr("device_sdk.node.config.open_transport", open_transport)
+    monkeypatch.setattr("device_sdk.node.link.open_transport", open_transport)
     with pytest.raises(MissingDependency, match=r"device-sdk\[serial\]"):
         parse_config(GOOD)
     wrong = GOOD.replace('driver = "host"', 'driver = "hots"')
     assert faults(wrong).keys() == {"sensor[0].driver"}
+
+
+# TLS, proxy and the queue's file
+
+
+def test_paths_begin_at_the_folder_of_the_configuration(tmp_path: Path) -> None:
+    ca = Certificates(tmp_path).ca
+    tls = f'[tls]\nca_file = "{ca.name}"\n[queue]\nfile = "queue.db"\nmax_age = "7d"'
+    config = parse_config(GOOD.replace("mqtt://", "mqtts://") + tls, folder=tmp_path)
+    assert (config.tls.ca_file, config.queue.file) == (str(ca), str(tmp_path / "queue.db"))
+    assert config.queue.max_age == 7 * 86_400
+    assert not (tmp_path / "queue.db").exists()  # nothing is opened for a check
+
+
+@pytest.mark.parametrize(
+    ("lines", "path", "words"),
+    [
+        ('[tls]\nca_file = "none.pem"', "tls.ca_file", ["none.pem", "No such file"]),
+        ('[tls]\nkey = "key.pem"', "tls.key", ["certificate"]),
+        ('[tls]\nca_fiel = "x"', "tls.ca_fiel", ["did you mean 'ca_file'"]),
+        ('[queue]\nkeep_last = ["a/#/b"]', "queue.keep_last", ["#"]),
+        ('[queue]\nkeep_last = "a"', "queue.keep_last", ["a list of topic filters"]),
+        ('[queue]\nmax_age = "soon"', "queue.max_age", ['"7d"', '"soon"']),
+        ("[queue]\nreplay_rate = 0", "queue.replay_rate", ["above 0", "found 0"]),
+        ('[queue]\ndurability = "yes"', "queue.durability", ['"batch"', '"yes"']),
+    ],
+)
+def test_a_fault_in_tls_or_queue_names_its_key(
+    lines: str, path: str, words: list[str], tmp_path: Path
+) -> None:
+    text = GOOD.replace("mqtt://", "mqtts://") + lines
+    problem = faults(text, tmp_path)[path]
+    for word in words:
+        assert word in problem
+
+
+def test_a_proxy_that_is_none_is_a_fault_of_its_key() -> None:
+    assert "broker.proxy" in faults(with_line('proxy = "gopher://x"', "[broker]"))
 
 
 # Line numbers
