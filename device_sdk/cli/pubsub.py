@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import os
@@ -11,8 +10,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from device_sdk import Client
 from device_sdk.cli.common import ExitCode, command_parser, positive_int, positive_seconds
+from device_sdk.cli.connection import add_connection, one_time_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["pub", "sub"]
 
-_DEFAULT_URL = "mqtt://127.0.0.1"
 _DEFAULT_TIMEOUT_S = 10.0
 
 # Lines from standard input that may wait for their acknowledgement at once.
@@ -45,14 +43,14 @@ def pub(argv: list[str]) -> int:
         "--timeout", type=positive_seconds, default=_DEFAULT_TIMEOUT_S, metavar="S",
         help="how long the connection, and each acknowledgement, may take (default: 10)",
     )  # fmt: skip
-    _add_connection(parser)
+    add_connection(parser)
     arguments = parser.parse_args(argv)
     if arguments.stdin_lines:
         payloads: Iterable[bytes] = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
     else:
         # fsencode gives back the very bytes of the command line.
         payloads = [os.fsencode(arguments.message)]
-    client = _client(arguments)
+    client = one_time_client(arguments)
     try:
         client.connect(arguments.timeout)
         waiting: deque[Delivery] = deque()
@@ -82,10 +80,10 @@ def sub(argv: list[str]) -> int:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("-v", "--verbose", action="store_true", help="print the topic before the payload")
     how.add_argument("--json", action="store_true", help="print one JSON object per message")
-    _add_connection(parser)
+    add_connection(parser)
     arguments = parser.parse_args(argv)
     show = _print_json if arguments.json else _print_with_topic if arguments.verbose else _print_payload
-    client = _client(arguments)
+    client = one_time_client(arguments)
     try:
         # The inbox comes before the subscriptions, or retained messages would have nowhere to go.
         inbox = client.messages()
@@ -135,28 +133,3 @@ def _print_json(message: Message) -> bytes:
     except UnicodeDecodeError:
         shown["payload_base64"] = base64.b64encode(message.payload).decode()
     return json.dumps(shown).encode()
-
-
-def _add_connection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--url", default=_DEFAULT_URL, help=f"mqtt://[user:password@]host[:port] (default: {_DEFAULT_URL})"
-    )
-    parser.add_argument("--client-id", metavar="ID", help="client identifier (default: a random one)")
-    parser.add_argument(
-        "-V",
-        dest="version",
-        choices=("5.0", "3.1.1", "3.1"),
-        default="5.0",
-        help="MQTT version (default: 5.0)",
-    )
-
-
-def _client(arguments: argparse.Namespace) -> Client:
-    """Return a client for one use: the broker keeps nothing of it."""
-    return Client(
-        arguments.url,
-        client_id=arguments.client_id,
-        version=arguments.version,
-        clean_start=True,
-        session_expiry=0,
-    )

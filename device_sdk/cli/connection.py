@@ -1,0 +1,93 @@
+"""The options that say how to reach the broker, and the client that they make."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import device_sdk
+from device_sdk import Client
+from device_sdk.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from device_sdk import TLSOptions
+
+__all__ = ["add_connection", "one_time_client"]
+
+_DEFAULT_URL = "mqtt://127.0.0.1"
+_PASSWORD_VARIABLE = "DEVICE_SDK_PASSWORD"
+
+# Option -> argument of TLSOptions.
+_TLS = {"ca_file": "ca_file", "cert": "certificate", "key": "key", "server_name": "server_name"}
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Add the options to a command's parser."""
+    parser.add_argument(
+        "--url", default=_DEFAULT_URL,
+        help="mqtt[s]://[user:password@]host[:port], ws[s]://host[:port][/path], unix:/path, serial:/dev/... "
+        f"(default: {_DEFAULT_URL})",
+    )  # fmt: skip
+    parser.add_argument("--client-id", metavar="ID", help="client identifier (default: a random one)")
+    parser.add_argument("-u", "--user-name", metavar="NAME", help="user name")
+    parser.add_argument(
+        "--password-file", metavar="FILE",
+        help=f"file with the password in one line (or the variable {_PASSWORD_VARIABLE})",
+    )  # fmt: skip
+    parser.add_argument(
+        "-V", dest="version", choices=("5.0", "3.1.1", "3.1"), default="5.0",
+        help="MQTT version (default: 5.0)",
+    )  # fmt: skip
+    tls = parser.add_argument_group("TLS", "for mqtts:// and wss://")
+    tls.add_argument("--ca-file", metavar="FILE", help="PEM file of the CAs to trust instead of the system's")
+    tls.add_argument("--cert", metavar="FILE", help="PEM file of the client certificate")
+    tls.add_argument("--key", metavar="FILE", help="PEM file of its key")
+    tls.add_argument("--server-name", metavar="NAME", help="the name in the broker's certificate")
+    tls.add_argument("--insecure", action="store_true", help="do not check the broker's certificate at all")
+    stream = parser.add_argument_group("network")
+    stream.add_argument("--proxy", metavar="URL", help="socks5://[user:password@]host:port, http://host:port")
+    stream.add_argument(
+        "--header", dest="headers", action="append", default=[], type=_header, metavar="NAME:VALUE",
+        help="header of the WebSocket request; may be given several times",
+    )  # fmt: skip
+
+
+def one_time_client(arguments: argparse.Namespace) -> Client:
+    """Return a client for one use: the broker keeps nothing of it."""
+    return Client(
+        arguments.url,
+        client_id=arguments.client_id,
+        version=arguments.version,
+        user_name=arguments.user_name,
+        password=_password(arguments.password_file),
+        tls=_tls_options(arguments),
+        proxy=arguments.proxy,
+        network={"headers": dict(arguments.headers)} if arguments.headers else None,
+        clean_start=True,
+        session_expiry=0,
+    )
+
+
+def _tls_options(arguments: argparse.Namespace) -> TLSOptions | None:
+    given = {name: getattr(arguments, option) for option, name in _TLS.items() if getattr(arguments, option)}
+    if not given and not arguments.insecure:
+        return None
+    return device_sdk.TLSOptions(**given, insecure=arguments.insecure)  # loads ssl, so not before
+
+
+def _password(file: str | None) -> str | None:
+    if file is None:
+        return os.environ.get(_PASSWORD_VARIABLE)
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError("password-file", f"{file} cannot be read: {error}") from None
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:VALUE")
+    return name.strip(), value.strip()

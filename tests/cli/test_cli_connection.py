@@ -1,0 +1,77 @@
+"""The options that say how to reach the broker: credentials, TLS, proxy, headers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from device_sdk.cli import main
+from device_sdk.cli.broker import MosquittoBroker
+from device_sdk.cli.common import ExitCode
+from device_sdk.cli.connection import add_connection, one_time_client
+from device_sdk.errors import ArgumentError
+from device_sdk.testing import Certificates
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_connection(parser)
+    return parser.parse_args(words)
+
+
+def test_without_options_there_is_no_tls_and_no_proxy() -> None:
+    client = one_time_client(parsed())
+    assert "tcp 127.0.0.1:1883" in repr(client)
+
+
+def test_tls_options_reach_the_stream(tmp_path: Path) -> None:
+    ca = Certificates(tmp_path).ca
+    client = one_time_client(parsed("--url", "mqtts://localhost", "--ca-file", str(ca)))
+    assert "tls localhost:8883" in repr(client)
+    with pytest.raises(ArgumentError, match=r"none\.pem"):
+        one_time_client(parsed("--url", "mqtts://localhost", "--ca-file", "none.pem"))
+
+
+def test_tls_options_for_a_url_without_tls_are_used_and_not_ignored(tmp_path: Path) -> None:
+    ca = Certificates(tmp_path).ca
+    client = one_time_client(parsed("--url", "mqtt://localhost", "--ca-file", str(ca)))
+    assert "tls" in repr(client)
+
+
+def test_a_password_comes_from_a_file_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    arguments = parsed("-u", "me", "--password-file", str(file))
+    assert one_time_client(arguments)._options.password == b"secret"
+    monkeypatch.setenv("DEVICE_SDK_PASSWORD", "other")
+    assert one_time_client(parsed("-u", "me"))._options.password == b"other"
+    with pytest.raises(ArgumentError, match="none"):
+        one_time_client(parsed("-u", "me", "--password-file", str(tmp_path / "none")))
+
+
+def test_a_header_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parsed("--header", "Authorization: Bearer x").headers == [("Authorization", "Bearer x")]
+    with pytest.raises(SystemExit):
+        parsed("--header", "nonsense")
+    assert "NAME:VALUE" in capsys.readouterr().err
+
+
+def test_an_option_that_the_stream_has_no_use_for_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["pub", "-t", "t", "-m", "x", "--header", "A:b"]) == ExitCode.USAGE
+    assert "headers" in capsys.readouterr().err
+
+
+@pytest.mark.system
+def test_tls_to_a_broker_without_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    if not MosquittoBroker.available():
+        pytest.skip("needs mosquitto")
+    with MosquittoBroker() as broker:
+        url = broker.url().replace("mqtt://", "mqtts://")
+        assert main(["pub", "-t", "t", "-m", "x", "--url", url]) == ExitCode.NO_CONNECTION
+    assert "TLS" in capsys.readouterr().err
