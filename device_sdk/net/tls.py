@@ -384,7 +384,10 @@ class TlsTransport(Layer):
             if outgoing.pending:
                 link.send_all(outgoing.read())
             if not done:
-                data = link.recv()
+                try:
+                    data = link.recv()
+                except TransportClosedError as error:
+                    raise ConnectFailedError(f"{cannot_open}: {CLOSED_EARLY} ({error})") from error
                 if not data:
                     raise ConnectFailedError(f"{cannot_open}: {CLOSED_EARLY}")
                 incoming.write(data)
