@@ -182,12 +182,13 @@ class Callbacks(Settings):
     def _log_received(self, received: Message) -> None:
         self._log(
             LogLevel.MQTT_LOG_DEBUG,
-            "Received PUBLISH (d%d, q%d, r%d, m%d), '%s', ...  (%d bytes)",
+            "Received PUBLISH (d%d, q%d, r%d, m%d), '%s'%s, ...  (%d bytes)",
             received.dup,
             received.qos,
             received.retain,
             received.packet_id,
-            ascii(received.topic)[1:-1],
+            received.topic.encode("utf-8", "backslashreplace").decode(),
+            f", properties={message_from(received, True).properties}" if self._protocol == 5 else "",
             len(received.payload),
         )
 

@@ -37,6 +37,7 @@ __all__ = ["PahoEngine"]
 
 _UNLIMITED = 1 << 61
 _HIGHEST_MID = 65_535
+_TOLD_OTHERWISE = frozenset({"connected", "disconnected", "connect_failed", "session_lost", "auth"})
 
 
 def _no_draw() -> float:
@@ -163,6 +164,13 @@ class PahoEngine(Engine):
             self._callbacks.append(told)
 
     # What the base class leaves to its shells
+
+    def notify(
+        self, kind: str, text: str, error: BaseException | None = None, value: str | None = None
+    ) -> None:
+        """As the base class, without what the program hears of by its callbacks and its own log."""
+        if kind not in _TOLD_OTHERWISE:
+            super().notify(kind, text, error, value)
 
     def _schedule(self, delay: float, now: float) -> str:
         """The façade knows when to try again."""

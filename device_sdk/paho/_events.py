@@ -129,8 +129,10 @@ class Events(Callbacks):
         self._log(_DEBUG, "%s", text)
 
     def _told_connected(self, event: ConnectAcknowledged) -> None:
-        self._log(_DEBUG, "Received CONNACK (%s, %s)", int(event.session_present), 0)
         properties = self._properties(PacketTypes.CONNACK, event.properties)
+        shown = f" properties={properties}" if self._protocol == 5 else ""
+        reason = "Success" if self._protocol == 5 else "0"
+        self._log(_DEBUG, "Received CONNACK (%s, %s)%s", int(event.session_present), reason, shown)
         self._report_connect(event.session_present, 0, properties)
 
     def _report_connect(self, session_present: bool, code: int, properties: Properties | None) -> None:

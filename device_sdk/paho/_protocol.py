@@ -162,6 +162,18 @@ class PahoProtocol(Protocol):
                 message._waiter._answer = (first >> 4, reason_code, properties)
         return packet_id, reason_code, packet
 
+    def publish(self, message: Any, now: float = 0.0) -> int:
+        """As :meth:`Protocol.publish`; a message that has waited gets the identifier its program knows."""
+        info = message._waiter
+        if info is None:
+            return super().publish(message, now)
+        session = self.session
+        last, session.last_packet_id = session.last_packet_id, info.mid - 1
+        try:
+            return super().publish(message, now)
+        finally:
+            session.last_packet_id = last
+
     def _on_disconnect(self, first: int, data: bytes, start: int, stop: int, events: list[Event]) -> None:
         self.goodbye_size = stop - start
         super()._on_disconnect(first, data, start, stop, events)

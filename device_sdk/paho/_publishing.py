@@ -96,11 +96,16 @@ class Publishing(Connection):
         finally:
             lock.release()
         if self._logger is not None or self.on_log is not None:
-            size = f", ... ({len(payload)} bytes)" if payload else " (NULL payload)"
-            shown = f", properties={properties}" if self._protocol == 5 else ""
-            self._log(_DEBUG, _PUBLISHED, qos, retain, info.mid, topic.encode(), shown, size)
+            self._log_publish(info, topic, payload, flags, properties)
         self._added_output(wake)
         return info
+
+    def _log_publish(
+        self, info: MQTTMessageInfo, topic: str, payload: bytes, flags: int, properties: Properties | None
+    ) -> None:
+        size = f", ... ({len(payload)} bytes)" if payload else " (NULL payload)"
+        shown = f", properties={properties}" if self._protocol == 5 else ""
+        self._log(_DEBUG, _PUBLISHED, flags >> 1, flags & 1, info.mid, topic.encode(), shown, size)
 
     def _publish_acknowledged(
         self, info: MQTTMessageInfo, topic_field: bytes, payload: bytes, flags: int, block: bytes

@@ -22,12 +22,12 @@ from device_sdk import Client, Message
 from device_sdk.cli.broker import MosquittoBroker
 from tests.paho.suite.run import fetch
 
-pytestmark = [pytest.mark.system, pytest.mark.flaky(reruns=1)]
+pytestmark = [pytest.mark.system, pytest.mark.flaky(reruns=0)]
 
 STARTUP = Path(__file__).parent / "examples" / "startup"
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = {"2": "paho_mqtt-2.2.0", "1": "paho-mqtt-1.6.1"}
-SECONDS = 20.0
+SECONDS = 5.0
 #: The last of the messages that Mosquitto has for whoever subscribes to $SYS/#.
 LAST_SYS = "$SYS/broker/bytes/sent"
 
@@ -48,6 +48,9 @@ class Program:
     #: An example that has to run beside it.
     partner: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    versions: str = "12"
+    #: Two threads print, each when it comes to it.
+    threads: bool = False
     #: Lines that tell how the operating system cut the bytes, and come out differently each time.
     chance: str = ""
 
@@ -56,14 +59,15 @@ SOCKET_LINES = r"(Socket is|Watching|Stop watching|Selecting|misc_loop).*\n"
 PROGRAMS = [
     Program("client_logger", last=LAST_SYS),
     Program("client_mqtt_clear_retain", ("-v", "-t", "old/#"), retained=[("old/a", b"1")]),
-    Program("client_pub-wait"),
-    Program("client_pub_opts", ("-q", "2", "-N", "3", "-t", "opts/a", "-c", "opts", "-D")),
+    Program("client_pub-wait", threads=True),
+    Program("client_pub_opts", ("-q", "2", "-N", "3", "-t", "opts/a", "-c", "opts", "-D"), threads=True),
     Program("client_rpc_math", ("mult", "3", "4.5"), partner="server_rpc_math"),
     Program("client_session_present"),
     Program("client_sub", last=LAST_SYS),
     Program("client_sub-class", last=LAST_SYS),
     Program("client_sub-multiple-callback", last=LAST_SYS),
-    Program("client_sub-srv", last="$SYS/broker/version", environment={"EXAMPLE_SRV": "1"}),
+    # connect_srv() of 1.6.1 always raises: it hands its arguments on in the wrong order.
+    Program("client_sub-srv", last="$SYS/broker/version", environment={"EXAMPLE_SRV": "1"}, versions="2"),
     Program("client_sub-ws", last="$SYS/broker/version 0 b"),
     Program("client_sub_opts", ("-t", "fed/+", "-q", "2"), last="fed/b", messages=[("fed/a", b"1"), ("fed/b", b"")]),
     Program("loop_asyncio", chance=SOCKET_LINES),
@@ -85,6 +89,8 @@ LEFT_OUT = {
 CHANCE = [
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>"),
     (r"auto-[0-9A-F-]{36}", "<assigned>"),
+    # An error that paho-mqtt's one-shot helpers log at the end of every call, although nothing is wrong.
+    (r"Client is not connected\. Socket: None.*\n?", ""),
 ]
 
 
@@ -134,8 +140,9 @@ class Side:
 
     def start(self, script: Path, program: Program, output: Path) -> None:
         """Start a program; what it prints, on stderr too, goes to the file."""
-        ports = f"1883={self.broker._port},80={self.broker.web_port}"
-        python = {"PYTHONPATH": self.path, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+        web = self.broker.web_port
+        ports = f"1883={self.broker._port},80={web},8080={web}"
+        python = {"PYTHONPATH": self.path, "PYTHONWARNINGS": "ignore"}
         self.output = output
         with output.open("wb") as file:
             process = subprocess.Popen(
@@ -151,12 +158,13 @@ class Side:
         for topic, payload in messages:
             self.watcher.publish(topic, payload, qos=1, retain=retain).wait(SECONDS)
 
-    def printed(self, chance: str) -> str:
-        """Return what the program has printed, without what is different each time."""
-        text = self.output.read_text(encoding="utf-8")
-        for pattern, instead in [*CHANCE, (chance, "")]:
+    def printed(self, program: Program) -> list[str]:
+        """Return the whole lines that the program has printed, without what is different each time."""
+        text = self.output.read_text(encoding="utf-8").rpartition("\n")[0]
+        for pattern, instead in [*CHANCE, (program.chance, "")]:
             text = re.sub(pattern, instead, text) if pattern else text
-        return text
+        lines = text.split("\n")
+        return sorted(lines) if program.threads else lines
 
     def take(self) -> list[tuple[str, bytes, int, bool]]:
         """Return what has been published since the last call, once all of it is here."""
@@ -219,30 +227,54 @@ def sides(version: str, source: Path) -> Iterator[list[Side]]:
             side.close()
 
 
+@pytest.fixture
+def both(sides: list[Side]) -> Iterator[list[Side]]:
+    """Return the two sides; what still runs after the test is ended, what was published is forgotten."""
+    yield sides
+    for side in sides:
+        side.end()
+        side.take()
+
+
+def run(program: Program, examples: Path, side: Side, output: Path) -> None:
+    """Start a program, and what has to be there for it."""
+    side.publish(program.retained, retain=True)
+    if program.partner:
+        count = side.broker.subscriptions()
+        side.start(examples / f"{program.partner}.py", Program(""), output.with_name("partner"))
+        wait_for(lambda: side.broker.subscriptions() > count)
+    side.subscriptions = side.broker.subscriptions()
+    side.start(examples / f"{program.name}.py", program, output)
+
+
+def finish(program: Program, side: Side) -> None:
+    """Give a program what it waits for, and wait until it has done everything."""
+    if program.messages:
+        wait_for(lambda: side.broker.subscriptions() > side.subscriptions)
+        side.publish(program.messages)
+    if program.last:
+        wait_for(lambda: program.last in side.printed(program)[-1])
+    else:
+        wait_for(lambda: side.processes[-1].poll() is not None)
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_an_example_does_the_same_on_both(
-    program: Program, version: str, source: Path, sides: list[Side], tmp_path: Path
+    program: Program, version: str, source: Path, both: list[Side], tmp_path: Path
 ) -> None:
-    examples = source / "examples"
-    for number, side in enumerate(sides):
-        side.publish(program.retained, retain=True)
-        if program.partner:
-            count = side.broker.subscriptions()
-            side.start(examples / f"{program.partner}.py", Program(""), tmp_path / f"partner{number}")
-            wait_for(lambda: side.broker.subscriptions() > count)  # noqa: B023  # called at once
-        side.subscriptions = side.broker.subscriptions()
-        side.start(examples / f"{program.name}.py", program, tmp_path / f"output{number}")
-    for side in sides if program.messages else ():
-        wait_for(lambda: side.broker.subscriptions() > side.subscriptions)  # noqa: B023
-        side.publish(program.messages)
-    for side in sides:
-        if program.last:
-            wait_for(lambda: program.last in side.printed(program.chance).rpartition("\n")[0][-120:])  # noqa: B023
-        else:
-            wait_for(lambda: side.processes[-1].poll() is not None)  # noqa: B023
-    (printed, codes, seen), ours = [(side.printed(program.chance), side.end(), side.take()) for side in sides]
-    assert ours == (printed, codes, seen)
+    if version not in program.versions:
+        return
+    for number, side in enumerate(both):
+        run(program, source / "examples", side, tmp_path / str(number))
+    for side in both:
+        finish(program, side)
+    printed, printed_here = [side.printed(program) for side in both]
+    assert printed_here == printed
+    codes, codes_here = [side.end() for side in both]
+    assert codes_here == codes
     assert codes[-1] == (None if program.last else 0)
+    seen, seen_here = [side.take() for side in both]
+    assert seen_here == seen
 
 
 def test_every_example_is_run_or_left_out_for_a_reason(source: Path) -> None:

@@ -6,14 +6,17 @@ The programs name a public broker. ``EXAMPLE_PORTS`` (``1883=34567,80=34568``) s
 from __future__ import annotations
 
 import asyncio
+import builtins
+import io
 import os
 import socket
+import sys
 import time
 from types import SimpleNamespace
 from typing import Any
 
 SPEED = 10
-PUBLIC = ("mqtt.eclipseprojects.io", "localhost")
+PUBLIC = ("mqtt.eclipseprojects.io", "test.mosquitto.org", "localhost")
 PORTS = dict(pair.split("=") for pair in os.environ["EXAMPLE_PORTS"].split(","))
 
 _getaddrinfo = socket.getaddrinfo
@@ -23,14 +26,20 @@ _START = _time()
 
 def getaddrinfo(host: Any, port: Any, *arguments: Any, **named: Any) -> Any:
     """Resolve the public broker to the one of the test."""
-    if host in PUBLIC:
+    if host is not None and os.fsdecode(host) in PUBLIC:
         host, port = "127.0.0.1", int(PORTS[str(port)])
     return _getaddrinfo(host, port, *arguments, **named)
 
 
+assert isinstance(sys.stdout, io.TextIOWrapper)
+sys.stdout.reconfigure(line_buffering=True)
+print_line = sys.stdout.write
+# One write for each line: another thread may print at the same time.
+builtins.print = lambda *values: print_line(" ".join(map(str, values)) + "\n")  # type: ignore[assignment]
 socket.getaddrinfo = getaddrinfo
 time.time = lambda: _START + SPEED * (_time() - _START)
-time.sleep = lambda seconds: _sleep(seconds / SPEED)
+# Shorter waits are for something to happen that takes real time.
+time.sleep = lambda seconds: _sleep(seconds / SPEED if seconds >= 1 else seconds)
 asyncio.sleep = lambda delay, result=None: _asyncio_sleep(delay / SPEED, result)  # type: ignore[assignment]
 
 if "EXAMPLE_SRV" in os.environ:
