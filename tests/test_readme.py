@@ -20,7 +20,10 @@ def example(language: str) -> str:
     return found
 
 
-def test_the_first_program_publishes_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_program_publishes_and_ends(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with BrokerServer(ModelBroker()) as server:
         program = example("python").replace("mqtt://localhost", server.url)
         assert server.url in program
