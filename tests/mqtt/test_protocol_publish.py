@@ -198,7 +198,6 @@ def test_an_acknowledgement_of_an_unknown_identifier_is_ignored(version: str, pa
     [
         (1, [], Pubrec(1)),
         (1, [], Pubcomp(1)),
-        (2, [], Puback(1)),
         (2, [], Pubcomp(1)),
         (2, [Pubrec(1)], Puback(1)),
     ],
@@ -212,6 +211,24 @@ def test_an_acknowledgement_of_the_wrong_type_is_an_error(
     peer.sent()
     assert end_of(peer.receive(wrong)).reason_code == 0x82
     assert len(peer.session) == 1
+
+
+def test_a_puback_for_qos_2_is_an_error_in_5_0() -> None:
+    peer = connected("5.0")
+    peer.publish(b"x", 2)
+    peer.sent()
+    assert end_of(peer.receive(Puback(1))).reason_code == 0x82
+
+
+@pytest.mark.parametrize("version", ["3.1", "3.1.1"])
+def test_a_server_that_takes_qos_2_for_qos_1_has_the_message_then(version: str) -> None:
+    peer = connected(version)
+    message = peer.publish(b"x", 2)
+    peer.sent()
+    assert peer.receive(Puback(1)) == [message]
+    assert message.status == "acknowledged"
+    assert len(peer.session) == 0
+    assert peer.sent() == []
 
 
 @pytest.mark.conformance("5.0", "MQTT-4.6.0-4")
