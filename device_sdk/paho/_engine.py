@@ -157,11 +157,12 @@ class PahoEngine(Engine):
         self._manual = None if acknowledge is None else ManualAcks(acknowledge)
         self._sorts_received = acknowledge is not None
 
-    def tell(self, event: Any) -> None:
-        """Let the program hear of it, in its turn. The lock is held."""
+    def tell(self, event: Any) -> bool:
+        """Let the program hear of it, in its turn; return whether it wants to. The lock is held."""
         told = self._to_tell(event)
         if told is not None:
             self._callbacks.append(told)
+        return told is not None
 
     # What the base class leaves to its shells
 

@@ -70,7 +70,7 @@ class Events(Callbacks):
     def _tell(self, event: Any) -> Any:
         """Note what must be known at once; return the pair (function, argument) that is to run."""
         if type(event) is MQTTMessageInfo:
-            return (self._told_published, event)
+            return None if self.on_publish is None else (self._told_published, event)
         if type(event) is str:
             return (self._told_packet, event)
         if type(event) is ConnectAcknowledged:
@@ -195,9 +195,9 @@ class Events(Callbacks):
 
     def _told_published(self, info: MQTTMessageInfo) -> None:
         on_publish = self.on_publish
-        if on_publish is None:
-            return
         try:
+            if on_publish is None:
+                return
             if self._is_version_1:
                 on_publish(self, self._userdata, info.mid)
                 return
@@ -207,6 +207,8 @@ class Events(Callbacks):
             on_publish(self, self._userdata, info.mid, reason, found)
         except Exception as error:
             self._caught("on_publish", error)
+        finally:
+            info.told()
 
     def _told_subscribed(self, event: SubscribeAcknowledged) -> None:
         self._log(_DEBUG, "Received SUBACK")

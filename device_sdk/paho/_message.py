@@ -29,6 +29,8 @@ _INVALID = MessageState.MQTT_MS_INVALID
 _WAIT_FOR_PUBREL = MessageState.MQTT_MS_WAIT_FOR_PUBREL
 _DELIVERED = frozenset({ACKNOWLEDGED, REFUSED, SENT})
 
+_CALLBACK_SECONDS = 5.0  # for on_publish, before wait_for_publish() returns all the same
+
 _one_at_a_time = threading.Lock()  # to make the event of a message that somebody waits for
 
 
@@ -55,7 +57,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.thread = 0
-        self.tell: Callable[[MQTTMessageInfo], None] | None = None
+        self.tell: Callable[[MQTTMessageInfo], bool] | None = None
 
 
 class MQTTMessageInfo:
@@ -66,12 +68,23 @@ class MQTTMessageInfo:
     Also a pair: ``rc, mid = client.publish(...)``.
     """
 
-    __slots__ = ("_answer", "_delivery", "_event", "_iterpos", "_published", "_runner", "mid", "rc")
+    __slots__ = (
+        "_answer",
+        "_delivery",
+        "_event",
+        "_iterpos",
+        "_published",
+        "_runner",
+        "_untold",
+        "mid",
+        "rc",
+    )
 
     def __init__(self, mid: int) -> None:
         self.mid = mid
         self.rc = _SUCCESS
         self._published = False
+        self._untold = False  # published, and on_publish has not been called yet
         self._event: threading.Event | None = None
         self._iterpos = 0
         self._runner: Runner | None = None
@@ -111,11 +124,17 @@ class MQTTMessageInfo:
             self.lose(_NOT_SUPPORTED)
             return
         self.rc = _SUCCESS
+        if runner is not None and runner.tell is not None:
+            self._untold = runner.tell(self)
         self._published = True
         if self._event is not None:
             self._event.set()
-        if runner is not None and runner.tell is not None:
-            runner.tell(self)
+
+    def told(self) -> None:
+        """``on_publish`` has been called."""
+        self._untold = False
+        if self._event is not None:
+            self._event.set()
 
     def lose(self, rc: MQTTErrorCode) -> None:
         """The message will not be published."""
@@ -127,18 +146,35 @@ class MQTTMessageInfo:
     def wait_for_publish(self, timeout: float | None = None) -> None:
         """Wait until the message is published, at most ``timeout`` seconds; ``is_published()`` tells which.
 
+        ``on_publish`` has been called by then, if it takes no longer than 5 s.
+
         Raises: ValueError: it was not queued, the queue is full. RuntimeError: it will not be published, or
         there is no connection, or this is a callback, which would wait for itself.
         """
         self._check()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        in_callback = self._runner is not None and self._runner.thread == threading.get_ident()
         if not self._published:
-            if self._runner is not None and self._runner.thread == threading.get_ident():
+            if in_callback:
                 raise RuntimeError("wait_for_publish() in a callback would wait for itself; use on_publish")
-            with _one_at_a_time:
-                event = self._event = self._event or threading.Event()
+            event = self._new_event()
             if not self._published:
                 event.wait(timeout)
+        until = time.monotonic() + _CALLBACK_SECONDS
+        if deadline is not None:
+            until = min(until, deadline)
+        while self._untold and not in_callback and time.monotonic() < until:
+            event = self._new_event()
+            if self._untold:  # else nobody sets it any more
+                event.wait(max(0.0, until - time.monotonic()))
         self._check()
+
+    def _new_event(self) -> threading.Event:
+        """Return what is set at the next step."""
+        with _one_at_a_time:
+            if self._event is None or self._event.is_set():
+                self._event = threading.Event()
+            return self._event
 
     def is_published(self) -> bool:
         """Tell whether the message was published: QoS 0 handed to the network, QoS 1 and 2 acknowledged.

@@ -72,7 +72,7 @@ class PahoProtocol(Protocol):
     anew as well: it may arrive twice, but it is not lost with the broker's half of the exchange.
     """
 
-    note: Callable[[str], None]  # says to the log that a packet without an event has come or gone ...
+    note: Callable[[str], object]  # says to the log that a packet without an event has come or gone ...
     wants_log: Callable[[], bool]  # ... if anybody listens
     silent = False  # the end came because the peer did not answer
     goodbye_size = 0  # bytes of the body of the peer's DISCONNECT

@@ -19,7 +19,7 @@ from device_sdk.paho.properties import Properties, as_mapping
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Self
 
 __all__ = ["NEW", "TRANSPORTS", "VERSIONS", "Settings"]
 
@@ -229,7 +229,7 @@ class Settings:
         """Set :attr:`max_inflight_messages`."""
         self.max_inflight_messages = inflight
 
-    def max_queued_messages_set(self, queue_size: int) -> Settings:
+    def max_queued_messages_set(self, queue_size: int) -> Self:
         """Set :attr:`max_queued_messages` and return the client. Raises: TypeError: not an int."""
         if not isinstance(queue_size, int):
             raise TypeError("queue_size should be an int")

@@ -377,6 +377,8 @@ class Client(Loop):
         opened = store if isinstance(store, Store) else load(_SQLITE_STORE)(store)
         saved = opened.open()
         self._make_engine(opened)
+        # An earlier client may have spoken another version of MQTT.
+        self._engine.options = self._connect_fields()
         self._engine.adopt(saved, opened, monotonic(), self._wake)
         opened.on_progress = _forwarder(weakref.WeakMethod(self._store_progressed))
         self.manual_ack_set(self._manual_ack)

@@ -265,3 +265,34 @@ def test_threads_publish_while_the_connection_is_cut_again_and_again(
         if not clean_session:
             assert len(payloads) == 450  # exactly once
             assert server.broker.violations == []
+
+
+def test_on_publish_has_been_called_when_wait_for_publish_returns(
+    clients: Clients, server: BrokerServer[ModelBroker]
+) -> None:
+    told: list[int] = []
+
+    def on_publish(client: mqtt.Client, data: object, mid: int, reason: object, properties: object) -> None:
+        threading.Event().wait(0.02)  # long enough for the other thread to be early
+        told.append(mid)
+
+    client = clients("c")
+    client.on_publish = on_publish
+    start(client, server)
+    for qos in (0, 1, 2):
+        info = client.publish("a", "x", qos)
+        info.wait_for_publish(SECONDS)
+        assert told[-1:] == [info.mid]
+
+
+def test_wait_for_publish_waits_no_longer_than_it_may_for_on_publish(
+    clients: Clients, server: BrokerServer[ModelBroker]
+) -> None:
+    go_on = threading.Event()
+    client = clients("c")
+    client.on_publish = lambda *_: go_on.wait(SECONDS)
+    start(client, server)
+    info = client.publish("a", "x", 1)
+    info.wait_for_publish(0.3)
+    assert info.is_published()
+    go_on.set()

@@ -5,7 +5,6 @@ The programs name a public broker. ``EXAMPLE_PORTS`` (``1883=34567,80=34568``) s
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import io
 import os
@@ -20,7 +19,7 @@ PUBLIC = ("mqtt.eclipseprojects.io", "test.mosquitto.org", "localhost")
 PORTS = dict(pair.split("=") for pair in os.environ["EXAMPLE_PORTS"].split(","))
 
 _getaddrinfo = socket.getaddrinfo
-_time, _sleep, _asyncio_sleep = time.time, time.sleep, asyncio.sleep
+_time, _sleep = time.time, time.sleep
 _START = _time()
 
 
@@ -38,9 +37,15 @@ print_line = sys.stdout.write
 builtins.print = lambda *values: print_line(" ".join(map(str, values)) + "\n")  # type: ignore[assignment]
 socket.getaddrinfo = getaddrinfo
 time.time = lambda: _START + SPEED * (_time() - _START)
-# Shorter waits are for something to happen that takes real time.
-time.sleep = lambda seconds: _sleep(seconds / SPEED if seconds >= 1 else seconds)
-asyncio.sleep = lambda delay, result=None: _asyncio_sleep(delay / SPEED, result)  # type: ignore[assignment]
+# Shorter waits are between looks at is_connected(), which is true a little before on_connect has done its
+# part: fewer looks, fewer chances to look in that moment.
+time.sleep = lambda seconds: _sleep(float(seconds) / SPEED if float(seconds) >= 1 else 4 * float(seconds))
+
+if "EXAMPLE_ASYNCIO" in os.environ:
+    import asyncio
+
+    _asyncio_sleep = asyncio.sleep
+    asyncio.sleep = lambda delay, result=None: _asyncio_sleep(delay / SPEED, result)
 
 if "EXAMPLE_SRV" in os.environ:
     import dns.resolver
