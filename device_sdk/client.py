@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.outbox import Delivery
     from device_sdk.mqtt.message import Message
+    from device_sdk.store.base import Store
 
 __all__ = ["Client"]
 
@@ -95,6 +96,7 @@ class Client(Shell):
             self._check_open()
             self._stop_network(monotonic() + _JOIN_SECONDS)
             self._stop_callbacks()
+        outcome.set()  # for others in connect()
         if decided and error is not None:
             raise error
         raise TimeoutError(f"no connection to {self._engine.transport.description} within {timeout:g} s")
@@ -200,6 +202,10 @@ class Client(Shell):
             return router.inbox
 
     # Helpers
+
+    def _open_store(self, store: Store, *, made_up: bool) -> None:
+        super()._open_store(store, made_up=made_up)
+        _clients.add(self)  # started or not: what it queues is written before the process ends
 
     def _wake(self) -> None:
         network = self._network

@@ -95,6 +95,7 @@ class Shell:
         ack_timeout: seconds without an acknowledgement before the connection is replaced, ``None``: never.
         reconnect: bounds of the back-off, see :class:`~device_sdk.engine.reconnect.ReconnectPolicy`.
         inbox_limit: received messages in hand before reading from the network pauses.
+        inbox_bytes: bytes of received messages in hand before it pauses, about.
         manual_ack: a QoS 1 or 2 message is acknowledged by its ``acknowledge()``, not by its handler's end.
         buffer_qos0: queue QoS 0 messages too while there is no connection.
         on_session_lost: ``"republish"`` sends unacknowledged messages again as new ones, ``"fail"`` ends
@@ -143,6 +144,7 @@ class Shell:
         ack_timeout: float | None = None,
         reconnect: ReconnectPolicy | None = None,
         inbox_limit: int = 1_000,
+        inbox_bytes: int = 16 * 1024 * 1024,
         manual_ack: bool = False,
         buffer_qos0: bool = False,
         on_session_lost: str = "republish",

@@ -13,7 +13,7 @@ import threading
 from time import monotonic, sleep
 
 from device_sdk._log import Log
-from device_sdk.engine.engine import CLOSING
+from device_sdk.engine.engine import CLOSED, CLOSING
 from device_sdk.engine.opening import Opening
 from device_sdk.engine.report import failure_text
 from device_sdk.errors import ConnectFailedError
@@ -46,7 +46,7 @@ class NetworkThread:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_fd, selectors.EVENT_READ)
-        self._watched: tuple[int, int] | None = None  # file descriptor and events of the transport
+        self._watched: tuple[int, int] | None = None  # descriptor of the transport and events, 0: none now
         self._opening: Opening | None = None
         self._goodbye: float | None = None  # when a closing client stops waiting for its DISCONNECT to leave
         self._thread = threading.Thread(target=self._run, name="device-sdk network", daemon=True)
@@ -99,7 +99,7 @@ class NetworkThread:
         if engine.wants_open and self._opening is None:
             self._open(now)
         with engine.lock:
-            if engine.state == CLOSING:
+            if engine.state in (CLOSING, CLOSED):  # closed: close() could not wait for this thread
                 if self._goodbye is None:
                     self._goodbye = now + _GOODBYE_SECONDS
                 if now >= self._goodbye or not engine.has_connection():
@@ -145,13 +145,12 @@ class NetworkThread:
         wanted = None
         if interest is not None:
             fd, read, write = interest
-            events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
-            wanted = (fd, events) if events else None
+            wanted = fd, (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         if wanted == self._watched:
             return
-        if self._watched is not None:
+        if self._watched is not None and self._watched[1]:
             self._selector.unregister(self._watched[0])
-        if wanted is not None:
+        if wanted is not None and wanted[1]:
             self._selector.register(*wanted)
         self._watched = wanted
 

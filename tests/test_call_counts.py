@@ -7,13 +7,15 @@ count, what it does per wake-up is spread over the batch, as in real life.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
 import pytest
 
-from device_sdk import Client, Message
+from device_sdk import AsyncClient, Client, Message
 from device_sdk.errors import TransportClosedError
 from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.mqtt.protocol import Protocol
@@ -22,7 +24,7 @@ from device_sdk.net.base import Transport
 from device_sdk.threads import CallbackThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import FrameType
 
 TOPIC = "site/42/node/17/temperature"
@@ -249,6 +251,112 @@ def test_the_client_spends_few_calls_on_a_received_message(version: str, qos: in
         assert loop.sent() == (acknowledgements(0x40, list(range(1, BATCH + 1))) if qos else b"")
 
     assert calls_per_message(batch) <= limit
+
+
+# The same through AsyncClient: with the turns of the loop that they take
+
+
+class LoopTransport(ReplayTransport):
+    """As its base class, with a descriptor for the loop; nothing ever happens there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fd = os.eventfd(0)
+
+    def fileno(self) -> int:
+        """Never readable."""
+        return self._fd
+
+    def close(self) -> None:
+        """After it the object is of no use."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def async_calls_per_message(
+    version: str, prepare: Callable[[AsyncClient, LoopTransport], Callable[[], Awaitable[None]]]
+) -> float:
+    """Connect an AsyncClient, and run the batch of ``prepare`` as :func:`calls_per_message` does."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    async def main() -> None:
+        transport = LoopTransport()
+        client = AsyncClient(transport, version=version, inflight=BATCH)
+        await client.start()
+        engine = client._engine
+        while not engine.has_connection():
+            await asyncio.sleep(0)
+        transport.incoming.append(CONNACK[version])
+        engine.on_readable(NOW)
+        assert client.state == "connected"
+        run_batch = prepare(client, transport)
+        await run_batch()
+        sys.setprofile(count)
+        try:
+            for _ in range(MESSAGES // BATCH):
+                await run_batch()
+        finally:
+            sys.setprofile(None)
+        await client.close(0)
+
+    asyncio.run(main())
+    return calls / MESSAGES
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("qos", "limit"), [(0, 10), (1, 24)])
+def test_the_async_client_spends_little_more_on_a_publish(version: str, qos: int, limit: int) -> None:
+    def prepare(client: AsyncClient, transport: LoopTransport) -> Callable[[], Awaitable[None]]:
+        async def batch() -> None:
+            transport.sent.clear()
+            deliveries = [await client.publish(TOPIC, PAYLOAD, qos=qos) for _ in range(BATCH)]
+            await asyncio.sleep(0)  # the turn in which they leave
+            assert len(b"".join(transport.sent)) > BATCH * len(PAYLOAD)
+            if qos:
+                answers = acknowledgements(0x40, [delivery.packet_id for delivery in deliveries])
+                transport.incoming.append(answers)
+                client._driver._readable()  # type: ignore[union-attr]
+                for delivery in deliveries:
+                    await delivery.wait()
+
+        return batch
+
+    assert async_calls_per_message(version, prepare) <= limit
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("way", "qos", "limit"), [("handler", 0, 9), ("handler", 1, 11), ("inbox", 0, 21), ("inbox", 1, 23)]
+)
+def test_the_async_client_spends_few_calls_on_a_received_message(
+    version: str, way: str, qos: int, limit: int
+) -> None:
+    data = b"".join(encode_publish(qos, version, packet_id) for packet_id in range(1, BATCH + 1))
+    received: list[Message] = []
+
+    def prepare(client: AsyncClient, transport: LoopTransport) -> Callable[[], Awaitable[None]]:
+        inbox = client.messages()
+        if way == "handler":
+            client.subscribe(TOPIC, qos=qos, on_message=received.append)
+
+        async def batch() -> None:
+            received.clear()
+            transport.incoming.append(data)
+            client._driver._readable()  # type: ignore[union-attr]
+            while len(received) < BATCH:
+                if way == "inbox":
+                    received.append(await inbox.get())
+                else:
+                    await asyncio.sleep(0)
+
+        return batch
+
+    assert async_calls_per_message(version, prepare) <= limit
 
 
 def test_the_counts_repeat_exactly() -> None:

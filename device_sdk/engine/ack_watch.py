@@ -35,14 +35,14 @@ class AckWatch:
         """When to look; ``None`` while nothing is in flight."""
         return self._look_at if len(session) else None
 
-    def is_stuck(self, session: Session, now: float, *, sending: bool) -> bool:
-        """Look. ``sending``: output still waits for the network, so that the server cannot have answered."""
+    def is_stuck(self, session: Session, now: float, *, excused: bool) -> bool:
+        """Look. ``excused``: the server cannot have answered, or we have not read what it says."""
         if not len(session) or now < self._look_at:
             return False
         self._look_at = now + self._interval
         for index, unanswered in enumerate((session.in_flight, session.released)):
             oldest = next(iter(unanswered.values()), None)
-            if sending or oldest is None or oldest is not self._oldest[index]:
+            if excused or oldest is None or oldest is not self._oldest[index]:
                 self._oldest[index] = oldest
                 self._since[index] = now
             elif now - self._since[index] >= self.seconds:

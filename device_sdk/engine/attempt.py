@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from types import NoneType
 
-from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
+from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError, TransportClosedError
 from device_sdk.mqtt.options import ConnectOptions
 
 TYPE_CHECKING = False
@@ -98,7 +98,7 @@ class Attempt:
     ``is_return``: a connection to another server works meanwhile, and goes on if this attempt fails.
     """
 
-    __slots__ = ("_personals", "broker", "fields", "is_return", "transport")
+    __slots__ = ("_lock", "_opens", "_over", "_personals", "broker", "fields", "is_return", "transport")
 
     def __init__(self, broker: Broker, personals: Personals, *, is_return: bool) -> None:
         self.broker = broker
@@ -106,19 +106,40 @@ class Attempt:
         self.is_return = is_return
         self.fields: Fields = (None, None, None)
         self._personals = personals
+        self._lock = threading.Lock()
+        self._opens = False  # the transport is this attempt's
+        self._over = False
 
     def open(self, deadline: float) -> None:
         """Ask the application, then open the stream; blocks. Raises: as :meth:`Transport.open`."""
         self.fields = self._personals.ask(self.broker)
+        with self._lock:
+            self._check()  # the application may have taken so long that the transport is a later attempt's
+            self._opens = True
         self.transport.open(deadline)
+        try:
+            self._check()
+        except TransportClosedError:  # close() came just before the transport began, and could not hold it
+            self.transport.close()
+            raise
+
+    def _check(self) -> None:
+        if self._over:
+            raise TransportClosedError(f"{self.transport.description}: this attempt was left behind")
 
     def abort(self) -> None:
-        """As :meth:`Transport.abort`."""
-        self.transport.abort()
+        """End the attempt for good, and its stream as :meth:`Transport.abort`. Any thread."""
+        with self._lock:
+            self._over = True
+        if self._opens:
+            self.transport.abort()
 
     def close(self) -> None:
-        """As :meth:`Transport.close`."""
-        self.transport.close()
+        """End the attempt for good, and its stream as :meth:`Transport.close`."""
+        with self._lock:
+            self._over = True
+        if self._opens:
+            self.transport.close()
 
 
 def _called(name: str, function: Callable[[], object]) -> Any:

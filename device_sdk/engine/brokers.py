@@ -80,6 +80,8 @@ class Brokers:
         """
         self._let_rest(retry, now)
         self._tried.add(self.current)
+        if self.current is self.first:
+            self.return_at = None  # it was looked for, just now
         for broker in self.all:
             if broker not in self._tried and broker.rests_until <= now:
                 self.current = broker
@@ -92,11 +94,12 @@ class Brokers:
 
         Returns: the seconds to wait before the next attempt.
         """
-        self.return_at = None
         self._tried.clear()
         stable = lasted >= self.policy.stable
         if stable:
             self._failures = 0
+            if self.current is self.first:
+                self._return_wait = self._return_after
         if reason_code == TAKEN_OVER:
             self._failures += 1
             return self.policy.delay(0, NEVER, self._draw())
@@ -110,18 +113,20 @@ class Brokers:
         """The current one has accepted the connection."""
         self._tried.clear()
         self.current.rests_until = 0.0
-        self.return_at = None
         if self.current is self.first:
-            self._return_wait = self._return_after
+            self.return_at = None
         elif self._return_wait is not None:
-            self.return_at = max(now + self._return_wait, self.first.rests_until)
+            # A time that was fixed already stays: connections that end before would put it off for ever.
+            due = now + self._return_wait if self.return_at is None else self.return_at
+            self.return_at = max(due, self.first.rests_until)
 
     def return_to_first(self) -> None:
         """The first one can be reached again, and the present connection is given up for it."""
         self.current = self.first
         self._tried.clear()
         if self._return_wait is not None:
-            # One that takes streams and then no clients must not cost a good connection again and again.
+            # One that takes streams and then no clients, or not for long, must not cost a good connection
+            # again and again.
             self._return_wait = max(self._return_wait, min(2 * self._return_wait, _LONGEST_RETURN_S))
 
     def return_failed(self, now: float) -> None:

@@ -37,6 +37,10 @@ STORES = {"path": "device_sdk.store.sqlite:SqliteStore"}
 
 _TLS_OPTIONS = "device_sdk.net.tls:TLSOptions"
 
+# A broker may put several packets into one WebSocket message, whose size has a bound. In bytes.
+_WEBSOCKETS = {"ws", "wss"}
+_USUAL_PACKET, _BESIDE_IT = 256 * 1024, 1 << 20
+
 
 def build_engine(given: SimpleNamespace, acknowledge: Callable[[Message], None], waiting: Waiting) -> Engine:
     """Return an engine with a lock of its own. ``given``: the arguments of a client, by their names."""
@@ -44,7 +48,8 @@ def build_engine(given: SimpleNamespace, acknowledge: Callable[[Message], None],
     check_hooks(on_message=given.on_message, credentials=given.credentials)
     if given.credentials is not None and (given.user_name, given.password) != (None, None):
         raise ArgumentError("credentials", "replaces user_name and password; give one or the other")
-    brokers = brokers_for(given.url, tls=given.tls, proxy=given.proxy, network=given.network)
+    wishes = given.tls, given.proxy, given.network
+    brokers = brokers_for(given.url, *wishes, largest_packet=given.maximum_packet_size)
     authentication, properties = authentication_for(given.auth, given.version, given.properties)
     asks_will = callable(given.will)
     options = ConnectOptions(
@@ -86,8 +91,8 @@ def build_engine(given: SimpleNamespace, acknowledge: Callable[[Message], None],
 
 # Arguments that a client passes on to its engine as they are.
 _SAME_NAMES = (
-    "buffer_qos0", "clean_start", "inbox_limit", "inflight", "on_session_lost", "shared_session",
-    "use_identifiers", "use_topic_aliases",
+    "buffer_qos0", "clean_start", "inbox_bytes", "inbox_limit", "inflight", "on_session_lost",
+    "shared_session", "use_identifiers", "use_topic_aliases",
 )  # fmt: skip
 
 
@@ -127,11 +132,14 @@ def store_for(store: object, policy: StorePolicy) -> Store | None:
     return opened
 
 
-def brokers_for(url: object, *, tls: object, proxy: object, network: object) -> list[Broker]:
+def brokers_for(
+    url: object, tls: object, proxy: object, network: object, *, largest_packet: int = 0
+) -> list[Broker]:
     """Return the brokers of one URL or Transport, or of a list of them, with their transports not opened.
 
     ``network``: further options of the transports by name. With several URLs each transport gets those that
     it knows, and one that none of them knows is an error. ``tls`` and ``proxy`` are for each URL.
+    ``largest_packet``: bytes; a stream with a bound of its own has to let that pass.
     """
     places = list(url) if isinstance(url, (list, tuple)) else [url]
     if not places:
@@ -149,7 +157,8 @@ def brokers_for(url: object, *, tls: object, proxy: object, network: object) -> 
             brokers.append(Broker(place, place.description))
         elif isinstance(place, str):
             parsed = parse_url(place)
-            transport, known = _transport_for(parsed, demands, wishes)
+            room = _room_for(parsed.scheme, largest_packet)
+            transport, known = _transport_for(parsed, demands, room | wishes)
             granted |= known | demands.keys()
             address = parsed.address or parsed.path
             brokers.append(Broker(transport, address, parsed.user_name, parsed.password))
@@ -163,6 +172,13 @@ def brokers_for(url: object, *, tls: object, proxy: object, network: object) -> 
             streams = ", ".join(sorted({broker.transport.description for broker in brokers}))
             raise ArgumentError(name, f"is no option of {streams}")
     return brokers
+
+
+def _room_for(scheme: str, largest_packet: int) -> dict[str, Any]:
+    """Return the option that lets the largest packet pass, and a few smaller ones that came with it."""
+    if scheme not in _WEBSOCKETS or type(largest_packet) is not int or largest_packet <= _USUAL_PACKET:
+        return {}
+    return {"max_message_size": largest_packet + _BESIDE_IT}
 
 
 def _checked_network(network: object) -> dict[str, Any]:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from device_sdk.engine.authentication import Authentication
+    from device_sdk.engine.delivery import Delivery
     from device_sdk.engine.waiting import Waiting
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.store.base import SavedSession, Store, StorePolicy
@@ -73,6 +74,7 @@ class Engine(Exchange):
 
     _was_connected = False
     _begins_anew = False  # the server has a session that we know nothing of
+    _is_clean = False  # the last CONNECT asked for a clean start
     _unanswered = False  # a CONNECT may have begun a new session that we never heard of
     _wants_return = False  # it is time to look whether the first broker is back
 
@@ -88,6 +90,7 @@ class Engine(Exchange):
         draw: Callable[[], float],
         inflight: int = 20,
         inbox_limit: int = 1_000,
+        inbox_bytes: int = 1 << 24,
         clean_start: bool | None = None,
         buffer_qos0: bool = False,
         on_session_lost: str = "republish",
@@ -111,7 +114,8 @@ class Engine(Exchange):
             transport = [Broker(transport, transport.description)]
         super().__init__(
             lock, transport[0].transport, options, policy, store, authentication=authentication,
-            buffer_qos0=buffer_qos0, inbox_limit=inbox_limit, acknowledge=acknowledge, waiting=waiting,
+            buffer_qos0=buffer_qos0, inbox_limit=inbox_limit, inbox_bytes=inbox_bytes,
+            acknowledge=acknowledge, waiting=waiting,
         )  # fmt: skip
         self.brokers = Brokers(
             transport, reconnect, draw, return_to_first=return_to_first, shared_session=shared_session
@@ -146,13 +150,18 @@ class Engine(Exchange):
     def adopt(self, saved: SavedSession, store: Store, now: float, wake: Callable[[], None]) -> None:
         """Go on with the session that the store kept; once, before the shell starts. Takes the lock."""
         with self.lock:
-            self.outbox.restore(saved, now)
+            self.outbox.restore(saved, now, self.options.version)
             self.session.received.update(dict.fromkeys(saved.received))
             self.router.restore(saved.subscriptions)
             self.brokers.restore(saved.facts.get("broker"))
-            self.session.known = saved.facts.get("session") == self.options.client_id
+            session_of = saved.facts.get("session")
+            self.session.known = session_of == self.options.client_id
+            if session_of is not None and not self.session.known:  # another client identifier
+                self.outbox.put_back(self.session.lose()[0])
+                self._unanswered = True  # ask for every subscription, whatever that session has
             self.session.record(("fact", "client_id", self.options.client_id))
             self._hand_to_store(store)
+            self._report_store(store)
 
         def progressed() -> None:
             with self.lock:
@@ -213,6 +222,7 @@ class Engine(Exchange):
                 self._use(load(_TRACE)(self.brokers.current.transport, self.options.version))
             self.stream.reset()
             protocol.connect(now, clean_start=clean)
+            self._is_clean = clean
         self.flush(now)
 
     def _begins_clean(self) -> bool:
@@ -251,10 +261,14 @@ class Engine(Exchange):
     def on_open_failed(self, error: DeviceSdkError, now: float) -> None:
         """The stream of the last attempt could not be opened."""
         attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            # Nothing is open, unless an open() that was left behind got hold of it: the next one needs it.
+            attempt.transport.close()
         with self.lock:
             if attempt is not None and attempt.is_return:
                 self.brokers.return_failed(now)
-                self._tell_failure(attempt.transport, error, "; the present connection goes on")
+                goes_on = "; the present connection goes on" if self.state == CONNECTED else ""
+                self._tell_failure(attempt.transport, error, goes_on)
                 return
             self.last_error = error
             self._attempt_failed(error, None, now)
@@ -283,8 +297,9 @@ class Engine(Exchange):
 
     def _look_after(self, protocol: Protocol, now: float) -> None:
         """End a connection on which nothing is acknowledged; note that the first broker could be back."""
-        sending = self.stream.pending or protocol.has_output
-        if self._acks is not None and self._acks.is_stuck(self.session, now, sending=sending):
+        # What is not sent cannot be answered, and what is not read may have been.
+        busy = self.stream.pending or protocol.has_output or protocol.reading_paused
+        if self._acks is not None and self._acks.is_stuck(self.session, now, excused=busy):
             protocol.disconnect()
             text = (
                 f"ack_timeout: no acknowledgement for {self._acks.seconds:g} s; {len(self.session)} in flight"
@@ -309,9 +324,10 @@ class Engine(Exchange):
         """Queue DISCONNECT as the last packet and do not connect again. The caller holds the lock."""
         self.state = CLOSING
         self._retry_at = None
-        self._online = None
         if self._protocol is not None:
+            self._unanswered |= self._online is None
             self._protocol.disconnect(*self.goodbye)
+        self._online = None
 
     def drop_connection(self) -> None:
         """Close the transport as it is; the queue and the session stay. For the owner of the transport."""
@@ -320,7 +336,8 @@ class Engine(Exchange):
             self.router.disconnected()
             self.outbox.disconnected()
             self._protocol = self._online = None
-            self.state = IDLE
+            if self.state != CLOSED:  # by a shell that could not wait for the owner of the transport
+                self.state = IDLE
         self.transport.close()
 
     def finish(self) -> None:
@@ -336,12 +353,10 @@ class Engine(Exchange):
             if self.authentication is not None:
                 self.authentication.ended(closed)
             if self._store is not None:
+                self.session.note_handled()
                 self.session.record(("reserved", self.session.last_packet_id))  # the next one goes on there
                 self._hand_to_store(self._store)
-            left = self.outbox.end_all()
-            if left and self._store is None:
-                self._stats.dropped += len(left)
-                self.notify("dropped", f"closed with {len(left)} messages that were not acknowledged")
+            self._tell_dropped(self.outbox.end_all())
             self.state = CLOSED
             self._decided()
 
@@ -349,6 +364,13 @@ class Engine(Exchange):
         """The part of :meth:`finish` that may block."""
         if self._store is not None:
             self._store.close()
+            with self.lock:
+                self._tell_dropped(self.outbox.settle())
+
+    def _tell_dropped(self, left: list[Delivery]) -> None:
+        if left:
+            self._stats.dropped += len(left)
+            self.notify("dropped", f"closed with {len(left)} messages that were not acknowledged")
 
     def disown(self) -> None:
         """In a forked child: the connection is the parent's, and nothing here will ever happen."""
@@ -383,6 +405,7 @@ class Engine(Exchange):
             self._stats.reconnects += 1
         self._was_connected = True
         self._begins_anew = False
+        self.session.outlives_connection = not self._is_clean  # Source: MQTT 3.1 §3.1
         self.last_error = None
         self._decided()
         self.outbox.connected()
@@ -478,7 +501,8 @@ class Engine(Exchange):
             if self._protocol is not None or self.state == CONNECTING:
                 self._on_ended(ConnectionEnded(failure), now)
             self._retired = None
-        self.stream.close([])
+        self.stream.reset()
+        self.transport.close()
 
     def _schedule(self, delay: float, now: float) -> str:
         """Fix the time of the next attempt; return the words for it."""
@@ -488,7 +512,8 @@ class Engine(Exchange):
         self._retry_at = now + delay
         following = self.brokers.current.transport
         where = "" if len(self.brokers.all) == 1 else f" at {following.description}"
-        return f"; next attempt{where} in {delay:.1f} s"
+        when = f"in {delay:.1f} s" if delay else "at once"
+        return f"; next attempt{where} {when}"
 
     def reconnect_now(self, now: float) -> None:
         """End a wait between attempts at once, for example when the link came up. Holds the lock."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from device_sdk.engine.delivery import Delivery
-from device_sdk.engine.report import CLOSING
-from device_sdk.engine.stream import Stream
+from device_sdk.engine.report import CLOSED, CLOSING
+from device_sdk.engine.stream import LAST_READS, Stream
 from device_sdk.engine.subscriber import Subscriber
 from device_sdk.errors import AuthenticationError, TransportError
 from device_sdk.mqtt.events import (
@@ -60,12 +60,13 @@ class Exchange(Subscriber):
         authentication: Authentication | None,
         buffer_qos0: bool,
         inbox_limit: int,
+        inbox_bytes: int,
         acknowledge: Callable[[Message], None] | None,
         waiting: Waiting | None,
     ) -> None:
         super().__init__(
-            lock, policy, store, buffer_qos0=buffer_qos0, inbox_limit=inbox_limit, acknowledge=acknowledge,
-            waiting=waiting, largest_packet=options.maximum_packet_size,
+            lock, policy, store, buffer_qos0=buffer_qos0, inbox_limit=inbox_limit, inbox_bytes=inbox_bytes,
+            acknowledge=acknowledge, waiting=waiting, largest_packet=options.maximum_packet_size,
         )  # fmt: skip
         self.transport = transport
         self.stream = Stream(transport)
@@ -117,16 +118,7 @@ class Exchange(Subscriber):
             self._fail(error, now)
             return
         if data is not None:
-            with self.lock:
-                self._stats.bytes_received += len(data)
-                self._weight.came += len(data)
-                events = protocol.receive_data(data, now) if data else protocol.receive_eof(now)
-                if self._sorts_received or self._in_hand >= self._inbox_limit or self._weight.full:
-                    events = self._sort_received(protocol, events)
-                if self.authentication is None:
-                    self._react(events, now)
-            if self.authentication is not None:
-                self._authenticate(self.authentication, protocol, events, now)
+            self._take_in(protocol, data, now)
         self.stream.blocked = False  # some streams tell of room by being readable
         self.flush(now)
 
@@ -177,6 +169,11 @@ class Exchange(Subscriber):
             self._weight.finished(count)
         if self._online is not None:
             self._online.acknowledge_handled()
+            if self._store is not None and self._online.gate:
+                self._hand_to_store(self._store)
+                self._store.expedite(self._online.gate)  # the network thread sleeps until the gate opens
+        elif self.session.received:
+            self._note_handled()
         reads_on = was_paused and not self._is_full()
         return reads_on or self.draining or self.has_output()
 
@@ -191,7 +188,44 @@ class Exchange(Subscriber):
 
     # Helpers. Whether the caller holds the lock is what it needs: those with I/O take it themselves.
 
+    def _note_handled(self) -> None:
+        """Nobody can be told now which messages were handled, but the store can: a restart must know it."""
+        self.session.note_handled()
+        if self._store is not None:
+            self._hand_to_store(self._store)
+
+    def _take_in(self, protocol: Protocol, data: bytes, now: float) -> None:
+        """React to what was read; ``b""`` is the end of the stream."""
+        with self.lock:
+            if self.state == CLOSED:
+                return  # by a shell that could not wait for this thread
+            self._stats.bytes_received += len(data)
+            self._weight.came += len(data)
+            events = protocol.receive_data(data, now) if data else protocol.receive_eof(now)
+            if self._sorts_received or self._in_hand >= self._inbox_limit or self._weight.full:
+                events = self._sort_received(protocol, events)
+            if self.authentication is None:
+                self._react(events, now)
+        if self.authentication is not None:
+            self._authenticate(self.authentication, protocol, events, now)
+
+    def _hear_last_words(self, protocol: Protocol, now: float) -> None:
+        """Read what the peer sent before its stream broke: a DISCONNECT says why, acknowledgements count."""
+        try:
+            for _ in range(LAST_READS):
+                data = self.transport.recv()
+                if not data:
+                    break
+                self._take_in(protocol, data, now)
+                if self._protocol is not protocol:
+                    break
+        except TransportError:
+            pass
+
     def _fail(self, error: TransportError, now: float) -> None:
+        protocol = self._protocol
+        if protocol is not None:
+            self._hear_last_words(protocol, now)
         with self.lock:
             if self._protocol is not None:
                 self._react([ConnectionEnded(error)], now)
@@ -209,10 +243,10 @@ class Exchange(Subscriber):
         with self.lock:
             if self._store is not None:
                 self._hand_to_store(self._store)
-                while self.outbox.awaits_page and self.outbox.take_page(now):
-                    self._fill(now)
-                    self._hand_to_store(self._store)
+                self._read_on(self._store, now)
             chunks = protocol.data_to_send(self._durable_through(), now)
+            if self.outbox.wants_fill:
+                self._fill(now)  # so that has_output() knows of it
             if self._store is not None and protocol.gate:
                 self._store.expedite(protocol.gate)
             if self.outbox.blocked:
@@ -235,6 +269,8 @@ class Exchange(Subscriber):
             if answer is not None:
                 answers.append(answer)
         with self.lock:
+            if self.state == CLOSED:
+                return
             if failure is not None or self.state == CLOSING:  # closing: while the authenticator was busy
                 events = self._without_connack(events)
             self._react(events, now)

@@ -42,6 +42,10 @@ class Latest:
         """Note that this message of so many bytes waits now."""
         self._waiting[topic_field] = (sequence, size)
 
+    def get(self, topic_field: bytes) -> tuple[int, int] | None:
+        """Return sequence number and bytes of what waits on the topic."""
+        return self._waiting.get(topic_field)
+
     def pop(self, topic_field: bytes) -> tuple[int, int] | None:
         """Forget what waits on the topic and return its sequence number and bytes."""
         return self._waiting.pop(topic_field, None)
@@ -50,6 +54,14 @@ class Latest:
         """Forget this message, if it is the one that waits."""
         if self._waiting.get(topic_field, (0, 0))[0] == sequence:
             del self._waiting[topic_field]
+
+    def forget(self, kept: set[int], through: int) -> None:
+        """Forget the messages up to this sequence number, but for those that are kept."""
+        self._waiting = {
+            topic_field: found
+            for topic_field, found in self._waiting.items()
+            if found[0] > through or found[0] in kept
+        }
 
     def restore(self, waiting: Mapping[bytes, tuple[int, int]]) -> None:
         """Take over what waits since an earlier process."""

@@ -49,7 +49,7 @@ class Opening:
             self._attempt.open(self._deadline)
         except DeviceSdkError as error:
             self.error = error.with_traceback(None)  # its frames would keep the descriptors of a life alive
-        except Exception as error:
+        except BaseException as error:  # also sys.exit() in a callable of the application
             self.error = ConnectFailedError(f"{type(error).__name__}: {error}")
         self.done = True
         self._wake()

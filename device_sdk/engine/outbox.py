@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 
 from device_sdk.engine.delivery import Delivery
 from device_sdk.engine.latest import Latest
 from device_sdk.engine.pages import Pages
+from device_sdk.engine.waits import Waits
 from device_sdk.errors import (
     ClosedError,
     DeliveryExpiredError,
@@ -15,13 +15,13 @@ from device_sdk.errors import (
     LocalProtocolError,
     QueueFullError,
     SessionLostError,
-    StoreError,
 )
 from device_sdk.mqtt.session import DROPPED, EXPIRED, INVALIDATED, QUEUED, SENT, STORED
 from device_sdk.store.base import AGED, KEEP_LAST, MESSAGE_FLAGS, PAGE_BYTES, PAGE_MESSAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable
 
     from device_sdk.engine.waiting import Waiting
@@ -36,14 +36,20 @@ _MEMORY_MESSAGES, _MEMORY_BYTES = 10_000, 16 * 1024 * 1024
 _DISK_BYTES = 64 * 1024 * 1024
 _NO_BOUND = 1 << 62
 
+PAGES_IN_MEMORY = 8  # fewer, and a publisher that is a little ahead of the network has to read back from disk
 _QOS_FLAGS = 6
+_PACKET_IDS = 65_535  # SUBSCRIBE takes from them as well
+_KNOWN_A_SECOND = 10_000  # deliveries to look through for those that have expired
 _BURST_SECONDS = 0.05  # what a replay rate may make up for after a late wake-up
 
+_NO_ROOM = "wait for acknowledgements or choose another overflow"
+_STORE_LATE = "the store is too slow or cannot write"
 _OUTDATED = "a newer message on its topic replaced it (keep_last)"
+_LOST = "the store lost it: its file was damaged, see the event store_replaced"
 _TOO_LATE = "it expired before it could be sent"
 
 
-class Outbox:
+class Outbox(Waits):
     """The queue of one client. Its methods, the two waits excepted, run under the engine's lock.
 
     With a store only the oldest messages are in memory, see :class:`~device_sdk.engine.pages.Pages`. With
@@ -58,11 +64,9 @@ class Outbox:
         store: Store | None,
         waiting: Waiting,
     ) -> None:
-        self._lock = lock
+        super().__init__(lock, store, waiting)
         self._session = session
         self._policy = policy
-        self._store = store
-        self._waiting = waiting
         on_disk = store is not None and store.on_disk
         self.max_messages = policy.max_messages or (_NO_BOUND if on_disk else _MEMORY_MESSAGES)
         self.max_bytes = policy.max_bytes or (_DISK_BYTES if on_disk else _MEMORY_BYTES)
@@ -75,17 +79,18 @@ class Outbox:
         self.next_replay: float | None = None  # when fill() wants to be called for a message of the past
         self.sent_qos0 = Delivery(self, b"", b"", 0, b"", None)  # every QoS 0 message sent at once
         self.sent_qos0.status = SENT
-        self.blocked = 0  # threads that wait for room
+        self.wants_fill = False  # there is more for fill() to send
+        self.lost = 0  # messages that the store does not have any more, until they are reported
         self._live: deque[Delivery] = deque()
         self._overtaking = False  # new messages go before the queue
         self._past = 0  # sequence number of the last message before the connection
         self._replay_at = 0.0  # when the rate allows the next message of the past
         self._memory_bytes = 0  # of the messages in the queue and the live lane
+        self._replaced = 0  # messages that are in there still, though newer ones took their place
         self._next_sequence = 1
+        self._has_properties: bool | None = None  # what this client sends; None: all messages are its own
         self._pages = Pages(store)
         self._latest = Latest(policy.keep_last) if policy.keep_last else None
-        self._durable_wait = threading.Condition(lock)
-        self._room = threading.Condition(lock)
 
     # Into the queue
 
@@ -102,30 +107,35 @@ class Outbox:
                 f"payload: a message of {size} bytes does not fit into a queue of {self.max_bytes} bytes"
             )
         dropped: list[Delivery] = []
+        while self._is_full(size, delivery.topic_field):
+            if policy.overflow == "block":
+                return None
+            behind = self._store_is_behind()
+            if policy.overflow == "reject":
+                raise QueueFullError(self._bounds(_STORE_LATE if behind else _NO_ROOM))
+            if policy.overflow == "drop_newest" or behind:
+                return self._drop_newest(delivery, dropped)
+            oldest = self._pop_oldest(now or 0.0)
+            if oldest is None:  # it is on its way from the store: the next call finds it
+                over = self.queued - self.max_messages, self.queued_bytes - self.max_bytes
+                if not dropped and (over[0] >= PAGE_MESSAGES or over[1] > PAGE_BYTES):
+                    return self._drop_newest(delivery, dropped)
+                break
+            self.end(oldest, DROPPED, DroppedError(self._bounds("the oldest message was dropped")))
+            dropped.append(oldest)
         if self._latest is not None and self._latest.applies(delivery.topic_field):
             delivery.flags |= KEEP_LAST
             dropped += self._replace(self._latest, delivery.topic_field)
-        while self._is_full(size):
-            if policy.overflow == "block":
-                return None
-            if policy.overflow == "drop_newest" or self._store_is_behind():
-                if policy.overflow == "reject":
-                    raise QueueFullError(self._bounds("the store is too slow or cannot write"))
-                self.end(delivery, DROPPED, DroppedError(self._bounds("the new message was dropped")))
-                return [*dropped, delivery]
-            if policy.overflow == "reject":
-                raise QueueFullError(self._bounds("wait for acknowledgements or choose another overflow"))
-            oldest = self._pop_oldest()
-            if oldest is None:
-                break  # the others are on their way from the store: the next call finds them
-            self.end(oldest, DROPPED, DroppedError(self._bounds("the oldest message was dropped")))
-            dropped.append(oldest)
         if policy.max_age is not None and now is not None and delivery.expires_at is None:
             delivery.flags |= AGED
             delivery.expires_at = now + policy.max_age
         self.number(delivery)
         self._append(delivery, size)
         return dropped
+
+    def _drop_newest(self, delivery: Delivery, dropped: list[Delivery]) -> list[Delivery]:
+        self.end(delivery, DROPPED, DroppedError(self._bounds("the new message was dropped")))
+        return [*dropped, delivery]
 
     def number(self, delivery: Delivery) -> None:
         """Give a new message its sequence number, and write it ahead if there is a store."""
@@ -148,9 +158,11 @@ class Outbox:
     def _append(self, delivery: Delivery, size: int) -> None:
         pages = self._pages
         lane = self._live if self._overtaking else self.queue
-        crowded = len(lane) >= 2 * PAGE_MESSAGES or (lane and self._memory_bytes + size > 2 * PAGE_BYTES)
+        crowded = len(lane) >= PAGES_IN_MEMORY * PAGE_MESSAGES or (
+            lane and self._memory_bytes + size > PAGES_IN_MEMORY * PAGE_BYTES
+        )
         if self._store is not None and (crowded or (pages.beyond and not self._overtaking)):
-            pages.put(delivery)
+            pages.put(delivery, size)
         else:
             lane.append(delivery)
             self._memory_bytes += size
@@ -174,6 +186,7 @@ class Outbox:
         older = self._pages.find(sequence)
         if self._is_in_memory(sequence, older):
             self._memory_bytes -= size
+            self._replaced += 1
         else:
             self._pages.beyond -= 1
         self.queued -= 1
@@ -184,7 +197,17 @@ class Outbox:
             self._pages.forget(sequence)
             return []
         self.end(older, DROPPED, DroppedError(_OUTDATED))  # fill() passes over it
+        if 2 * self._replaced > len(self.queue) + len(self._live):
+            self._tidy()
         return [older]
+
+    def _tidy(self) -> None:
+        """Let go of the replaced messages: offline nobody else does."""
+        for lane in (self.queue, self._live):
+            kept = [item for item in lane if item.status == QUEUED]
+            lane.clear()
+            lane.extend(kept)
+        self._replaced = 0
 
     def _is_in_memory(self, sequence: int, delivery: Delivery | None) -> bool:
         if not self._pages.is_beyond(sequence):
@@ -192,15 +215,24 @@ class Outbox:
         live = self._policy.replay == "live"  # then a message may have overtaken those beyond
         return live and any(item is delivery for item in (*self._live, *self.queue))
 
-    def _is_full(self, size: int) -> bool:
-        return (
-            self.queued >= self.max_messages
-            or self.queued_bytes + size > self.max_bytes
-            or self._store_is_behind()
-        )
+    def _is_full(self, size: int, topic_field: bytes) -> bool:
+        """Whether there is no room for a message of ``size`` bytes in the place of the one it replaces."""
+        messages, total = self.queued, self.queued_bytes + size
+        if self._latest is not None and (older := self._latest.get(topic_field)) is not None:
+            messages -= 1
+            total -= older[1]
+        if messages >= self.max_messages or total > self.max_bytes:
+            return True
+        store = self._store  # asked here first: a call more would be noticed in publish()
+        suspect = store is not None and (store.failure or store.backlog_bytes > self.max_buffered)
+        return bool(suspect) and self._store_is_behind()
 
     def _store_is_behind(self) -> bool:
-        return self._store is not None and self._store.backlog_bytes > self.max_buffered
+        store = self._store
+        if store is None:
+            return False
+        failing = store.failure is not None and store.backlog_messages() >= _MEMORY_MESSAGES
+        return failing or store.backlog_bytes > self.max_buffered
 
     def _note_expiry(self, expires_at: float) -> None:
         if self.next_expiry is None or expires_at < self.next_expiry:
@@ -228,6 +260,7 @@ class Outbox:
         ended: list[Delivery] = []
         before = self.queued
         self.next_replay = None
+        self.wants_fill = False
         if self._live:
             self._drain(self._live, protocol, now, ended, 0)
         if self.queue:
@@ -241,15 +274,21 @@ class Outbox:
     def _drain(
         self, lane: deque[Delivery], protocol: Protocol, now: float, ended: list[Delivery], reserve: int
     ) -> None:
-        room = protocol.window - len(self._session) - reserve
+        session = self._session
+        room = min(protocol.window, _PACKET_IDS - len(session.requests)) - len(session) - reserve
         paced = self._policy.replay_rate is not None and lane is self.queue
+        pages = self._pages
         moved = moved_bytes = 0
         while lane:
             delivery = lane[0]
             if delivery.status != QUEUED:  # replaced by a newer one, and counted then
                 lane.popleft()
                 continue
-            if delivery.flags & _QOS_FLAGS and room <= 0:
+            if delivery.flags & _QOS_FLAGS:
+                if room <= 0:
+                    break
+            elif protocol.buffered > PAGE_BYTES:
+                self.wants_fill = True  # when the network has taken that
                 break
             if paced and delivery.sequence <= self._past and not self._may_replay(now):
                 break
@@ -262,11 +301,14 @@ class Outbox:
                 continue
             if delivery.flags > MESSAGE_FLAGS:
                 self._leaves_queue(delivery)
+            if self._has_properties is not None and bool(delivery.properties) is not self._has_properties:
+                self._translate(delivery)
             try:
                 if delivery.flags >= 2:
                     protocol.publish(delivery, now)
                     room -= 1
-                    self._pages.forget(delivery.sequence)
+                    if pages.asked:
+                        pages.forget(delivery.sequence)
                 else:
                     packet = delivery.encode(0, now)
                     protocol.send_encoded(packet, delivery.flags)
@@ -297,24 +339,41 @@ class Outbox:
             delivery.expires_at = None  # the server is not told
         delivery.flags &= MESSAGE_FLAGS
 
-    def _pop_oldest(self) -> Delivery | None:
-        """Take the oldest message in memory out of the queue."""
-        for lane in (self.queue, self._live):
-            while lane:
-                delivery = lane.popleft()
-                if delivery.status == QUEUED:
-                    self._left(delivery)
-                    return delivery
+    def _translate(self, delivery: Delivery) -> None:
+        """A message of an earlier client that spoke another version of MQTT: one of them has properties."""
+        if not self._has_properties:
+            delivery.properties = b""
+        elif not delivery.properties:
+            delivery.properties = b"\0"
+
+    def _pop_oldest(self, now: float) -> Delivery | None:
+        """Take the oldest message out of the queue; ``None``: the store has not read it yet."""
+        while True:
+            delivery = self._pop(self.queue)
+            if delivery is not None or not self._pages.beyond:
+                return delivery or self._pop(self._live)
+            if not self.take_page(now):
+                return None
+
+    def _pop(self, lane: deque[Delivery]) -> Delivery | None:
+        while lane:
+            delivery = lane.popleft()
+            if delivery.status == QUEUED:
+                self._left(delivery)
+                return delivery
         return None
 
-    def _left(self, delivery: Delivery) -> None:
-        """A message in memory left the queue without being sent."""
+    def _left(self, delivery: Delivery, *, beyond: bool = False) -> None:
+        """A message left the queue without being sent."""
         size = _size(delivery)
         if delivery.flags > MESSAGE_FLAGS:
             self._leaves_queue(delivery)
         self.queued -= 1
         self.queued_bytes -= size
-        self._memory_bytes -= size
+        if beyond:
+            self._pages.beyond -= 1
+        else:
+            self._memory_bytes -= size
         self._recount()
 
     def take_page(self, now: float) -> bool:
@@ -324,12 +383,10 @@ class Outbox:
         page = pages.take()
         if page is None:
             return False
-        if not pages.beyond and counted:  # the store has no more: it lost them, and says so itself
-            self.queued -= counted
-            waiting = [item for item in (*self.queue, *self._live) if item.status == QUEUED]
-            self.queued_bytes = sum(map(_size, waiting))
-            self._recount()
-        here = {item.sequence for item in (*self.queue, *self._live)} if self._policy.replay == "live" else ()
+        self.wants_fill = True
+        here = self._in_memory()
+        if pages.beyond < counted:
+            self._lose(counted - pages.beyond, here)
         for message in page:
             delivery = pages.find(message.sequence)
             if message.sequence in here or (delivery is not None and delivery.status != QUEUED):
@@ -343,10 +400,28 @@ class Outbox:
                 self._note_expiry(max(delivery.expires_at, now))
         return True
 
+    def _in_memory(self) -> set[int]:
+        return {item.sequence for item in (*self.queue, *self._live) if item.status == QUEUED}
+
+    def _lose(self, count: int, here: set[int]) -> None:
+        """The store has so many messages less than were given to it; it says itself what happened."""
+        pages = self._pages
+        self.lost += count
+        self.queued -= count
+        self.queued_bytes = self._memory_bytes + pages.new_bytes
+        self._recount()
+        if self._latest is not None:
+            self._latest.forget(here, pages.asked_through)
+        for delivery in pages.deliveries():
+            waits = delivery.status == QUEUED and delivery.sequence not in here
+            if waits and delivery.sequence <= pages.asked_through:
+                self.end(delivery, DROPPED, DroppedError(_LOST))
+
     def expire(self, now: float) -> list[Delivery]:
         """End the messages in memory whose time is over, looking through them once a second at most."""
         if self.next_expiry is None or now < self.next_expiry:
             return []
+        self.take_page(now)  # nobody else does without a connection
         expired = []
         for lane in (self.queue, self._live):
             gone = [item for item in lane if item.expires_at is not None and item.expires_at <= now]
@@ -359,11 +434,27 @@ class Outbox:
         for delivery in expired:
             self._left(delivery)
             self.end(delivery, EXPIRED, DeliveryExpiredError(_TOO_LATE))
+        known = self._known_beyond()
+        for delivery, expires_at in known:
+            if expires_at <= now:
+                self._left(delivery, beyond=True)
+                self.end(delivery, EXPIRED, DeliveryExpiredError(_TOO_LATE))
+                expired.append(delivery)
         if expired:
             self.made_room()
         left = [item.expires_at for item in (*self.queue, *self._live) if item.expires_at is not None]
-        self.next_expiry = max(min(left), now + 1) if left else None
+        left += [expires_at for _, expires_at in known if expires_at > now]
+        pause = 1 + len(known) / _KNOWN_A_SECOND
+        if self._pages.beyond and (expired or self._pages.asked):
+            left.append(now)  # the next page may have expired as well
+        self.next_expiry = max(min(left), now + pause) if left else None
         return expired
+
+    def _known_beyond(self) -> list[tuple[Delivery, float]]:
+        """Messages that only the store holds, as far as somebody may wait for them, and when they expire."""
+        found = [(one, one.expires_at) for one in self._pages.deliveries() if one.status == QUEUED]
+        here = self._in_memory() if found else ()
+        return [(one, at) for one, at in found if at is not None and one.sequence not in here]
 
     def put_back(self, messages: Iterable[Outgoing]) -> None:
         """Queue messages of a lost session again, before everything that waits."""
@@ -398,38 +489,30 @@ class Outbox:
             self._pages.forget(delivery.sequence)
         self.wake(delivery)
 
-    def wake(self, delivery: Delivery) -> None:
-        """Wake the threads in :meth:`Delivery.wait`."""
-        if delivery._waiter is not None:
-            delivery._waiter.set()
-
-    def stored(self) -> None:
-        """The store moved on, or deliveries ended: wake who waits for either."""
-        self._durable_wait.notify_all()
-
     def request_page(self) -> None:
         """Ask the store for more of the queue if little is left. It has every change up to now."""
-        if self._pages.beyond and len(self.queue) < PAGE_MESSAGES // 2:
-            self._pages.request()
-
-    @property
-    def awaits_page(self) -> bool:
-        """Whether the store was asked for more of the queue, see :meth:`take_page`."""
-        return self._pages.asked
+        pages, waiting = self._pages, len(self.queue)
+        if not pages.beyond or pages.asked or waiting >= PAGE_MESSAGES // 2:
+            return
+        if not waiting or self._memory_bytes < PAGE_BYTES // 2:
+            pages.request()
 
     def end_all(self, error: DeviceSdkError | None = None) -> list[Delivery]:
-        """End what a closing client leaves behind; a store keeps it for the next one."""
-        if error is None and self._store is not None:
-            error = ClosedError("the client was closed; the store keeps the message")
-        elif error is None:
-            error = DroppedError("the client was closed before the message was acknowledged")
+        """End what a closing client leaves behind; a store keeps it for the next one.
+
+        Returns: the deliveries of which nothing is kept, as far as that is known before :meth:`settle`.
+        """
+        kept = error or ClosedError("the client was closed; the store keeps the message")
         session = self._session
         left = [*session.in_flight.values(), *session.released.values(), *self.queue, *self._live]
         left += self._pages.deliveries()
         ended = {id(one): one for one in left if isinstance(one, Delivery) and not one.done}
         for delivery in ended.values():
-            delivery.error = error
-            delivery.status = DROPPED if self._store is None else STORED
+            if error is not None or self._may_keep(delivery):
+                delivery.error = kept
+                delivery.status = DROPPED if self._store is None else STORED
+            else:
+                self._drop_at_end(delivery)
             self.wake(delivery)
         self.queue.clear()
         self._live.clear()
@@ -439,22 +522,24 @@ class Outbox:
         self._durable_wait.notify_all()
         session.in_flight.clear()
         session.released.clear()
-        return list(ended.values())
+        self._left_behind = list(ended.values())
+        return [delivery for delivery in self._left_behind if delivery.status == DROPPED]
 
     # What an earlier client left
 
-    def restore(self, saved: SavedSession, now: float) -> None:
-        """Take over what an earlier client left in the store."""
+    def restore(self, saved: SavedSession, now: float, version: str) -> None:
+        """Take over what an earlier client left in the store; this one speaks that version of MQTT."""
+        self._has_properties = version == "5.0"
         self._next_sequence = saved.next_sequence
         session = self._session
         session.last_packet_id = saved.last_packet_id
         for message in saved.messages:
             delivery = self._restored(message)
-            session.last_packet_id = max(session.last_packet_id, message.packet_id)
             if message.released:
                 session.released[message.packet_id] = delivery
             elif message.packet_id:
                 self._leaves_queue(delivery)
+                self._translate(delivery)
                 delivery.packet = delivery.encode(message.packet_id, now)
                 session.in_flight[message.packet_id] = delivery
             else:
@@ -485,63 +570,6 @@ class Outbox:
         elif delivery.flags & KEEP_LAST:
             self._pages.remember(delivery)
         return delivery
-
-    # Waiting; these take the lock themselves
-
-    def wait_done(self, delivery: Delivery, timeout: float | None) -> bool:
-        """Block until the delivery is done; False after ``timeout`` seconds."""
-        with self._lock:
-            if delivery.done:
-                return True
-            if delivery._waiter is None:
-                delivery._waiter = threading.Event()
-            waiter = delivery._waiter
-        with self._waiting:
-            return waiter.wait(timeout)
-
-    def wait_stored(self, delivery: Delivery, timeout: float | None) -> bool:
-        """Block until the delivery is durable or done; False after ``timeout`` seconds."""
-        with self._lock:
-            self.hurry(delivery)
-            return self._durable_wait.wait_for(lambda: self.is_stored(delivery), timeout)
-
-    def hurry(self, delivery: Delivery) -> None:
-        """Have a delivery made durable soon. Raises: StoreError: there is no store. Holds the lock."""
-        if self._store is None:
-            raise StoreError("this client keeps its queue in memory; give it store=... to survive a restart")
-        self._store.expedite(delivery.change)
-
-    def is_stored(self, delivery: Delivery) -> bool:
-        """Whether a delivery is durable or done. Raises: StoreError: the store failed. Holds the lock."""
-        return delivery.done or self._checked_durable(delivery.change)
-
-    def wait_room(self, timeout: float) -> None:
-        """Block, with the lock released meanwhile, until a message has left the queue.
-
-        Raises: QueueFullError: none did within ``timeout`` seconds. The caller holds the lock.
-        """
-        self.blocked += 1
-        try:
-            with self._waiting:
-                if not self._room.wait(timeout):
-                    raise QueueFullError(self._bounds("no room in time"))
-        finally:
-            self.blocked -= 1
-
-    def made_room(self) -> None:
-        """Wake the threads that wait for room."""
-        self._room.notify_all()
-
-    def is_durable(self, change: int) -> bool:
-        """Whether the change with this number would survive a restart; without a store nothing does."""
-        store = self._store
-        return store is not None and store.failure is None and store.durable_through >= change
-
-    def _checked_durable(self, change: int) -> bool:
-        store = self._store
-        if store is not None and store.failure is not None:
-            raise store.failure
-        return self.is_durable(change)
 
     def _bounds(self, hint: str) -> str:
         messages = "any number of" if self.max_messages == _NO_BOUND else self.max_messages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weakref import WeakValueDictionary
+from weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from device_sdk.store.base import SavedMessage, Store
 
 __all__ = ["Pages"]
+
+_SWEEP = 1_000  # references to deliveries that may have died
 
 
 class Pages:
@@ -19,32 +21,49 @@ class Pages:
     million queued messages cost nothing. Not thread-safe: the engine's lock guards it.
     """
 
-    __slots__ = ("_cursor", "_deliveries", "_gone", "_store", "asked", "beyond")
+    __slots__ = (
+        "_cursor", "_gone", "_known", "_last", "_new", "_store", "_sweep_at",
+        "asked", "asked_through", "beyond", "new_bytes",
+    )  # fmt: skip
 
     def __init__(self, store: Store | None) -> None:
         self.beyond = 0  # messages that only the store holds
         self._store = store
         self._cursor = 0  # those above this sequence number have not been read
         self.asked = False  # for a page that has not been taken
+        self.asked_through = 0  # the last message that was beyond then
+        self._last = 0  # the last message that is
+        self._new = 0  # messages put since a page was asked for, and their bytes
+        self.new_bytes = 0
         self._gone: set[int] = set()  # sent or ended since a page was asked for
-        self._deliveries: WeakValueDictionary[int, Delivery] = WeakValueDictionary()
+        # Not a WeakValueDictionary: its callbacks cost five Python calls a message.
+        self._known: dict[int, ref[Delivery]] = {}
+        self._sweep_at = _SWEEP
 
     def passed(self, sequence: int) -> None:
         """Note that this message and all before it are in memory."""
         self._cursor = sequence
 
-    def put(self, delivery: Delivery) -> None:
-        """Only the store holds this new message from now on."""
+    def put(self, delivery: Delivery, size: int) -> None:
+        """Only the store holds this new message of so many bytes from now on."""
         self.beyond += 1
-        self._deliveries[delivery.sequence] = delivery
+        self._last = delivery.sequence
+        self._new += 1
+        self.new_bytes += size
+        self.remember(delivery)
 
     def remember(self, delivery: Delivery) -> None:
-        """Let :meth:`find` know a message in memory."""
-        self._deliveries[delivery.sequence] = delivery
+        """Let :meth:`find` know a message for as long as the application holds it."""
+        known = self._known
+        known[delivery.sequence] = ref(delivery)
+        if len(known) > self._sweep_at:
+            self._known = {sequence: one for sequence, one in known.items() if one() is not None}
+            self._sweep_at = 2 * len(self._known) + _SWEEP
 
     def find(self, sequence: int) -> Delivery | None:
         """Return the delivery of a message, if anybody holds it."""
-        return self._deliveries.get(sequence)
+        known = self._known.get(sequence)
+        return None if known is None else known()
 
     def is_beyond(self, sequence: int) -> bool:
         """Whether a message that waits in its turn has not been read yet."""
@@ -59,11 +78,13 @@ class Pages:
         """Ask the store for the next page, unless that was done."""
         if self.beyond and not self.asked and self._store is not None:
             self.asked = True
+            self.asked_through = self._last
+            self._new = self.new_bytes = 0
             self._store.request_page(self._cursor)
 
     def take(self) -> list[SavedMessage] | None:
         """Return the next messages if they have arrived, without those that are gone; ``beyond`` counts them
-        still. An empty list: the store has no more, whatever was counted.
+        still. If the store has no more, whatever was counted, only what came since is left of ``beyond``.
         """
         if not self.asked or self._store is None:
             return None
@@ -75,9 +96,10 @@ class Pages:
         if page:
             self._cursor = page[-1].sequence
         else:
-            self.beyond = 0
+            self.beyond = min(self.beyond, self._new)
+            self.new_bytes = self.new_bytes if self.beyond else 0
         return [message for message in page if message.sequence not in gone]
 
     def deliveries(self) -> list[Delivery]:
         """Return the known deliveries, those of messages in memory may be among them."""
-        return list(self._deliveries.values())
+        return [delivery for one in self._known.values() if (delivery := one()) is not None]

@@ -117,6 +117,8 @@ class Publisher(Reporter):
             raise
         finally:
             self._hand_to_store(store)
+        if delivery.flags >= 4 and protocol.gate:
+            store.expedite(protocol.gate)  # the network thread sleeps until the gate opens
 
     def _output_full(self, delivery: Delivery, buffered: int) -> Delivery | None:
         """QoS 0 comes faster than the network takes it: do as the policy says."""
@@ -156,10 +158,29 @@ class Publisher(Reporter):
             self.outbox.stored()
         self.outbox.request_page()
         if (store.failure is not None) is not self._store_failing:
-            self._store_changed(store)
+            self._report_store(store)
 
-    def _store_changed(self, store: Store) -> None:
-        """The store cannot write any more, or can again."""
+    def _read_on(self, store: Store, now: float) -> None:
+        """Go on with the queue where the store has read more of it."""
+        outbox = self.outbox
+        while outbox.take_page(now):
+            self._fill(now)
+            self._hand_to_store(store)
+        if outbox.wants_fill:  # a publisher has taken a page
+            self._fill(now)
+            self._hand_to_store(store)
+        if outbox.lost:
+            self._stats.dropped += outbox.lost
+            self.notify("dropped", f"{outbox.lost} messages that waited in the store are not there any more")
+            outbox.lost = 0
+
+    def _report_store(self, store: Store) -> None:
+        """Tell that the store cannot write any more, or can again, or has begun a new file."""
+        if store.notice is not None:
+            text, store.notice = store.notice, None
+            self.notify("store_replaced", text)
+        if (store.failure is not None) is self._store_failing:
+            return
         self._store_failing = store.failure is not None
         if store.failure is not None:
             text = f"{store.failure}; messages are kept in memory until it can write again"
@@ -170,8 +191,10 @@ class Publisher(Reporter):
     def on_store_progress(self) -> bool:
         """The store moved on. Returns: whether the shell has to be woken. The caller holds the lock."""
         self.outbox.stored()
-        if self._store is not None and (self._store.failure is not None) is not self._store_failing:
-            self._store_changed(self._store)
+        if self._store is not None:
+            self._report_store(self._store)
+        if self.outbox.blocked:
+            self.outbox.made_room()
         return self.unpark()
 
     def _holds_qos0(self) -> bool:

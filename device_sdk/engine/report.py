@@ -27,7 +27,7 @@ __all__ = [
 IDLE, CONNECTING, CONNECTED = "idle", "connecting", "connected"
 WAITING, CLOSING, CLOSED = "waiting", "closing", "closed"
 
-_EXPECTED = frozenset({"connected", "disconnected", "session_lost", "auth"})
+_EXPECTED = frozenset({"connected", "disconnected", "session_lost", "auth", "store_recovered"})
 _BUGS = frozenset({"handler_failed", "internal_error"})  # a traceback helps only with these
 
 log = Log("device_sdk.engine")
@@ -38,7 +38,8 @@ class ClientEvent:
     ``value`` or None: what a program can use: the server reference; where ``connected`` has connected to.
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
-    ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``, ``auth``,
+    ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``,
+    ``store_recovered``, ``store_replaced`` (its file was damaged and set aside), ``auth``,
     ``server_reference`` (MQTT 5.0 §4.11, never followed by itself), ``unexpected_response`` (to a request
     that no longer waits), ``invalid_payload`` (received as text, and is not),
     ``internal_error`` (a mistake in this package: the connection was ended and a new one is tried).

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
+from device_sdk.engine.arguments import made_up_client_id
 from device_sdk.errors import ArgumentError, DeliveryExpiredError, NotConnectedError, SubscribeRefused
 from device_sdk.mqtt.message import Message, Subscription
 
@@ -66,6 +67,7 @@ class Requests:
         self._engine = engine
         self._publish = publish
         self._wake = wake
+        self._name = ""
         self._subscriptions: dict[str, Request] = {}
         self._pending: dict[bytes, _Pending] = {}
 
@@ -136,7 +138,9 @@ class Requests:
         """Return the response topic, and the subscription that has to be answered before it is used."""
         engine = self._engine
         with engine.lock:
-            where = response_topic(engine.options.client_id, self._response_information())
+            # Of the server's making, the name comes with the first connection: too late for this topic.
+            self._name = self._name or engine.options.client_id or made_up_client_id()
+            where = response_topic(self._name, self._response_information())
             subscription = self._subscriptions.get(where)
             wake = False
             if subscription is None or where not in engine.router.wanted:  # refused later, or unsubscribed

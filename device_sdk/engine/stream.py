@@ -8,10 +8,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.net.base import Transport
 
-__all__ = ["Stream"]
+__all__ = ["LAST_READS", "Stream"]
 
 _SEND_SIZE = 256 * 1024  # bytes joined for one send()
-_LAST_READS = 16  # reads of 64 KiB before closing
+#: Reads of 64 KiB from a stream that has ended, before it is closed.
+LAST_READS = 16
 
 
 class Stream:
@@ -57,13 +58,14 @@ class Stream:
                 for packet in goodbye:
                     self.transport.send(packet)
             # The kernel answers unread input with a reset, which can overtake our last packet.
-            for _ in range(_LAST_READS):
+            for _ in range(LAST_READS):
                 if not self.transport.recv():
                     break
         except TransportError:
             pass
-        self.reset()
-        self.transport.close()
+        finally:  # also after a mistake of the transport: the next attempt needs it closed
+            self.reset()
+            self.transport.close()
 
     def _join(self) -> None:
         chunks = self._chunks

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Subscriber"]
 
-_MOST_BYTES_IN_HAND = 16 * 1024 * 1024
+_LARGEST_INBOX_BYTES = 1 << 40
 
 
 class Subscriber(Publisher):
@@ -45,6 +45,7 @@ class Subscriber(Publisher):
         *,
         buffer_qos0: bool,
         inbox_limit: int,
+        inbox_bytes: int,
         largest_packet: int,
         acknowledge: Callable[[Message], None] | None,
         waiting: Waiting | None,
@@ -56,7 +57,8 @@ class Subscriber(Publisher):
         self._sorts_received = acknowledge is not None
         self._inbox_limit = check_range("inbox_limit", inbox_limit, 1, 1_000_000)
         self._in_hand = 0  # messages handed to handlers or the inbox and not finished
-        self._weight = Weight(_MOST_BYTES_IN_HAND, largest_packet)
+        most_bytes = check_range("inbox_bytes", inbox_bytes, 1, _LARGEST_INBOX_BYTES)
+        self._weight = Weight(most_bytes, largest_packet)
 
     @property
     def requests(self) -> Requests | None:
@@ -128,6 +130,9 @@ class Subscriber(Publisher):
         request = self.router.answered(event.packet_id, event.reason_codes, self.options.version)
         if request is not None and request.error is not None:
             self.notify("subscribe_refused", str(request.error), request.error)
+            for topic_filter in request.topic_filters:
+                if topic_filter not in self.router.wanted:
+                    self.session.record(("unsubscribed", topic_filter))
 
     def _end_requests(self, error: DeviceSdkError) -> None:
         """End every SUBSCRIBE, UNSUBSCRIBE and request that waits."""

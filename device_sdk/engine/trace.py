@@ -22,6 +22,7 @@ log = logging.getLogger("device_sdk.packets")
 
 # Also the user name: several cloud services take an access token there.
 _SECRET = frozenset({"user_name", "password", "authentication_data"})
+_ENOUGH = 16  # bytes of a packet that has begun, to see whether it is one
 _LARGEST_SHOWN = 1 << 20  # bytes; of a larger packet only the length is logged
 
 
@@ -91,7 +92,7 @@ class _Direction:
     def __init__(self, arrow: str, where: str, version: str) -> None:
         self._prefix = f"{where} {arrow}"
         self._version = version
-        self._buffer = b""
+        self._buffer = bytearray()
         self._passing = 0  # bytes to come of a packet that is too large to be kept
         self._lost = False
 
@@ -100,24 +101,27 @@ class _Direction:
             return
         skipped = min(self._passing, len(data))
         self._passing -= skipped
-        buffer = self._buffer + data[skipped:]
+        buffer = self._buffer
+        buffer += data[skipped:]
         try:
             while (size := _packet_size(buffer)) is not None:
                 if size > _LARGEST_SHOWN:
                     log.debug("%s a packet of %d bytes, too large to show", self._prefix, size)
                     self._passing = max(0, size - len(buffer))
-                elif (decoded := decode_packet(buffer, self._version)) is None:
-                    break
                 else:
+                    seen = buffer[: size if size <= len(buffer) else _ENOUGH]
+                    decoded = decode_packet(bytes(seen), self._version)
+                    if decoded is None:
+                        break
                     log.debug("%s %s", self._prefix, describe(decoded[0]))
-                buffer = buffer[size:]
+                del buffer[:size]
         except DeviceSdkError as error:
             self._lost = True
             log.debug("%s no packet, the trace of this direction ends: %s", self._prefix, error)
-        self._buffer = b"" if self._lost else buffer
+            buffer.clear()
 
 
-def _packet_size(buffer: bytes) -> int | None:
+def _packet_size(buffer: bytes | bytearray) -> int | None:
     """Return the length of the packet that begins here; ``None``: too early to tell. Source: MQTT §2.1.4."""
     size = 0
     for index, byte in enumerate(buffer[1:5]):

@@ -357,7 +357,9 @@ class Protocol(Receiver):
         if connack.reason_code:
             self._refused(connack, events)
             return
-        present = not self._clean_start if self.version == "3.1" else connack.session_present
+        present = connack.session_present
+        if self.version == "3.1":
+            present = self.session.outlives_connection and not self._clean_start
         if present and self._clean_start:
             raise RemoteProtocolError("CONNACK says session present although a clean start was asked for")
         if present and self.version == "5.0" and not (self.session.known or self._vouched):  # [MQTT-3.2.2-4]

@@ -329,8 +329,8 @@ class Receiver:
             if packet_id not in self.session.released:
                 return  # for a message that we have forgotten
             message = self.session.released[packet_id]
-        # RabbitMQ takes QoS 2 for QoS 1, and MQTT 3.x cannot say so beforehand: refusing that would only bring
-        # the message there again and again.
+        # RabbitMQ takes QoS 2 for QoS 1, and MQTT 3.x cannot say so beforehand: refusing that would only send
+        # the message again and again.
         downgraded = self.version != "5.0" and packet_id in self.session.in_flight
         if message.flags >= 4 and not downgraded:
             raise RemoteProtocolError(f"PUBACK answers packet identifier {packet_id}, which is QoS 2")

@@ -143,6 +143,7 @@ class Session:
         self._reserved = 0 if journal else _HIGHEST_PACKET_ID  # identifiers up to here may be given out
         self.generation = 0  # how often the server lost the session
         self.known = False  # whether a connection has begun it, in this process or an earlier one
+        self.outlives_connection = True  # False: a clean session of MQTT 3.1, whose CONNACK cannot say so
         self.journal = journal
         self.change_number = 0
         self._changes: list[Change] = []
@@ -204,6 +205,13 @@ class Session:
         if changes:
             self._changes = []
         return changes
+
+    def note_handled(self) -> None:
+        """Record the QoS 2 messages that were handled and not answered: repeated, they are not delivered."""
+        for packet_id, message in self.received.items():
+            if message is not None and message.handled:
+                self.received[packet_id] = None
+                self.record(("received", packet_id))
 
     def lose(self) -> tuple[list[Outgoing], list[Outgoing]]:
         """Discard what the server no longer knows.

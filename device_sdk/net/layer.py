@@ -112,6 +112,8 @@ class Layer(Transport):
                 raise ConnectFailedError(f"cannot open {self.description}: {error.strerror}") from error
         try:
             self.inner.open(deadline)
+            if attempt.abandoned:  # close() came just before the stream below began to open
+                self.inner.close()
             self._shake_hands(attempt, deadline)
         finally:
             with self._lock:
@@ -137,7 +139,9 @@ class Layer(Transport):
             if cancelled:
                 raise TransportClosedError(f"{self.description} was aborted while it was opened") from error
             if isinstance(error, TransportClosedError):
-                raise ConnectFailedError(f"cannot open {self.description}: {error}") from error
+                failure = ConnectFailedError(f"cannot open {self.description}: {error}")
+                failure.retry = error.retry
+                raise failure from error
             raise
 
     def fileno(self) -> int:

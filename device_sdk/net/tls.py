@@ -27,7 +27,7 @@ from device_sdk.errors import (
 )
 from device_sdk.net.base import ParsedUrl, Transport
 from device_sdk.net.layer import Layer, Link, tcp_stream
-from device_sdk.net.tls_reasons import CLOSED_EARLY, explain, reason
+from device_sdk.net.tls_reasons import CLOSED_EARLY, explain, reason, rejects_certificate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -309,8 +309,9 @@ class TlsTransport(Layer):
     Raises: ArgumentError: there is no name to look for in the certificate.
     """
 
-    __slots__ = ("_ended", "_fault", "_incoming", "_last_words", "_options", "_outgoing", "_owed", "_pending",
-                 "_piece", "_session", "_session_context", "_ssl", "server_name")  # fmt: skip
+    __slots__ = ("_ended", "_fault", "_incoming", "_is_rejected", "_last_words", "_options", "_outgoing",
+                 "_owed", "_pending", "_piece", "_session", "_session_context", "_ssl",
+                 "server_name")  # fmt: skip
 
     def __init__(self, inner: Transport, options: TLSOptions, host: str = "") -> None:
         super().__init__(inner, f"tls {inner.description.removeprefix('tcp ')}")
@@ -342,6 +343,7 @@ class TlsTransport(Layer):
         self._piece = RECORD_BYTES
         self._ended = False
         self._fault = ""  # why it has ended, if it was not closed
+        self._is_rejected = False  # because of our certificate
         self._last_words = b""  # what recv() returns before it tells of the end
 
     @property
@@ -446,6 +448,7 @@ class TlsTransport(Layer):
         except ssl.SSLError as error:
             self._ended = True
             self._fault = explain(error, self.server_name)
+            self._is_rejected = rejects_certificate(error)
         return b"".join(records) or None
 
     def _answer(self) -> None:
@@ -460,8 +463,15 @@ class TlsTransport(Layer):
             last_words, self._last_words = self._last_words, b""
             return last_words
         if self._fault:
-            raise TransportClosedError(f"{self.description}: {self._fault}")
+            raise self._closed()
         return b""
+
+    def _closed(self) -> TransportClosedError:
+        """Return the error for a stream that has ended."""
+        error = TransportClosedError(f"{self.description}: {self._fault or 'closed by the peer'}")
+        if self._is_rejected:
+            error.retry = TlsError.retry  # what the handshake of TLS 1.2 would have told
+        return error
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Encrypt and pass on; see :meth:`Transport.send`.
@@ -472,7 +482,7 @@ class TlsTransport(Layer):
         if self._ssl is None:
             raise TransportClosedError(f"{self.description} is not open")
         if self._ended:
-            raise TransportClosedError(f"{self.description}: {self._fault or 'closed by the peer'}")
+            raise self._closed()
         if self._pending and not self._push():
             return 0
         taken = min(self._owed, len(data))
@@ -515,7 +525,7 @@ class TlsTransport(Layer):
             # A broker that rejects our certificate says so and closes, perhaps before we have sent CONNECT.
             self._hear_last_words()
             if self._fault:
-                raise TransportClosedError(f"{self.description}: {self._fault}") from error
+                raise self._closed() from error
             raise
 
     def _hear_last_words(self) -> None:

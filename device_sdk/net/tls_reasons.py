@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 
-__all__ = ["CLOSED_EARLY", "explain", "reason"]
+__all__ = ["CLOSED_EARLY", "explain", "reason", "rejects_certificate"]
 
 CLOSED_EARLY = "the peer closed the connection in the TLS handshake; is it a TLS port, such as 8883?"
 _CLIENT_CERTIFICATE = "give TLSOptions(certificate=..., key=...) of a CA that the broker trusts"
@@ -39,6 +39,8 @@ _REASONS = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": f"the broker rejects our certificate: {_CLIENT_CERTIFICATE}",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "the broker shares no cipher suite with us, or wants a client "
     f"certificate: {_CLIENT_CERTIFICATE}",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the broker cannot use our kind of certificate or key",
+    "TLSV1_ALERT_ACCESS_DENIED": "the broker knows our certificate and does not let it in",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": f"the broker wants a client certificate: {_CLIENT_CERTIFICATE}",
     "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "the broker knows none of the protocols in alpn=",
     "TLSV1_ALERT_PROTOCOL_VERSION": "the broker speaks only other versions of TLS, see minimum_version=",
@@ -47,6 +49,24 @@ _REASONS = {
     "UNSUPPORTED_PROTOCOL": "the broker speaks only versions of TLS that are not secure any more",
     "WRONG_VERSION_NUMBER": "the peer does not speak TLS on this port",
 }
+
+
+# What a broker says of our certificate. In TLS 1.3 that can come when the stream is open for us.
+_REJECTIONS = {
+    "SSLV3_ALERT_BAD_CERTIFICATE",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    "TLSV1_ALERT_ACCESS_DENIED",
+    "TLSV1_ALERT_UNKNOWN_CA",
+}
+
+
+def rejects_certificate(error: ssl.SSLError) -> bool:
+    """Whether the other side does not accept our certificate: only another one can help."""
+    return error.reason in _REJECTIONS
 
 
 def explain(error: ssl.SSLError, name: str) -> str:

@@ -22,6 +22,7 @@ from device_sdk.net.layer import Layer, Link
 
 try:
     from websockets.client import ClientProtocol
+    from websockets.exceptions import PayloadTooBig
     from websockets.frames import CloseCode, Opcode
     from websockets.protocol import OPEN
     from websockets.uri import WebSocketURI
@@ -197,7 +198,9 @@ class WebSocketTransport(Layer):
             try:
                 data = link.recv()
             except TransportClosedError as error:
-                raise self._failure(f"broke the connection: {error}; check scheme, port and path") from error
+                failure = self._failure(f"broke the connection: {error}; check scheme, port and path")
+                failure.retry = error.retry
+                raise failure from error
             if not data:
                 what = f"after {answer[:40]!r}" if answer else "without an answer"
                 raise self._failure(f"closed the connection {what}; check scheme, port and path")
@@ -281,7 +284,9 @@ class WebSocketTransport(Layer):
             elif frame.opcode is Opcode.CLOSE:
                 self._end = _how_closed(frame)
         if self._end is None and protocol.parser_exc is not None:
-            self._end = f"the server broke the WebSocket protocol: {protocol.parser_exc}"
+            problem = protocol.parser_exc
+            advice = "; max_message_size= allows more" if isinstance(problem, PayloadTooBig) else ""
+            self._end = f"the server broke the WebSocket protocol: {problem}{advice}"
         if control := b"".join(protocol.data_to_send()):
             self._unsent = b"".join((self._unsent, control))
             if self._end is None and len(self._unsent) > FRAME_BYTES + _MAX_UNSENT_CONTROL_BYTES:

@@ -232,12 +232,12 @@ class Store(ABC):
     """One client's session and queue.
 
     Threads: :meth:`submit`, :meth:`expedite`, :meth:`request_page` and :meth:`take_page` are called under the
-    engine's lock and never block; ``durable_through``, ``backlog_bytes`` and ``failure`` may be read by
-    anyone. :meth:`open` and :meth:`close` may block.
+    engine's lock and never block, as is :meth:`backlog_messages`; the attributes may be read by anyone.
+    :meth:`open` and :meth:`close` may block.
 
     A store that cannot write says why in ``failure``, keeps what it is handed in memory, tries again by
     itself, and sets ``failure`` back to ``None`` when all of it is durable. Meanwhile the engine holds no
-    output back, and adds no messages above its bound of ``backlog_bytes``.
+    output back, and adds no messages above its bounds of the backlog, those of a queue in memory.
     """
 
     on_disk = False  # whether it has room for more than memory has
@@ -246,6 +246,7 @@ class Store(ABC):
         self.durable_through = 0
         self.backlog_bytes = 0  # of messages handed over and not yet durable
         self.failure: StoreError | None = None
+        self.notice: str | None = None  # what the user should know although it goes on; the engine takes it
         self.on_progress: Callable[[], None] | None = None  # called without locks held, from any thread
 
     @abstractmethod
@@ -258,6 +259,10 @@ class Store(ABC):
 
     def expedite(self, number: int) -> None:  # noqa: B027 (a store without batches has nothing to hurry)
         """Make the changes up to this number durable without waiting for a batch to fill."""
+
+    def backlog_messages(self) -> int:
+        """Return how many messages were handed over and are not yet durable."""
+        return 0
 
     @abstractmethod
     def request_page(self, after: int) -> None:

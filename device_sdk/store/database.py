@@ -6,6 +6,7 @@ Everything here runs in the store's own thread.
 from __future__ import annotations
 
 import sqlite3
+from operator import attrgetter
 
 from device_sdk.errors import StoreError
 from device_sdk.store.base import KEEP_LAST, PAGE_BYTES, PAGE_MESSAGES, SavedMessage, SavedSession
@@ -27,9 +28,15 @@ BUSY_S = 2.0  # how long another connection may keep us from writing
 
 _MESSAGE = "message.sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot"
 _INSERT = (
-    "INSERT INTO message (sequence, flags, written, written_bytes, expires_at, life, wall_expiry, boot, "
-    "topic, properties, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO message (sequence, flags, written, written_bytes, topic, properties, payload) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+_INSERT_EXPIRING = (
+    "INSERT INTO message (sequence, flags, written, written_bytes, topic, properties, payload, "
+    "expires_at, life, wall_expiry, boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_EXPIRES_AT = attrgetter("expires_at")
+
 # Codes that say nothing about the file. While reading a session, any other error means that it is damaged.
 _ENVIRONMENT = {
     sqlite3.SQLITE_AUTH,
@@ -220,10 +227,12 @@ class Database:
         return page.messages
 
     def _message(self, fields: Any) -> SavedMessage:
-        sequence, topic, payload, flags, properties, *times = fields
+        sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot = fields
         if not (type(topic) is type(payload) is type(properties) is bytes):
             raise _damage(f"message {sequence} is not what was written")
-        return SavedMessage(sequence, topic, payload, flags, properties, self._clock.from_row(*times))
+        if expires_at is not None:
+            expires_at = self._clock.from_row(expires_at, life, wall_expiry, boot)
+        return SavedMessage(sequence, topic, payload, flags, properties, expires_at)
 
     # Writing
 
@@ -299,7 +308,12 @@ class Database:
     def _insert(
         self, connection: sqlite3.Connection, messages: Iterable[NewMessage], row: dict[str, int]
     ) -> None:
-        connection.executemany(_INSERT, self._new_rows(messages, row))
+        rows = self._new_rows(messages, row)
+        if set(map(_EXPIRES_AT, messages)) <= {None}:  # most batches: a fifth less work for SQLite
+            connection.executemany(_INSERT, rows)
+        else:
+            times = (self._clock.to_row(each.expires_at) for each in messages)
+            connection.executemany(_INSERT_EXPIRING, (a + b for a, b in zip(rows, times, strict=True)))
         sent = [
             (each.sequence, each.packet_id, each.released, each.turn + self._first_turn)
             for each in messages
@@ -310,19 +324,21 @@ class Database:
     def _new_rows(
         self, messages: Iterable[NewMessage], row: dict[str, int]
     ) -> Generator[tuple[Any, ...], None, None]:
+        written, written_bytes = row["written"], row["written_bytes"]
         for each in messages:
-            row["written"] += 1
-            row["written_bytes"] += each.size
+            written += 1
+            written_bytes += each.size
+            # bytearray: sqlite3 looks for an adapter of everything else but numbers and text, 0.3 us each.
             yield (
                 each.sequence,
                 each.flags,
-                row["written"],
-                row["written_bytes"],
-                *self._clock.to_row(each.expires_at),
-                each.topic_field,
-                each.properties,
-                each.payload,
+                written,
+                written_bytes,
+                bytearray(each.topic_field),
+                bytearray(each.properties),
+                bytearray(each.payload),
             )
+        row["written"], row["written_bytes"] = written, written_bytes
 
     def _move(self, connection: sqlite3.Connection, batch: Pending) -> None:
         connection.executemany(
@@ -422,7 +438,7 @@ class Page:
 
     def add(self, message: SavedMessage) -> bool:
         """Append a message; False if it does not fit. The first one always does."""
-        self._room -= _size(message)
+        self._room -= len(message.topic_field) + len(message.properties) + len(message.payload)
         if self.messages and (self._room < 0 or len(self.messages) == PAGE_MESSAGES):
             return False
         self.messages.append(message)

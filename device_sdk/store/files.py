@@ -159,6 +159,7 @@ class Reserve:
     """Space kept in ``<path>.reserve`` for the day on which the disk is full: deleting needs some, too."""
 
     def __init__(self, path: str, min_free: int) -> None:
+        self._database = path
         self._path = f"{path}.reserve"
         self._directory = os.path.dirname(path) or "."
         self._min_free = min_free
@@ -177,11 +178,11 @@ class Reserve:
         try:
             free = self.free()
         except OSError as error:
-            return f"{self._path}: {error.strerror}"
+            return f"{self._database}: {error.strerror}"
         must_stay = self._min_free if self._held else self._min_free + RESERVE_BYTES
         if free - wanted >= must_stay:
             return None
-        return f"{self._path}: {free} bytes are free on the disk, and {must_stay} must stay (min_free)"
+        return f"{self._database}: {free} bytes are free on the disk, and {must_stay} must stay (min_free)"
 
     def keep(self) -> None:
         """Take the space if there is enough of it."""

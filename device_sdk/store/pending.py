@@ -101,9 +101,10 @@ class Pending:
         self.lazy_number = 0  # number of the first of them
         self.lazy_since = NEVER
 
-    def add(self, changes: Sequence[Change], number: int, now: float) -> None:
-        """Fold in changes, the last of which has this number."""
+    def add(self, changes: Sequence[Change], number: int, now: float) -> bool:
+        """Fold in changes, the last of which has this number. Returns: whether not all were new messages."""
         number -= len(changes)
+        only_new = True
         for change in changes:
             number += 1
             if change[0] == "message":
@@ -111,8 +112,14 @@ class Pending:
                 self.new[message.sequence] = message
                 self.new_bytes += message.size
                 self.next_sequence = message.sequence + 1
-            elif _FOLD[change[0]](self, number, *change[1:]):
-                self._note_lazy(number, now)
+                continue
+            only_new = False
+            if _FOLD[change[0]](self, number, change):
+                if not self.lazy:
+                    self.lazy_number = number
+                    self.lazy_since = now
+                self.lazy += 1
+        return not only_new
 
     def first(self) -> float:
         """Return the number of the first change in here, :data:`NEVER` if there is none."""
@@ -129,10 +136,6 @@ class Pending:
         """Return when the first of the new messages came; there is one."""
         return next(iter(self.new.values())).since
 
-    def waits(self, sequence: int) -> bool:
-        """Whether a message that waits on disk still does."""
-        return sequence not in self.gone and sequence not in self.sent
-
     def take_new(self) -> Pending:
         """Take out the new messages, and return them."""
         taken = Pending()
@@ -147,13 +150,13 @@ class Pending:
     def follow(self, later: Pending) -> None:
         """Fold in what came after this was taken out to be written, which did not succeed."""
         if later.lost:
-            self._lost(0)
+            self._lost(0, ("lost",))
         for sequence, (packet_id, turn) in later.sent.items():
-            self._sent(turn, sequence, packet_id)
+            self._sent(turn, ("sent", sequence, packet_id))
         for sequence, turn in later.released.items():
-            self._released(turn, sequence)
+            self._released(turn, ("released", sequence))
         for sequence, status in later.gone.items():
-            self._done(0, sequence, status)
+            self._done(0, ("done", sequence, status))
         self.new.update(later.new)
         self.new_bytes += later.new_bytes
         self.received.update(later.received)
@@ -169,12 +172,6 @@ class Pending:
             self.lazy_since = min(self.lazy_since, later.lazy_since)
             self.lazy += later.lazy
 
-    def _note_lazy(self, number: int, now: float) -> None:
-        if not self.lazy:
-            self.lazy_number = number
-            self.lazy_since = now
-        self.lazy += 1
-
     def _end_new(self, message: NewMessage, status: str) -> None:
         del self.new[message.sequence]
         self.new_bytes -= message.size
@@ -183,7 +180,8 @@ class Pending:
     # One function per kind of change. They return whether it has to be written: for new messages it is folded
     # into them. ``turn`` is the change's number, which puts packets in order.
 
-    def _sent(self, turn: int, sequence: int, packet_id: int) -> bool:
+    def _sent(self, turn: int, change: Change) -> bool:
+        _, sequence, packet_id = change
         message = self.new.get(sequence)
         if message is None:
             self.sent[sequence] = packet_id, turn
@@ -192,7 +190,8 @@ class Pending:
         message.turn = turn
         return False
 
-    def _released(self, turn: int, sequence: int) -> bool:
+    def _released(self, turn: int, change: Change) -> bool:
+        _, sequence = change
         message = self.new.get(sequence)
         if message is None:
             self.released[sequence] = turn
@@ -201,7 +200,8 @@ class Pending:
         message.turn = turn
         return False
 
-    def _done(self, _: int, sequence: int, status: str) -> bool:
+    def _done(self, turn: int, change: Change) -> bool:
+        _, sequence, status = change
         message = self.new.get(sequence)
         if message is None:
             self.gone[sequence] = status
@@ -211,15 +211,15 @@ class Pending:
         self._end_new(message, status)
         return False
 
-    def _received(self, _: int, packet_id: int) -> bool:
-        self.received[packet_id] = True
+    def _received(self, turn: int, change: Change) -> bool:
+        self.received[change[1]] = True
         return True
 
-    def _completed(self, _: int, packet_id: int) -> bool:
-        self.received[packet_id] = False
+    def _completed(self, turn: int, change: Change) -> bool:
+        self.received[change[1]] = False
         return True
 
-    def _lost(self, _: int) -> bool:
+    def _lost(self, turn: int, change: Change) -> bool:
         for message in list(self.new.values()):
             if message.released:
                 self._end_new(message, "acknowledged")
@@ -230,24 +230,24 @@ class Pending:
         self.lost = True
         return True
 
-    def _subscribed(self, _: int, topic_filter: str, *options: Any) -> bool:
-        self.subscriptions[topic_filter] = options
+    def _subscribed(self, turn: int, change: Change) -> bool:
+        self.subscriptions[change[1]] = change[2:]
         return True
 
-    def _unsubscribed(self, _: int, topic_filter: str) -> bool:
-        self.subscriptions[topic_filter] = None
+    def _unsubscribed(self, turn: int, change: Change) -> bool:
+        self.subscriptions[change[1]] = None
         return True
 
-    def _fact(self, _: int, name: str, value: Any) -> bool:
-        self.facts[name] = value
+    def _fact(self, turn: int, change: Change) -> bool:
+        self.facts[change[1]] = change[2]
         return True
 
-    def _reserved(self, _: int, packet_id: int) -> bool:
-        self.last_packet_id = packet_id
+    def _reserved(self, turn: int, change: Change) -> bool:
+        self.last_packet_id = change[1]
         return True
 
 
-_FOLD: dict[str, Callable[..., bool]] = {
+_FOLD: dict[str, Callable[[Pending, int, Change], bool]] = {
     "sent": Pending._sent,
     "released": Pending._released,
     "done": Pending._done,

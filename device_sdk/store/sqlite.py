@@ -127,10 +127,13 @@ class SqliteStore(Store):
         with self._lock:
             pending = self._pending
             self._submitted = number
-            pending.add(changes, number, now)
-            self._note_progress()
+            before = pending.new_bytes
+            if pending.add(changes, number, now):
+                self._note_progress()
+            else:  # a new message makes nothing durable
+                self.backlog_bytes += pending.new_bytes - before
             # Only a full batch can be due before the thread has seen these changes by itself.
-            if self._sleeps_until > now + self._soonest or pending.is_large():
+            if self._sleeps_until and (self._sleeps_until > now + self._soonest or pending.is_large()):
                 self._wake_if_due()
 
     def expedite(self, number: int) -> None:
@@ -139,6 +142,12 @@ class SqliteStore(Store):
             if number > self.durable_through:
                 self._hurry = max(self._hurry, number)
                 self._wake_if_due()
+
+    def backlog_messages(self) -> int:
+        """Return how many messages have no row yet."""
+        with self._lock:
+            written = 0 if self._writing is None else len(self._writing.new)
+            return len(self._pending.new) + written
 
     def request_page(self, after: int) -> None:
         """Have the thread read the next waiting messages."""
@@ -364,11 +373,13 @@ class SqliteStore(Store):
 
     def _fill(self, page: Page, rows: Generator[SavedMessage, None, None], after: int) -> None:
         """Fill a page with what still waits on disk, and behind that with what has no row yet."""
+        pending = self._pending  # only this thread replaces it; looking into its dictionaries needs no lock
+        gone, sent = pending.gone, pending.sent
         try:
             for message in rows:
-                with self._lock:
-                    waits = self._pending.waits(message.sequence)
-                if waits and not page.add(message):
+                if message.sequence in gone or message.sequence in sent:
+                    continue
+                if not page.add(message):
                     return
         finally:
             rows.close()

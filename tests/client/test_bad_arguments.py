@@ -248,6 +248,8 @@ def test_a_password_never_shows_in_an_error_or_a_repr() -> None:
         ({"inflight": 65_536}, ValueError),
         ({"inflight": "20"}, TypeError),
         ({"inbox_limit": 0}, ValueError),
+        ({"inbox_bytes": 0}, ValueError),
+        ({"inbox_bytes": 1.5}, TypeError),
         ({"receive_maximum": 0}, ValueError),
         ({"maximum_packet_size": 10}, ValueError),
         ({"topic_alias_maximum": 65_536}, ValueError),

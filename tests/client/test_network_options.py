@@ -12,7 +12,7 @@ import pytest
 
 from device_sdk import Client, TLSOptions, testing
 from device_sdk.engine.reconnect import LATER, NEVER
-from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError, TlsError
+from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError, TlsError, TransportError
 from device_sdk.net.base import open_transport
 from device_sdk.testing import BrokerServer, ModelBroker
 
@@ -86,6 +86,26 @@ def test_options_of_the_network_reach_the_socket(server: BrokerServer[ModelBroke
 def test_each_url_gets_the_options_that_it_knows(server: BrokerServer[ModelBroker]) -> None:
     with Client(["memory://nobody", server.url], network={"bind": "127.0.0.1"}) as client:
         client.connect(5)
+
+
+@pytest.mark.parametrize(
+    ("options", "bytes_allowed"),
+    [
+        ({}, 1 << 20),
+        ({"maximum_packet_size": 1000}, 1 << 20),
+        ({"maximum_packet_size": 1 << 20}, (1 << 20) + (1 << 20)),
+        ({"maximum_packet_size": 4 << 20, "network": {"max_message_size": 5000}}, 5000),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_a_websocket_takes_what_the_largest_packet_needs(
+    scheme: str, options: dict[str, Any], bytes_allowed: int
+) -> None:
+    pytest.importorskip("websockets", reason="needs websockets")
+    client = Client([URL, f"{scheme}://127.0.0.1"], **options)
+    transport: Any = client._engine.brokers.all[1].transport
+    assert transport._max_message_size == bytes_allowed
+    client.close(0)
 
 
 @pytest.mark.parametrize(
@@ -204,3 +224,30 @@ def test_a_server_without_tls_is_no_reason_for_less_security(server: BrokerServe
         client.connect(5)
     client.close(0)
     assert server.call(lambda: list(server.broker.journal)) == []
+
+
+@pytest.mark.parametrize("scheme", ["mqtts", "wss"])
+@pytest.mark.parametrize("shown", ["nothing", "a stranger's"])
+def test_a_client_certificate_that_is_rejected_after_the_handshake_is_one_attempt_and_then_patience(
+    scheme: str, shown: str, tmp_path: Path
+) -> None:
+    """In TLS 1.3 the broker looks at it when ours is over, so that the stream is open for a moment."""
+    pytest.importorskip("cryptography", reason="needs cryptography")
+    pytest.importorskip("websockets", reason="needs websockets")
+    certificates = testing.Certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificates.server.certificate, certificates.server.key)
+    context.load_verify_locations(certificates.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    stranger = certificates.client_from_other_ca
+    ours: dict[str, Any] = (
+        {} if shown == "nothing" else {"certificate": stranger.certificate, "key": stranger.key}
+    )
+    with Refusing(lambda connection: context.wrap_socket(connection, server_side=True)) as server:
+        client = Client(f"{scheme}://{server.address}", tls=TLSOptions(ca_file=certificates.ca, **ours))
+        with pytest.raises(TransportError, match=r"certificate=\.\.\., key=\.\.\.") as caught:
+            client.connect(5)
+        client.close(0)
+    assert caught.value.retry == NEVER
+    assert server.connections == 1

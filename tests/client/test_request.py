@@ -48,6 +48,18 @@ def test_a_request_returns_its_response(server: Server, responder: Client, qos: 
         eventually(lambda: client.stats.acks_held == 0)
 
 
+def test_the_response_topic_of_a_client_without_a_name_is_made_up_and_stays() -> None:
+    with BrokerServer(ModelBroker()) as server:
+        client = Client(server.url, client_id="")
+        before = client._requests(1).ask()[0]
+        assert before.startswith("response/")
+        assert len(before) > len("response/") + 8
+        client.connect(5)
+        assert client.client_id
+        assert client._requests(1).ask()[0] == before
+        client.close(0)
+
+
 def test_requests_of_several_threads_get_their_own_responses(server: Server, responder: Client) -> None:
     answers: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
     with Client(server.url) as client:

@@ -152,9 +152,31 @@ def test_a_return_that_ends_in_a_refusal_comes_later_each_time() -> None:
     assert waits[-1] == 86_400
     brokers.return_to_first()
     brokers.accepted(0)
+    brokers.connection_lost(SOON, None, 30, 30)  # it was there for a while
     fail(brokers)
     brokers.accepted(0)
     assert brokers.return_at == 100
+
+
+def test_a_return_that_does_not_last_counts_like_a_refusal() -> None:
+    brokers = several(2, return_to_first=100)
+    fail(brokers)
+    brokers.accepted(0)
+    brokers.return_to_first()
+    brokers.accepted(100)
+    brokers.connection_lost(SOON, None, 1, 101)
+    assert current(brokers) == "b1"
+    brokers.accepted(102)
+    assert brokers.return_at == 302
+
+
+def test_connections_that_end_do_not_put_the_look_for_the_first_off() -> None:
+    brokers = several(2, return_to_first=100)
+    fail(brokers)
+    for now in (0, 40, 80):
+        brokers.accepted(now)
+        assert (current(brokers), brokers.return_at) == ("b1", 100)
+        brokers.connection_lost(SOON, None, 35, now + 35)
 
 
 def test_a_first_one_that_cannot_be_reached_is_looked_for_at_the_same_distance() -> None:

@@ -25,6 +25,7 @@ def small_pages() -> Iterator[None]:
     """Let a page hold four messages, so that a queue of a dozen has several."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("device_sdk.engine.outbox.PAGE_MESSAGES", PAGE)
+        patch.setattr("device_sdk.engine.outbox.PAGES_IN_MEMORY", 2)
         patch.setattr("device_sdk.store.memory.PAGE_MESSAGES", PAGE)
         yield
 

@@ -195,6 +195,21 @@ def test_reading_pauses_when_too_much_is_in_hand_and_goes_on_after() -> None:
     assert interest is not None and interest[1]
 
 
+def test_bytes_in_hand_have_a_bound_of_their_own() -> None:
+    rig = Rig(inbox_bytes=100)
+    rig.connect()
+    rig.handle()
+    paused = []
+    for number in range(3):
+        rig.feed(Publish("in", b"x" * 40, qos=0, packet_id=None))
+        interest = rig.engine.interest()
+        paused.append(interest is not None and not interest[1])
+        assert number < 2 or paused == [False, False, True]
+    assert len(rig.handle()) == 3
+    interest = rig.engine.interest()
+    assert interest is not None and interest[1]
+
+
 def test_pings_go_on_while_reading_is_paused_and_silence_proves_nothing() -> None:
     rig = Rig(inbox_limit=1, keep_alive=10)
     rig.connect()

@@ -297,3 +297,25 @@ def test_the_timers_of_the_stream_below_run_in_and_after_the_handshake(rig: Gree
 
 def test_without_a_proxy_the_bottom_of_a_stack_is_a_tcp_connection() -> None:
     assert type(tcp_stream(ParsedUrl("mqtt", "broker.example", 1883))) is TcpTransport
+
+
+def test_a_close_just_before_the_stream_below_opens_leaves_it_closed() -> None:
+    """It cannot hold what has not begun; whoever opens it then has to close it."""
+    with MemoryListener("layer-late"):
+        inner = MemoryTransport(ParsedUrl("memory", "layer-late"))
+        greeting = Greeting(inner)
+        really_open = MemoryTransport.open
+
+        class Late(MemoryTransport):
+            __slots__ = ()
+
+            def open(self, deadline: float) -> None:
+                greeting.abort()
+                greeting.close()
+                really_open(self, deadline)
+
+        inner.__class__ = Late
+        with pytest.raises(TransportClosedError):
+            greeting.open(soon())
+        with pytest.raises(TransportClosedError, match="not open"):
+            inner.fileno()
