@@ -78,7 +78,8 @@ class Events(Callbacks):
             self._reconnect_delay = None
             self._mqttv5_first_connect = False
             self._keepalive = event.properties.get("server_keep_alive", self._keepalive)
-            self._client_id = self._client_id or event.properties.get("assigned_client_identifier", "")
+            assigned = event.properties.get("assigned_client_identifier", "")
+            self._client_id = self._client_id or assigned.encode()
             for info in self._offline:
                 if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN:
                     info.rc = _SUCCESS
@@ -115,9 +116,9 @@ class Events(Callbacks):
             return False
         if code == _UNACCEPTABLE_VERSION:
             self._protocol = MQTTProtocolVersion.MQTTv31
-            self._client_id = self._client_id or made_up_client_id()
+            self._client_id = self._client_id or made_up_client_id().encode()
         elif code == _IDENTIFIER_REJECTED and not self._client_id:
-            self._client_id = made_up_client_id()
+            self._client_id = made_up_client_id().encode()
         else:
             return False
         self._again = True

@@ -128,7 +128,7 @@ class Loop(Publishing):
         if self._thread is not None:
             return MQTTErrorCode.MQTT_ERR_INVAL
         self._stop_at = None
-        name = f"paho-mqtt-client-{self._client_id}"
+        name = f"paho-mqtt-client-{self._client_id.decode()}"
         self._thread = threading.Thread(target=self._run_thread, name=name, daemon=True)
         self._thread.start()
         return _SUCCESS

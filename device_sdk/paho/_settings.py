@@ -66,7 +66,7 @@ class Settings:
         self._source = ("", 0)
         self._keepalive = 60
         self._connect_timeout = 5.0
-        self._client_id = ""
+        self._client_id = b""  # bytes, as libraries on top of paho-mqtt expect
         self._bridge = False
         self._username: str | None = None
         self._password: bytes | None = None
@@ -388,7 +388,7 @@ class Settings:
             will = Will(topic, payload, qos=qos, retain=retain, properties=as_mapping(self._will_properties))
         properties = as_mapping(self._connect_properties)
         return ConnectFields(
-            self._client_id,
+            self._client_id.decode(),
             bridge=self._bridge,
             version=VERSIONS[MQTTProtocolVersion(self._protocol)],
             keep_alive=self._keepalive,

@@ -350,7 +350,7 @@ class Client(Loop):
         self._lock = threading.Lock()
         super().__init__(protocol, transport, userdata)
         self._callback_api_version = callback_api_version
-        self._client_id = identifier
+        self._client_id = identifier.encode()
         self._clean_session = clean_session is None or bool(clean_session)
         self._reconnect_on_failure = reconnect_on_failure
         self._make_engine(None)
