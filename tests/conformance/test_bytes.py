@@ -262,7 +262,8 @@ def test_connect_byte_by_byte(version: str, options: dict[str, Any], flags: int,
 
 @pytest.mark.conformance("5.0", "MQTT-3.1.3-3")
 def test_an_empty_client_identifier_is_still_written() -> None:
-    assert ConnectOptions("").encode(clean_start=True).endswith(b"\0\0")
+    options = ConnectOptions("", maximum_packet_size=0x4321)
+    assert options.encode(clean_start=True).endswith(bytes.fromhex("27 00004321 0000"))
 
 
 @pytest.mark.conformance("3.1", "MQTT-3.1/PROTOCOL")

@@ -1,0 +1,286 @@
+"""Faults in the engine and the shell: several connections, the window, subscriptions, WebSocket."""
+
+from __future__ import annotations
+
+from tests.faults.fault import Fault, v5, v31, v311
+
+__all__ = ["IN_CLIENT"]
+
+_AUTHENTICATION, _ENGINE, _EXCHANGE = "engine/authentication.py", "engine/engine.py", "engine/exchange.py"
+_ROUTER, _WEBSOCKET = "engine/router.py", "net/websocket.py"
+
+_CONNECT = "            protocol.connect(now, clean_start=clean)\n"
+
+IN_CLIENT = (
+    # A connection begins
+    Fault(
+        "something leaves before CONNECT",
+        v5("MQTT-3.1.0-1") + v311("MQTT-3.1.0-1"),
+        "mqtt/protocol.py",
+        "        self._send(self.options.encode(clean_start=clean_start))\n",
+        "        self._send(_PINGREQ)\n        self._send(self.options.encode(clean_start=clean_start))\n",
+    ),
+    Fault(
+        "CONNECT is sent twice",
+        v5("MQTT-3.1.0-2") + v311("MQTT-3.1.0-2"),
+        _ENGINE,
+        _CONNECT,
+        _CONNECT * 2,
+    ),
+    Fault(
+        "SUBSCRIBE leaves before CONNACK",
+        v5("MQTT-3.1.2-30"),
+        _ENGINE,
+        _CONNECT,
+        _CONNECT + "            self._online = protocol\n            self.send_requests()\n",
+    ),
+    Fault(
+        "the second connection has another client identifier",
+        v5("MQTT-3.1.3-2") + v311("MQTT-3.1.3-2"),
+        _ENGINE,
+        _CONNECT,
+        '            if self._was_connected:\n                self.options.client_id = "other"\n' + _CONNECT,
+    ),
+    Fault(
+        "a client identifier is made up with 25 characters",
+        v31("MQTT-3.1/CLIENT-ID"),
+        "engine/arguments.py",
+        "os.urandom(7).hex()",
+        "os.urandom(8).hex()",
+    ),
+    Fault(
+        "the assigned client identifier is not kept in the store",
+        v5("MQTT-3.1.3-7", "MQTT-3.2.2-16"),
+        "mqtt/protocol.py",
+        'session.record(("fact", "client_id", assigned))',
+        'session.record(("fact", "client_id", ""))',
+    ),
+    Fault(
+        "every connection asks for a clean start",
+        v5("MQTT-3.1.3-7", "MQTT-3.2.2-5") + v311("MQTT-3.2.2-2"),
+        _ENGINE,
+        "            return self._store is None and not self._was_connected\n",
+        "            return True\n",
+    ),
+    Fault(
+        "a refused version is changed for MQTT 3.1",
+        v31("MQTT-3.1/ONLY-WHEN-ASKED"),
+        _ENGINE,
+        "        error.retry = classify(error, reason_code)\n",
+        "        error.retry = classify(error, reason_code)\n"
+        "        if reason_code == 1:\n"
+        '            self.options.version = "3.1"\n',
+    ),
+    Fault(
+        "a session that is present is called lost",
+        v5("MQTT-3.2.2-5") + v311("MQTT-3.2.2-2"),
+        _ENGINE,
+        "lost = known and not event.session_present and not self._clean_start",
+        "lost = known and not self._clean_start",
+    ),
+    Fault(
+        "the application is not told that its session is present",
+        v311("MQTT-3.2.2-2"),
+        "mqtt/protocol.py",
+        "events.append(ConnectAcknowledged(True, server, []))",
+        "events.append(ConnectAcknowledged(False, server, []))",
+    ),
+    # A connection ends
+    Fault(
+        "a client that was taken over fights for its name",
+        v5("MQTT-3.1.4-3"),
+        "engine/brokers.py",
+        "            return self.policy.delay(0, NEVER, self._draw())\n",
+        "            return self.policy.delay(0, SOON, self._draw())\n",
+    ),
+    Fault(
+        "failed attempts do not wait longer each time",
+        v311("MQTT-3.1.4-2"),
+        "engine/reconnect.py",
+        "self.first * 2.0 ** min(failures, 32)",
+        "self.first * 2.0 ** min(failures, 1)",
+    ),
+    Fault(
+        "after DISCONNECT the client keeps the connection open",
+        v5("MQTT-3.14.4-2") + v311("MQTT-3.14.4-1"),
+        _EXCHANGE,
+        "                            self._retired, self._protocol = protocol, None  # DISCONNECT has left\n",
+        "                            pass\n",
+    ),
+    Fault(
+        "after a fault of the server the client keeps the connection open",
+        v5("MQTT-3.14.4-2", "MQTT-4.13.1-1") + v311("MQTT-4.8.0-1", "MQTT-3.2.0-1"),
+        _EXCHANGE,
+        "        self.stream.close(protocol.data_to_send(0, now))\n",
+        "        protocol.data_to_send(0, now)\n",
+    ),
+    Fault(
+        "the DISCONNECT that says what was wrong does not leave",
+        v5("MQTT-4.13.1-1"),
+        _EXCHANGE,
+        "        self.stream.close(protocol.data_to_send(0, now))\n",
+        "        self.stream.close([])\n",
+    ),
+    Fault(
+        "a failure inside the client leaves the connection open",
+        v311("MQTT-4.8.0-2"),
+        _ENGINE,
+        "        self.stream.reset()\n        self.transport.close()\n",
+        "        self.stream.reset()\n",
+    ),
+    # The window
+    Fault(
+        "a message that comes late does not count those past PUBREC",
+        v5("MQTT-3.3.4-7", "MQTT-4.9.0-2"),
+        "engine/publisher.py",
+        "and len(session.in_flight) + len(session.released) < protocol.window",
+        "and len(session.in_flight) < protocol.window",
+    ),
+    Fault(
+        "the queue is sent with one message too many in the window",
+        v5("MQTT-3.3.4-7", "MQTT-4.9.0-2"),
+        "engine/outbox.py",
+        " - len(session) - reserve\n",
+        " - len(session) - reserve + 1\n",
+    ),
+    Fault(
+        "a full window holds SUBSCRIBE back",
+        v5("MQTT-3.3.4-8", "MQTT-4.9.0-3"),
+        "engine/subscriber.py",
+        "        if self._online is not None:\n            for _, error in",
+        "        if self._online is not None and len(self.session) < self._online.window:\n"
+        "            for _, error in",
+    ),
+    Fault(
+        "a full window holds QoS 0 back",
+        v5("MQTT-3.3.4-8", "MQTT-4.9.0-3"),
+        "engine/publisher.py",
+        "        if flags < 2 and expires_at is None:\n",
+        "        if flags < 2 and expires_at is None and len(self.session) < protocol.window:\n",
+    ),
+    # What was received
+    Fault(
+        "acknowledgements do not leave when the handlers have ended",
+        v5("MQTT-4.5.0-2", "MQTT-3.3.4-1") + v311("MQTT-4.5.0-2", "MQTT-3.3.4-1"),
+        _EXCHANGE,
+        "            self._online.acknowledge_handled()\n",
+        "            pass\n",
+    ),
+    Fault(
+        "a message is not acknowledged when its handler fails",
+        v5("MQTT-4.5.0-2") + v311("MQTT-4.5.0-2"),
+        "threads.py",
+        "                    self._report(handler, error)\n"
+        "            if item.token is None or not handlers:\n",
+        "                    self._report(handler, error)\n                    handled -= 1\n"
+        "                    break\n            else:\n",
+    ),
+    Fault(
+        "a message for which there is no handler is not acknowledged",
+        v5("MQTT-4.5.0-2") + v311("MQTT-4.5.0-2"),
+        "threads.py",
+        "            if item.token is None or not handlers:\n",
+        "            if item.token is None and handlers:\n",
+    ),
+    # SUBSCRIBE and UNSUBSCRIBE
+    Fault(
+        "a request without an answer is not asked again",
+        v5("MQTT-3.8.4-1", "MQTT-3.10.4-4") + v311("MQTT-3.8.4-1", "MQTT-3.10.4-4"),
+        _ROUTER,
+        "        self._waiting[:0] = self._sent.values()\n",
+        "",
+    ),
+    Fault(
+        "the subscriptions of a lost session are not asked for again",
+        v5("MQTT-3.2.2-5") + v311("MQTT-3.2.2-3"),
+        _ROUTER,
+        "        if session_present:\n            return\n",
+        "        if session_present or self.wanted:\n            return\n",
+    ),
+    Fault(
+        "a code of success in UNSUBACK counts as a refusal",
+        v5("MQTT-3.10.4-5", "MQTT-3.11.3-1"),
+        _ROUTER,
+        "            if code >= 0x80\n",
+        "            if code >= 0x11\n",
+    ),
+    Fault(
+        "a refused filter counts as granted",
+        v5("MQTT-3.8.4-7", "MQTT-3.9.3-1") + v311("MQTT-3.8.4-5", "MQTT-3.9.3-1"),
+        _ROUTER,
+        "            if code >= 0x80\n",
+        "            if code > 0x80\n",
+    ),
+    Fault(
+        "the codes of SUBACK are read from the end",
+        v5("MQTT-3.9.3-1") + v311("MQTT-3.9.3-1"),
+        _ROUTER,
+        "in zip(request.topic_filters, reason_codes, strict=True)",
+        "in zip(request.topic_filters, reversed(reason_codes), strict=True)",
+    ),
+    # Enhanced authentication
+    Fault(
+        "a re-authentication begins with continue authentication",
+        v5("MQTT-4.12.1-1"),
+        _AUTHENTICATION,
+        "connection.auth(_AGAIN, self._properties(data))",
+        "connection.auth(_CONTINUE, self._properties(data))",
+    ),
+    Fault(
+        "an authentication is continued with re-authenticate",
+        v5("MQTT-4.12.0-3"),
+        _AUTHENTICATION,
+        "protocol.auth(_CONTINUE, properties)",
+        "protocol.auth(_AGAIN, properties)",
+    ),
+    Fault(
+        "the server's demand for more data is not answered",
+        v5("MQTT-4.12.0-2", "MQTT-4.12.0-3"),
+        _AUTHENTICATION,
+        '                return self._properties(self._call("respond", data or b""))\n',
+        '                self._call("respond", data or b"")\n                return None\n',
+    ),
+    Fault(
+        "a re-authentication that fails here ends the connection as if all were well",
+        v5("MQTT-4.12.1-2"),
+        _EXCHANGE,
+        "protocol.disconnect(_UNSPECIFIED_ERROR)",
+        "protocol.disconnect()",
+    ),
+    # WebSocket
+    Fault(
+        "packets travel in text frames",
+        v5("MQTT-6.0.0-1") + v311("MQTT-6.0.0-1"),
+        _WEBSOCKET,
+        "protocol.send_binary(piece)",
+        "protocol.send_text(piece)",
+    ),
+    Fault(
+        "a text frame of the server is taken",
+        v5("MQTT-6.0.0-1") + v311("MQTT-6.0.0-1"),
+        _WEBSOCKET,
+        "if frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:",
+        "if frame.opcode in (Opcode.BINARY, Opcode.CONT, Opcode.TEXT):",
+    ),
+    Fault(
+        "only the first of several frames is read",
+        v5("MQTT-6.0.0-2") + v311("MQTT-6.0.0-2"),
+        _WEBSOCKET,
+        'return parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)',
+        'return bytes(parts[0]) if parts else b""',
+    ),
+    Fault(
+        "no subprotocol is offered",
+        v5("MQTT-6.0.0-3") + v311("MQTT-6.0.0-3"),
+        _WEBSOCKET,
+        "subprotocols=[self._subprotocol],",
+        "subprotocols=None,",
+    ),
+    Fault(
+        "a server that chooses no subprotocol is taken",
+        v5("MQTT-6.0.0-4") + v311("MQTT-6.0.0-4"),
+        _WEBSOCKET,
+        "        if protocol.subprotocol is None:\n",
+        "        if protocol.subprotocol == []:\n",
+    ),
+)
