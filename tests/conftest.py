@@ -9,6 +9,7 @@ pytest-timeout, see pyproject.toml.
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -25,6 +26,10 @@ settings.register_profile("long", deadline=None, max_examples=20_000)
 # In CI Hypothesis has loaded a profile of its own, with a fixed seed.
 if settings.get_current_profile_name() == "default":
     settings.load_profile("device_sdk")
+
+# In the background of a shell script Ctrl-C is ignored, and every child process inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What pytest says when the author gave no reason.
 NO_REASON = {"", "unconditional skip"}
