@@ -17,7 +17,6 @@ from device_sdk.threads import CallbackThread, NetworkThread
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
     from typing import Any
 
     from device_sdk.engine.outbox import Delivery
@@ -135,12 +134,7 @@ class Client(Shell):
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def reconnect_now(self) -> None:

@@ -71,8 +71,8 @@ class Shell:
             are kept, in the store if there is one.
         version: ``"5.0"``, ``"3.1.1"`` or ``"3.1"``.
         clean_start: ``None`` resumes with a store, and without one begins clean once per process; ``True``
-            begins every connection clean; ``False`` always resumes, also a
-            session of which nothing is known here: the program vouches for it.
+            begins every connection clean; ``False`` always resumes, also a session of which nothing is known
+            here: the program vouches for it.
         session_expiry: seconds that the broker keeps the session after the connection (MQTT 5.0).
         keep_alive: seconds of silence after which PINGREQ is sent, 0 to 65,535, 0 is off.
         inflight: QoS 1 and 2 messages sent and not yet acknowledged, 1 to 65,535.

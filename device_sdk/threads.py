@@ -14,9 +14,8 @@ from time import monotonic, sleep
 
 from device_sdk._log import Log
 from device_sdk.engine.engine import CLOSED, CLOSING
-from device_sdk.engine.opening import Opening
+from device_sdk.engine.opening import Opener
 from device_sdk.engine.report import failure_text
-from device_sdk.errors import ConnectFailedError
 from device_sdk.mqtt.message import Message
 
 TYPE_CHECKING = False
@@ -30,7 +29,6 @@ __all__ = ["CallbackThread", "NetworkThread"]
 
 _FLUSH_SECONDS = 0.005  # acknowledgements of a long batch leave at least this often
 _GOODBYE_SECONDS = 1.0  # how long a DISCONNECT may take to leave
-_GRACE_SECONDS = 1.0  # how late open() may be before it is abandoned
 _FAULT_SECONDS = 0.2  # a pause after what should not happen, so that it cannot become a busy loop
 
 log = Log("device_sdk.threads")
@@ -42,12 +40,11 @@ class NetworkThread:
     def __init__(self, engine: Engine, callbacks: CallbackThread, open_seconds: float) -> None:
         self._engine = engine
         self._callbacks = callbacks
-        self._open_seconds = open_seconds
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_fd, selectors.EVENT_READ)
         self._watched: tuple[int, int] | None = None  # descriptor of the transport and events, 0: none now
-        self._opening: Opening | None = None
+        self._opener = Opener(engine, open_seconds)
         self._goodbye: float | None = None  # when a closing client stops waiting for its DISCONNECT to leave
         self._thread = threading.Thread(target=self._run, name="device-sdk network", daemon=True)
         self.drained = threading.Event()
@@ -94,10 +91,10 @@ class NetworkThread:
 
     def _turn(self) -> bool:
         """Wait once and do what came of it; False when the client is closing and nothing is left to do."""
-        engine = self._engine
+        engine, opener = self._engine, self._opener
         now = monotonic()
-        if engine.wants_open and self._opening is None:
-            self._open(now)
+        if engine.wants_open and opener.give_up_at is None:
+            opener.begin(now, self.wake)
         with engine.lock:
             if engine.state in (CLOSING, CLOSED):  # closed: close() could not wait for this thread
                 if self._goodbye is None:
@@ -113,12 +110,12 @@ class NetworkThread:
         if wake_callbacks:
             self._callbacks.wake()
         wake_at = deadline
-        if self._opening is not None and (deadline is None or self._opening.give_up_at < deadline):
-            wake_at = self._opening.give_up_at
+        if opener.give_up_at is not None and (deadline is None or opener.give_up_at < deadline):
+            wake_at = opener.give_up_at
         self._wait(0 if busy else None if wake_at is None else max(0.0, wake_at - now))
         now = monotonic()
-        if self._opening is not None:
-            self._look_at_opening(self._opening, now)
+        if opener.give_up_at is not None:
+            opener.look(now)
         if deadline is not None and now >= deadline:
             engine.on_deadline(now)
         engine.flush(now)
@@ -154,36 +151,10 @@ class NetworkThread:
             self._selector.register(*wanted)
         self._watched = wanted
 
-    def _open(self, now: float) -> None:
-        """Begin to open the transport. Not under the lock: a thread takes its time to start."""
-        try:
-            attempt = self._engine.attempt()
-            self._opening = Opening(attempt, now, self._open_seconds, _GRACE_SECONDS, self.wake)
-        except RuntimeError as error:  # no more threads
-            self._engine.on_open_failed(ConnectFailedError(str(error)), now)
-
-    def _look_at_opening(self, opening: Opening, now: float) -> None:
-        """Go on when the transport is open, or has failed to open, or takes far too long."""
-        error = opening.error
-        if not opening.done:
-            if now < opening.give_up_at:
-                return
-            error = opening.abandon()
-        self._opening = None
-        if error is None:
-            self._engine.on_open(now)
-        else:
-            self._engine.on_open_failed(error, now)
-
-    def _abandon_opening(self) -> None:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.abandon()
-
     def _recover(self, error: Exception) -> None:
         """Survive what nobody foresaw: say so, and begin anew with the next connection."""
         try:
-            self._abandon_opening()
+            self._opener.abandon()
             self._engine.on_fault(error, monotonic())
         except Exception as another:
             log.warning("the network thread goes on after two errors", error=another)
@@ -191,7 +162,7 @@ class NetworkThread:
 
     def _end(self) -> None:
         try:
-            self._abandon_opening()
+            self._opener.abandon()
             self._engine.drop_connection()
         except Exception as error:
             log.warning("the network thread ended with an error", error=error)

@@ -46,3 +46,20 @@ def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
     misspelt = "Cleint"
     with pytest.raises(AttributeError, match=misspelt):
         getattr(device_sdk, misspelt)
+
+
+def arguments(client: type, method: str) -> list[tuple[object, ...]] | None:
+    """Return names, kinds and defaults of a method's arguments; ``None`` for an attribute or a property."""
+    function = getattr(client, method)
+    if not callable(function):
+        return None
+    return [(one.name, one.kind, one.default) for one in inspect.signature(function).parameters.values()]
+
+
+def test_both_clients_have_the_same_public_names_with_the_same_arguments() -> None:
+    ours, theirs = (
+        {name: arguments(client, name) for name in dir(client) if not name.startswith("_")}
+        for client in (device_sdk.Client, device_sdk.AsyncClient)
+    )
+    assert "publish" in ours
+    assert ours == theirs

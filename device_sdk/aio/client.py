@@ -22,7 +22,6 @@ from device_sdk.shell import Shell
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
     from typing import Any, Self
 
     from device_sdk.engine.delivery import Delivery
@@ -278,12 +277,7 @@ class AsyncClient(Shell):
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def reconnect_now(self) -> None:

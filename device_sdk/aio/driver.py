@@ -12,8 +12,7 @@ from threading import get_ident
 from time import monotonic
 
 from device_sdk._log import Log
-from device_sdk.engine.opening import Opening
-from device_sdk.errors import ConnectFailedError
+from device_sdk.engine.opening import Opener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopDriver"]
 
-_GRACE_SECONDS = 1.0  # how late open() may be before it is abandoned
 _FAULT_SECONDS = 0.2  # a pause after what should not happen, so that it cannot become a busy loop
 _TIMER_SECONDS = 0.001  # what the timer of a loop may be early
 
@@ -45,7 +43,6 @@ class LoopDriver:
         self._engine = engine
         self._loop = loop
         self._thread = get_ident()
-        self._open_seconds = open_seconds
         self._wake_callbacks = wake_callbacks
         self._scheduled = False
         self._ended = False
@@ -53,7 +50,7 @@ class LoopDriver:
         self._timer: TimerHandle | None = None
         self._timer_at = 0.0
         self._watched: tuple[int, bool, bool] | None = None  # what the loop watches: Engine.interest()
-        self._opening: Opening | None = None
+        self._opener = Opener(engine, open_seconds)
         self._watchers: dict[Future[bool], Callable[[], bool]] = {}
 
     # From any thread
@@ -115,7 +112,7 @@ class LoopDriver:
         """Let DISCONNECT leave if it can at once, close the transport, and forget the connection."""
         engine = self._engine
         try:
-            self._abandon_opening()
+            self._opener.abandon()
             with engine.lock:
                 engine.close_connection()
             engine.flush(monotonic())
@@ -176,8 +173,8 @@ class LoopDriver:
                 with engine.lock:
                     engine.handled(self._finished)
                 self._finished = None
-            if self._opening is not None:
-                self._look_at_opening(self._opening, now)
+            if self._opener.give_up_at is not None:
+                self._opener.look(now)
             step(now)
             self._look(now)
         except Exception as error:
@@ -185,20 +182,20 @@ class LoopDriver:
 
     def _look(self, now: float) -> None:
         """See what there is to do, and have the loop call when there is more."""
-        engine = self._engine
+        engine, opener = self._engine, self._opener
         self.turns += 1
         with engine.lock:
-            opens = engine.wants_open and self._opening is None
+            opens = engine.wants_open and opener.give_up_at is None
             deadline = engine.next_deadline()
             busy = engine.has_output()
             engine.parked = not busy
             callbacks = engine.callbacks_waiting()
             if self._watchers:
                 self._tell_watchers()
-        if opens:
-            self._open(now)
-        if self._opening is not None and (deadline is None or self._opening.give_up_at < deadline):
-            deadline = self._opening.give_up_at
+        if opens and not opener.begin(now, self.wake):
+            self.schedule()
+        if opener.give_up_at is not None and (deadline is None or opener.give_up_at < deadline):
+            deadline = opener.give_up_at
         interest = engine.interest()
         if interest != self._watched:
             self._unwatch()
@@ -243,38 +240,10 @@ class LoopDriver:
             self._loop.remove_reader(watched[0])
             self._loop.remove_writer(watched[0])
 
-    # Opening, in a thread that can be left behind
-
-    def _open(self, now: float) -> None:
-        try:
-            attempt = self._engine.attempt()
-            self._opening = Opening(attempt, now, self._open_seconds, _GRACE_SECONDS, self.wake)
-        except RuntimeError as error:  # no more threads
-            self._engine.on_open_failed(ConnectFailedError(str(error)), now)
-            self.schedule()
-
-    def _look_at_opening(self, opening: Opening, now: float) -> None:
-        """Go on when the transport is open, or has failed to open, or takes far too long."""
-        error = opening.error
-        if not opening.done:
-            if now < opening.give_up_at:
-                return
-            error = opening.abandon()
-        self._opening = None
-        if error is None:
-            self._engine.on_open(now)
-        else:
-            self._engine.on_open_failed(error, now)
-
-    def _abandon_opening(self) -> None:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.abandon()
-
     def _recover(self, error: Exception) -> None:
         """Survive what nobody foresaw: say so, and begin anew with the next connection."""
         try:
-            self._abandon_opening()
+            self._opener.abandon()
             self._engine.on_fault(error, monotonic())
             self._unwatch()
         except Exception as another:

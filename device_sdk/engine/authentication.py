@@ -71,7 +71,7 @@ def authentication_for(
     return authentication, authentication.connect_properties(properties)
 
 
-class _Attempt:
+class _Reauthentication:
     """A re-authentication that somebody waits for."""
 
     __slots__ = ("error", "over")
@@ -99,7 +99,7 @@ class Authentication:
             raise ArgumentError("auth", "needs a method: the name that the server knows")
         self._authenticator = authenticator
         self._calls = threading.Lock()  # the application's methods run one at a time
-        self._again: _Attempt | None = None
+        self._again: _Reauthentication | None = None
         self._rounds = 0  # of the exchange that goes on
 
     def connect_properties(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -148,10 +148,10 @@ class Authentication:
             attempt.over.wait(timeout)
         attempt.outcome(timeout)
 
-    def begin_again(self, engine: Subscriber, wake: Callable[[], None]) -> _Attempt:
+    def begin_again(self, engine: Subscriber, wake: Callable[[], None]) -> _Reauthentication:
         """Begin to re-authenticate; what is returned has an event and an outcome. Takes the lock."""
         data = self._call("start")
-        attempt = _Attempt(engine.waiting.event())
+        attempt = _Reauthentication(engine.waiting.event())
         with engine.lock:
             connection = engine.connection()
             if connection is None:

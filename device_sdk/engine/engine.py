@@ -180,6 +180,12 @@ class Engine(Exchange):
         self.state = CONNECTING
         self._retry_at = None
 
+    def reconnect_now(self, now: float) -> None:
+        """End a wait between attempts at once: the link came up. The caller holds the lock."""
+        if self.state == WAITING:
+            self.brokers.start_over()
+            self.start(now)
+
     def attempt(self) -> Attempt:
         """Return what to open now; then comes :meth:`on_open` or :meth:`on_open_failed`.
 
@@ -380,8 +386,6 @@ class Engine(Exchange):
         self._end_requests(error)
         self.outbox.end_all(error)
 
-    # Messages for the application
-
     # Reactions to the protocol's events
 
     def _on_connected(self, event: ConnectAcknowledged, now: float) -> None:
@@ -514,12 +518,6 @@ class Engine(Exchange):
         where = "" if len(self.brokers.all) == 1 else f" at {following.description}"
         when = f"in {delay:.1f} s" if delay else "at once"
         return f"; next attempt{where} {when}"
-
-    def reconnect_now(self, now: float) -> None:
-        """End a wait between attempts at once, for example when the link came up. Holds the lock."""
-        if self.state == WAITING:
-            self.brokers.start_over()
-            self.start(now)
 
 
 Engine.reactions = {

@@ -1,4 +1,4 @@
-"""One attempt to open a transport, in a thread that can be left behind: a name look-up may hang."""
+"""Opening a transport in a thread that can be left behind: a name look-up may hang."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from device_sdk.engine.attempt import Attempt
+    from device_sdk.engine.engine import Engine
 
-__all__ = ["Opening"]
+__all__ = ["Opener", "Opening"]
+
+_GRACE_SECONDS = 1.0  # how late open() may be before it is abandoned
 
 
 class Opening:
@@ -53,3 +56,59 @@ class Opening:
             self.error = ConnectFailedError(f"{type(error).__name__}: {error}")
         self.done = True
         self._wake()
+
+
+class Opener:
+    """Has the streams of one engine opened, one at a time. Belongs to the owner of the transport.
+
+    ``seconds``: what open() gets. ``give_up_at``: when to :meth:`look` at the latest; ``None``: nothing is
+    being opened.
+    """
+
+    __slots__ = ("_engine", "_opening", "_seconds", "give_up_at")
+
+    def __init__(self, engine: Engine, seconds: float) -> None:
+        self._engine = engine
+        self._seconds = seconds
+        self._opening: Opening | None = None
+        self.give_up_at: float | None = None
+
+    def begin(self, now: float, wake: Callable[[], None]) -> bool:
+        """Begin to open what the engine wants. Not under the lock: a thread takes its time to start.
+
+        ``wake`` is called from that thread in the end. It is not kept: it belongs to the owner of this
+        object, whose descriptors are closed when nothing refers to it any more.
+
+        Returns: whether something is being opened; if not, the engine knows that the attempt has failed.
+        """
+        try:
+            opening = Opening(self._engine.attempt(), now, self._seconds, _GRACE_SECONDS, wake)
+        except RuntimeError as error:  # no more threads
+            self._engine.on_open_failed(ConnectFailedError(str(error)), now)
+            return False
+        self._opening, self.give_up_at = opening, opening.give_up_at
+        return True
+
+    def look(self, now: float) -> None:
+        """Tell the engine when the transport is open, or has failed to open, or takes far too long."""
+        opening = self._opening
+        if opening is None:
+            return
+        if opening.done:  # before the error is read: its thread sets that first
+            error = opening.error
+        elif now < opening.give_up_at:
+            return
+        else:
+            error = opening.abandon()
+        self._opening = self.give_up_at = None
+        if error is None:
+            self._engine.on_open(now)
+        else:
+            self._engine.on_open_failed(error, now)
+
+    def abandon(self) -> None:
+        """Leave behind what is being opened, if anything is; the engine is not told."""
+        opening = self._opening
+        self._opening = self.give_up_at = None
+        if opening is not None:
+            opening.abandon()

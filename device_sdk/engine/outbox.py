@@ -376,6 +376,14 @@ class Outbox(Waits):
             self._memory_bytes -= size
         self._recount()
 
+    def request_page(self) -> None:
+        """Ask the store for more of the queue if little is left. It has every change up to now."""
+        pages, waiting = self._pages, len(self.queue)
+        if not pages.beyond or pages.asked or waiting >= PAGE_MESSAGES // 2:
+            return
+        if not waiting or self._memory_bytes < PAGE_BYTES // 2:
+            pages.request()
+
     def take_page(self, now: float) -> bool:
         """Continue the queue with what the store has read, if it has. Returns: whether it had."""
         pages = self._pages
@@ -488,14 +496,6 @@ class Outbox(Waits):
             self._session.record(("done", delivery.sequence, status))
             self._pages.forget(delivery.sequence)
         self.wake(delivery)
-
-    def request_page(self) -> None:
-        """Ask the store for more of the queue if little is left. It has every change up to now."""
-        pages, waiting = self._pages, len(self.queue)
-        if not pages.beyond or pages.asked or waiting >= PAGE_MESSAGES // 2:
-            return
-        if not waiting or self._memory_bytes < PAGE_BYTES // 2:
-            pages.request()
 
     def end_all(self, error: DeviceSdkError | None = None) -> list[Delivery]:
         """End what a closing client leaves behind; a store keeps it for the next one.

@@ -124,7 +124,7 @@ class Requests:
             self.end(pending)
         return pending.answer(topic, timeout)
 
-    # The steps of a request; each takes the lock itself.
+    # The steps of a request; each takes the lock itself
 
     def checked(self, properties: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return a copy of the application's properties. Raises: ArgumentError: one of them is ours."""

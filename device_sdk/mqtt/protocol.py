@@ -79,7 +79,7 @@ class Protocol(Receiver):
     def __init__(
         self, session: Session, options: ConnectOptions, *, inflight: int = 20, vouched: bool = False
     ) -> None:
-        super().__init__(session, options)
+        super().__init__(options)
         self.session = session
         self.options = options
         self.version = options.version

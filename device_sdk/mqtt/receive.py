@@ -55,7 +55,7 @@ class Receiver:
     version: str
     state: int
 
-    # The reactions to what was received, in Protocol.
+    # The reactions to what was received, in Protocol
     acknowledge_handled: Any
     _accept_connack: Any
     _accept_pubrec: Any
@@ -67,7 +67,7 @@ class Receiver:
     _finish: Any
     _fail: Any
 
-    def __init__(self, session: Session, options: ConnectOptions) -> None:
+    def __init__(self, options: ConnectOptions) -> None:
         self._limit = options.maximum_packet_size
         self._surely_fits = self._limit - 5  # a remaining length up to this is within the limit
         self._receive_maximum = options.receive_maximum if options.version == "5.0" else 65_535

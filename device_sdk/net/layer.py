@@ -76,7 +76,7 @@ class Layer(Transport):
         self._attempt: _Attempt | None = None
         self._early = b""
 
-    # For subclasses.
+    # For subclasses
 
     def _handshake(self, link: Link) -> object:
         """Do the handshake on ``inner``, which is open, and return what :meth:`_adopt` needs of it.
@@ -99,7 +99,7 @@ class Layer(Transport):
             return early
         return self.inner.recv()
 
-    # The contract.
+    # The contract
 
     def open(self, deadline: float) -> None:
         """Open the stream below, then do the handshake, both until ``deadline``."""

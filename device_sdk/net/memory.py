@@ -30,7 +30,6 @@ from device_sdk.net.base import ParsedUrl, Transport
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Self
 
 __all__ = ["MemoryListener", "MemoryTransport", "memory_pair"]
@@ -187,7 +186,7 @@ class MemoryTransport(Transport):
             self._release()
             self._aborted = False
 
-    # Below: called with the lock held.
+    # Below: called with the lock held
 
     def _pipes(self) -> tuple[_Pipe, _Pipe]:
         """Return the incoming and the outgoing pipe. Raises: TransportClosedError: not open."""
@@ -289,9 +288,7 @@ class MemoryListener:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _is_listening(self) -> bool:

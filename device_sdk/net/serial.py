@@ -224,7 +224,7 @@ class SerialTransport(Transport):
         if line is not None:
             line.close(drain=True)
 
-    # Below: called with the lock held.
+    # Below: called with the lock held
 
     def _usable_line(self) -> _Line:
         if self._line is None:

@@ -145,7 +145,7 @@ class WebSocketTransport(Layer):
     def _adopt(self, state: ClientProtocol) -> None:
         self._protocol = state
 
-    # The handshake.
+    # The handshake
 
     def _handshake(self, link: Link) -> ClientProtocol:
         """Ask for the upgrade and judge the answer. Source: RFC 6455 §4.1, §4.2."""
@@ -236,7 +236,7 @@ class WebSocketTransport(Layer):
     def _failure(self, problem: str, who: str = "the server ") -> ConnectFailedError:
         return ConnectFailedError(f"cannot open {self.description}{self._uri.path}: {who}{problem}")
 
-    # The stream.
+    # The stream
 
     def recv(self) -> bytes | None:
         """Return the content of the frames that have become complete; see :meth:`Transport.recv`.

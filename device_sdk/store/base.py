@@ -4,8 +4,8 @@ The engine describes what happened as *changes*, plain tuples whose first field 
 numbered 1, 2, 3 ... without gaps. It hands them over in batches and never waits: the store says through
 ``durable_through`` how far it has come and calls ``on_progress`` when that number has moved.
 
-Only the messages in flight and one *page* of the waiting ones are in memory. The engine asks for the next one
-when it comes to the end of it; see :meth:`Store.request_page`.
+Only the messages in flight and the first of the waiting ones are in memory. The engine reads the others page
+by page, and asks for the next one before it runs out; see :meth:`Store.request_page`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "message": ("sequence", "topic_field", "payload", "flags", "properties", "expires_at"),
     "sent": ("sequence", "packet_id"),  # the PUBLISH got its packet identifier
     "released": ("sequence",),  # PUBREC arrived, PUBREL is owed
-    "done": ("sequence", "status"),  # acknowledged, refused, expired or dropped
+    "done": ("sequence", "status"),  # how it ended: a last state of its delivery
     "received": ("packet_id",),  # an incoming QoS 2 message was handled, PUBREC is owed
     "completed": ("packet_id",),  # its PUBREL arrived
     "lost": (),  # the server lost the session: nothing is sent, nothing is received

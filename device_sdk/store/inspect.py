@@ -28,7 +28,6 @@ from device_sdk.store.schema import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
     from typing import Any
 
 __all__ = ["QueueReader", "StoredMessage", "check", "purge"]
@@ -144,9 +143,7 @@ class QueueReader:
     def __enter__(self) -> QueueReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check_totals(self) -> list[str]:

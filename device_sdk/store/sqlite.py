@@ -63,7 +63,6 @@ class SqliteStore(Store):
         super().__init__()
         self.path = os.path.abspath(os.fsdecode(path))
         self.policy = policy or StorePolicy()
-        self.notice: str | None = None
         self._monotonic = monotonic
         self._clock = clock or ExpiryClock(monotonic)
         self._linger = 0.0 if self.policy.durability == "sync" else self.policy.linger

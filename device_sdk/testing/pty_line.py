@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from device_sdk.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
 __all__ = ["PtyLine"]
@@ -150,9 +149,7 @@ class PtyLine:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # Faults.

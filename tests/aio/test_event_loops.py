@@ -263,7 +263,7 @@ def test_an_unforeseen_error_is_an_event_and_a_reconnect(
 def test_an_attempt_that_does_not_return_is_left_behind(
     server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_sdk.aio.driver._GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("device_sdk.engine.opening._GRACE_SECONDS", 0.05)
     events: list[ClientEvent] = []
     transport = HangingTransport(server.url)
 

@@ -318,7 +318,7 @@ class HangingTransport(FaultyTransport):
 def test_an_attempt_that_does_not_return_is_left_behind(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_sdk.threads._GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("device_sdk.engine.opening._GRACE_SECONDS", 0.05)
     events: list[ClientEvent] = []
     transport = HangingTransport(server.url)
     with Client(transport, connect_timeout=0.05, reconnect=FAST, on_event=events.append) as client:

@@ -158,7 +158,7 @@ def test_a_callable_that_takes_too_long_once_does_not_spoil_the_stream(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes back while nobody opens the stream, and must not open it for nobody."""
-    monkeypatch.setattr("device_sdk.threads._GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("device_sdk.engine.opening._GRACE_SECONDS", 0.05)
     asked: list[threading.Event] = []
     returned = threading.Event()
 

@@ -9,7 +9,7 @@ import pytest
 
 from device_sdk.engine.attempt import Attempt, Personals
 from device_sdk.engine.authentication import Authenticator, authentication_for
-from device_sdk.engine.opening import Opening
+from device_sdk.engine.opening import Opener, Opening
 from device_sdk.errors import ConnectFailedError, TransportClosedError
 from device_sdk.mqtt.message import Subscription
 from device_sdk.mqtt.packets import Auth, Connack, Publish, Suback
@@ -112,6 +112,29 @@ def test_whatever_open_raises_is_the_outcome_of_the_attempt(error: BaseException
     assert over.wait(5)
     assert isinstance(opening.error, ConnectFailedError)
     assert type(error).__name__ in str(opening.error)
+
+
+class FailsWhileSomebodyLooks:
+    """An attempt whose thread sets the error at the worst moment, and then says that it is done."""
+
+    give_up_at = 1e9
+    error: ConnectFailedError | None = None
+
+    @property
+    def done(self) -> bool:
+        self.error = ConnectFailedError("refused just now")
+        return True
+
+
+def test_an_attempt_that_fails_while_somebody_looks_has_failed() -> None:
+    rig = Several(1)
+    rig.attempt()
+    opener = Opener(rig.engine, 10.0)
+    opener._opening = FailsWhileSomebodyLooks()  # type: ignore[assignment]
+    opener.look(rig.clock())
+    assert rig.engine.state == "waiting"
+    assert "refused just now" in str(rig.engine.last_error)
+    assert opener.give_up_at is None
 
 
 def test_a_probe_that_fails_after_the_connection_does_not_say_that_it_goes_on() -> None:

@@ -23,7 +23,6 @@ from device_sdk.errors import ArgumentError, BusError, DeviceNotFoundError, Driv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
     Buffer = bytes | bytearray | memoryview
 
@@ -174,12 +173,7 @@ class I2CBus(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.deinit()
 
     def _acquire(self, timeout: float) -> bool:
