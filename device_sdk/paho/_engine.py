@@ -74,6 +74,7 @@ class PahoEngine(Engine):
         self.ended: PahoProtocol | None = None  # the last connection that ended by itself
         self.unsent: list[MQTTMessageInfo] = []  # QoS 0, among the output of the protocol
         self._leaving: list[MQTTMessageInfo] = []  # QoS 0, handed to the stream
+        self._source: Protocol | None = None  # the connection whose bytes are being taken in
 
     # Connections
 
@@ -181,11 +182,26 @@ class PahoEngine(Engine):
     def _bury(self, now: float) -> None:
         """The façade closes the stream, after the callbacks that want to see it open."""
 
+    def _take_in(self, protocol: Protocol, data: bytes, now: float) -> None:
+        self._source = protocol
+        try:
+            super()._take_in(protocol, data, now)
+        finally:
+            self._source = None
+
+    def _is_left(self) -> bool:
+        """Whether another thread has left the connection after its bytes were read. The lock is held."""
+        return self._source is not None and self._source is not self._protocol
+
     def _tell_accepted(self, event: ConnectAcknowledged, now: float) -> None:
+        if self._is_left():
+            return
         self._on_connected(event, now)
         self.tell(event)
 
     def _tell_ended(self, event: ConnectionEnded, now: float) -> None:
+        if self._is_left():
+            return
         self.ended = self._protocol if isinstance(self._protocol, PahoProtocol) else None
         self._lose_unsent()
         self._on_ended(event, now)

@@ -125,12 +125,13 @@ class Loop(Publishing):
 
     def loop_start(self) -> MQTTErrorCode:
         """Start a thread that runs :meth:`loop_forever`. Returns: ``MQTT_ERR_INVAL`` if there is one."""
-        if self._thread is not None:
-            return MQTTErrorCode.MQTT_ERR_INVAL
-        self._stop_at = None
-        name = f"paho-mqtt-client-{self._client_id.decode()}"
-        self._thread = threading.Thread(target=self._run_thread, name=name, daemon=True)
-        self._thread.start()
+        with self._lock:  # two threads may start and stop the loop at the same time
+            if self._thread is not None:
+                return MQTTErrorCode.MQTT_ERR_INVAL
+            self._stop_at = None
+            name = f"paho-mqtt-client-{self._client_id.decode()}"
+            self._thread = threading.Thread(target=self._run_thread, name=name, daemon=True)
+            self._thread.start()
         return _SUCCESS
 
     def loop_stop(self) -> MQTTErrorCode:
@@ -138,10 +139,11 @@ class Loop(Publishing):
 
         In a callback: the thread ends after it. Returns: ``MQTT_ERR_INVAL`` if there is no thread.
         """
-        thread = self._thread
-        if thread is None:
-            return MQTTErrorCode.MQTT_ERR_INVAL
-        self._stop_at = monotonic() + _STOP_SECONDS
+        with self._lock:
+            thread = self._thread
+            if thread is None:
+                return MQTTErrorCode.MQTT_ERR_INVAL
+            self._stop_at = monotonic() + _STOP_SECONDS
         self._interrupt.set()
         if self._unpark():
             self._wake()

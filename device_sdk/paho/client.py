@@ -359,8 +359,11 @@ class Client(Loop):
             self.store_set(store)
 
     def _make_engine(self, store: Store | None) -> None:
-        self._engine = PahoEngine(self._lock, store, self._tell, self._wants_log)
-        self._engine.waiting.wake = self._wake
+        # The engine does not keep the client, so that dropping the client ends the connection at once.
+        tell = _forwarder(weakref.WeakMethod(self._tell))
+        wants_log = _forwarder(weakref.WeakMethod(self._wants_log))
+        self._engine = PahoEngine(self._lock, store, tell, wants_log)
+        self._engine.waiting.wake = _forwarder(weakref.WeakMethod(self._wake))
         self._runner.tell = self._engine.tell
 
     def store_set(self, store: str | Store) -> None:
@@ -379,7 +382,7 @@ class Client(Loop):
         self._make_engine(opened)
         # An earlier client may have spoken another version of MQTT.
         self._engine.options = self._connect_fields()
-        self._engine.adopt(saved, opened, monotonic(), self._wake)
+        self._engine.adopt(saved, opened, monotonic(), _forwarder(weakref.WeakMethod(self._wake)))
         opened.on_progress = _forwarder(weakref.WeakMethod(self._store_progressed))
         self.manual_ack_set(self._manual_ack)
         # There is no close(): the end of the client or of the program has to do.
@@ -397,13 +400,12 @@ class Client(Loop):
         self.__init__(self._callback_api_version, client_id, clean_session, userdata)  # type: ignore[misc]
 
 
-def _forwarder(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
-    """Return a function that calls a method as long as its object is there: the store must not keep it."""
+def _forwarder(method: weakref.WeakMethod[Callable[..., Any]]) -> Callable[..., Any]:
+    """Return a function that calls a method as long as its object is there, without keeping it."""
 
-    def forward() -> None:
+    def forward(*arguments: object) -> Any:
         function = method()
-        if function is not None:
-            function()
+        return None if function is None else function(*arguments)
 
     return forward
 

@@ -39,7 +39,7 @@ def test_bridge_mode_sets_the_high_bit_of_the_protocol_level(clients: Clients) -
 
 
 def test_mqtt_3_1_makes_up_a_client_identifier(clients: Clients) -> None:
-    made = clients(protocol=mqtt.MQTTv31)._client_id
+    made = clients(protocol=mqtt.MQTTv31)._client_id.decode()
     assert len(made) == 22
     assert made.isalnum()
 
@@ -319,3 +319,10 @@ def test_the_proxy_of_the_environment_is_used(clients: Clients, monkeypatch: pyt
     monkeypatch.setenv("mqtt_proxy", "socks://proxy.example:1080")
     found = client._find_proxy()
     assert found == {"proxy_type": socks.SOCKS5, "proxy_addr": "proxy.example", "proxy_port": 1080}
+
+
+def test_libraries_find_the_client_identifier_as_bytes(clients: Clients) -> None:
+    client = clients("node-17")
+    assert client._client_id == b"node-17"  # aiomqtt decodes it
+    client._client_id = b"node-18"  # Flask-MQTT sets it
+    assert packet_of(client).endswith(b"\x00\x07node-18")

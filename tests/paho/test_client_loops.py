@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import select
 import socket
 import threading
 import time
+import weakref
 from itertools import pairwise
 from typing import Any
 
@@ -265,3 +267,58 @@ def test_disconnect_in_on_connect_ends_loop_forever(clients: Clients) -> None:
         client.connect("127.0.0.1", server.port)
         client.loop_forever()
         assert ended == ["Normal disconnection"]
+
+
+def test_a_dropped_client_ends_its_connection_without_the_garbage_collector(
+    server: BrokerServer[ModelBroker],
+) -> None:
+    gc.disable()
+    try:
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        client.connect("127.0.0.1", server.port)
+        loop_until(client, client.is_connected)
+        sock, gone = client.socket(), weakref.ref(client)
+        del client
+        assert gone() is None
+        assert sock.fileno() == -1
+    finally:
+        gc.enable()
+
+
+def test_loop_start_and_loop_stop_race_without_harm(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, codes = clients("c"), list[object]()
+    made, go = threading.Event(), threading.Event()
+
+    class SlowThread(threading.Thread):
+        def start(self) -> None:
+            if self.name.startswith("paho"):
+                made.set()
+                go.wait(0.2)
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", SlowThread)
+    first = threading.Thread(target=client.loop_start, daemon=True)
+    first.start()
+    assert made.wait(SECONDS)
+    second = threading.Thread(target=lambda: codes.append(client.loop_stop()), daemon=True)
+    second.start()
+    second.join(SECONDS)
+    first.join(SECONDS)
+    assert codes == [mqtt.MQTT_ERR_SUCCESS]
+    assert client._thread is None
+
+
+def test_a_connack_of_a_connection_that_another_thread_has_left_counts_for_nothing(
+    clients: Clients, server: BrokerServer[ModelBroker]
+) -> None:
+    client = clients("c")
+    client.connect("127.0.0.1", server.port)
+    engine = client._engine
+    left = engine._protocol
+    assert left is not None
+    engine.leave()  # as reconnect() in another thread, after the network thread has read
+    engine._take_in(left, b"\x20\x02\x00\x00", time.monotonic())
+    assert not client.is_connected()
+    start(client, server)

@@ -229,7 +229,7 @@ def test_reinitialise_begins_anew(clients: Clients, server: BrokerServer[ModelBr
     client.disconnect()
     client.loop_stop()
     client.reinitialise("d")
-    assert (client._client_id, client.host) == ("d", "")
+    assert (client._client_id, client.host) == (b"d", "")
     assert client.user_data_get() is None
     start(client, server)
 
