@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from device_sdk.errors import ArgumentError
 if TYPE_CHECKING:
     from device_sdk import TLSOptions
 
-__all__ = ["add_connection", "one_time_client"]
+__all__ = ["add_connection", "connect_once", "one_time_client"]
 
 _DEFAULT_URL = "mqtt://127.0.0.1"
 _PASSWORD_VARIABLE = "DEVICE_SDK_PASSWORD"
@@ -68,6 +69,27 @@ def one_time_client(arguments: argparse.Namespace) -> Client:
         clean_start=True,
         session_expiry=0,
     )
+
+
+def connect_once(client: Client, timeout: float) -> None:
+    """Connect within ``timeout`` seconds, or close the client and raise why not.
+
+    The command ends with that error as its one line: a warning with the same words, and the time of a next
+    attempt that will not come, is kept out of the log, unless ``info`` or ``debug`` was asked for.
+    """
+    log = logging.getLogger("device_sdk.engine")
+    log.addFilter(_is_news)
+    try:
+        client.connect(timeout)
+    except BaseException:
+        client.close()  # ends the thread that writes the log, so before the filter goes
+        raise
+    finally:
+        log.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return logging.getLogger().level < logging.WARNING or "connect_failed" not in (record.args or ())
 
 
 def _tls_options(arguments: argparse.Namespace) -> TLSOptions | None:

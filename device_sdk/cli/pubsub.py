@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from device_sdk.cli.common import ExitCode, command_parser, positive_int, positive_seconds
-from device_sdk.cli.connection import add_connection, one_time_client
+from device_sdk.cli.connection import add_connection, connect_once, one_time_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,7 +52,7 @@ def pub(argv: list[str]) -> int:
         payloads = [os.fsencode(arguments.message)]
     client = one_time_client(arguments)
     try:
-        client.connect(arguments.timeout)
+        connect_once(client, arguments.timeout)
         waiting: deque[Delivery] = deque()
         for payload in payloads:
             if len(waiting) == _MAX_WAITING:
@@ -87,7 +87,7 @@ def sub(argv: list[str]) -> int:
     try:
         # The inbox comes before the subscriptions, or retained messages would have nowhere to go.
         inbox = client.messages()
-        client.connect(_DEFAULT_TIMEOUT_S)
+        connect_once(client, _DEFAULT_TIMEOUT_S)
         for topic_filter in arguments.filters:
             client.subscribe(topic_filter, qos=arguments.qos).wait(_DEFAULT_TIMEOUT_S)
         return _print_messages(inbox, show, arguments.count, arguments.timeout)

@@ -73,7 +73,9 @@ class Delivery(Outgoing):
         DeliveryExpiredError, DroppedError, SessionLostError: it never will be.
         """
         if not self.done and not self._outbox.wait_done(self, timeout):
-            raise TimeoutError(f"{self!r} was not acknowledged within {timeout:g} s")
+            failure = self._outbox.failure
+            why = "" if failure is None else f"; no connection: {failure}"
+            raise TimeoutError(f"{self!r} was not acknowledged within {timeout:g} s{why}")
         if self.error is not None:
             raise self.error
 

@@ -276,7 +276,7 @@ class Engine(Exchange):
                 goes_on = "; the present connection goes on" if self.state == CONNECTED else ""
                 self._tell_failure(attempt.transport, error, goes_on)
                 return
-            self.last_error = error
+            self.last_error = self.outbox.failure = error
             self._attempt_failed(error, None, now)
 
     def on_deadline(self, now: float) -> None:
@@ -410,7 +410,7 @@ class Engine(Exchange):
         self._was_connected = True
         self._begins_anew = False
         self.session.outlives_connection = not self._is_clean  # Source: MQTT 3.1 §3.1
-        self.last_error = None
+        self.last_error = self.outbox.failure = None
         self._decided()
         self.outbox.connected()
         present = "present" if event.session_present else "new"
@@ -460,7 +460,7 @@ class Engine(Exchange):
         self.outbox.disconnected()
         if self.authentication is not None:
             self.authentication.ended(error)
-        self.last_error = error
+        self.last_error = self.outbox.failure = error
 
     def _tell_end(self, error: DeviceSdkError, consequence: str) -> None:
         self.notify("disconnected", f"{self.transport.description}: {error}{consequence}", error)

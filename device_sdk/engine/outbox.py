@@ -77,6 +77,7 @@ class Outbox(Waits):
         self.ahead = 0  # of them, those that a new message must not overtake
         self.next_expiry: float | None = None  # when expire() wants to be called
         self.next_replay: float | None = None  # when fill() wants to be called for a message of the past
+        self.failure: DeviceSdkError | None = None  # why there is no connection
         self.sent_qos0 = Delivery(self, b"", b"", 0, b"", None)  # every QoS 0 message sent at once
         self.sent_qos0.status = SENT
         self.wants_fill = False  # there is more for fill() to send

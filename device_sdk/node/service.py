@@ -84,9 +84,9 @@ class Service:
     def start(self) -> None:
         """Begin to connect and to sample; returns at once."""
         log.info(
-            "node %s: %d sensors on %s, broker %s",
+            "node %s: %s on %s, broker %s",
             self.config.node.id,
-            len(self.config.sensor),
+            "1 sensor" if len(self.config.sensor) == 1 else f"{len(self.config.sensor)} sensors",
             ", ".join(worker.name for worker in self.workers),
             self._transport.description,
         )

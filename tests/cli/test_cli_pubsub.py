@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -172,6 +173,22 @@ def test_what_the_broker_refuses_is_told_with_its_reason_and_code_4(
     with BrokerServer(ScriptedBroker([expect("connect"), *steps])) as server:
         assert main([*argv, "-t", "a", "--url", server.url]) == ExitCode.REFUSED
     assert "not authorized" in capsys.readouterr().err.lower()
+
+
+@pytest.mark.parametrize(("level", "logged"), [("warning", 0), ("info", 1)])
+@pytest.mark.parametrize("command", [["pub", "-m", "x"], ["sub"]])
+def test_a_refused_connection_is_told_once_and_not_logged_besides(
+    command: list[str], level: str, logged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = logging.getLogger()
+    before = root.level
+    steps = [expect("connect"), send(Connack(reason_code=NOT_AUTHORIZED))]
+    try:
+        with BrokerServer(ScriptedBroker(steps)) as server:
+            assert main([*command, "-t", "a", "--url", server.url, "--log-level", level]) == ExitCode.REFUSED
+    finally:
+        root.setLevel(before)
+    assert sum("connect_failed" in message for message in caplog.messages) == logged
 
 
 @pytest.mark.parametrize(

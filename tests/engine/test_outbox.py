@@ -434,3 +434,15 @@ def test_an_expiry_in_the_queue_is_told_to_the_store_at_once() -> None:
     delivery = rig.publish(b"x", expiry=5)
     rig.advance(5)
     assert store.changes[-1] == ("done", delivery.sequence, "expired")
+
+
+def test_a_wait_that_is_over_says_why_there_is_no_connection() -> None:
+    rig = Rig()
+    delivery = rig.publish(b"x")
+    rig.refuse()
+    with pytest.raises(TimeoutError, match="not acknowledged within 0 s; no connection: connection refused"):
+        delivery.wait(0)
+    rig.advance(60)
+    rig.connect()
+    with pytest.raises(TimeoutError, match=r"within 0 s$"):
+        delivery.wait(0)

@@ -98,6 +98,18 @@ def test_samples_are_numbered_and_everybody_is_online_and_in_the_end_offline(ser
     assert server.broker.violations == []
 
 
+@pytest.mark.parametrize(
+    ("names", "words"), [(("climate",), "1 sensor on"), (("climate", "machine"), "2 sensors on")]
+)
+def test_the_first_line_of_the_log_counts_the_sensors(
+    server: Server, names: tuple[str, ...], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with service(server.url, *names):
+        pass
+    assert any(f"node n1: {words} " in message for message in caplog.messages)
+
+
 def test_a_failing_sensor_is_offline_the_others_go_on_and_it_comes_back(
     server: Server, behaviour: dict[str, Callable[[], object]]
 ) -> None:
