@@ -7,6 +7,7 @@ and what waiting means to its callers.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from time import monotonic
 from types import SimpleNamespace
 
@@ -55,7 +56,7 @@ __all__ = ["Shell"]
 _TOPIC_CACHE_SIZE = 1_000
 
 
-class Shell:
+class Shell(ABC):
     """An engine and its lock, with everything that a client of any kind does before it waits.
 
     Args:
@@ -310,19 +311,19 @@ class Shell:
 
     # What a client adds
 
+    @abstractmethod
     def _wake(self) -> None:
         """Make whoever waits for the network look again. Any thread, without the lock."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _settle(self, finished: int) -> None:
         """So many received messages are finished with: acknowledgements may leave. Any thread, no lock."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _publish_later(
         self, topic_field: bytes, payload: bytes, flags: int, block: bytes, expires_at: float | None
     ) -> Delivery:
         """The queue is full, and the policy is to wait for room. The lock is held."""
-        raise NotImplementedError
 
     # Helpers
 

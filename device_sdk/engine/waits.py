@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 
 from device_sdk.errors import DroppedError, QueueFullError, StoreError
 from device_sdk.mqtt.session import DROPPED, STORED
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Waits"]
 
 
-class Waits:
+class Waits(ABC):
     """Lets threads wait until a delivery is done or durable, or the queue has room.
 
     ``wait_done()`` and ``wait_stored()`` take the engine's lock, for the others it is held.
@@ -102,9 +103,9 @@ class Waits:
         """Wake the threads that wait for room."""
         self._room.notify_all()
 
+    @abstractmethod
     def _bounds(self, hint: str) -> str:
         """Say how full the queue is."""
-        raise NotImplementedError
 
     # The end
 

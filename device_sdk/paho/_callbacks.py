@@ -7,6 +7,7 @@ One thread at a time runs them, without any lock held that another thread could 
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from collections import deque
 from time import monotonic
 
@@ -152,13 +153,13 @@ class Callbacks(Settings):
                 with self._lock:
                     self._engine.handled(handled)
 
+    @abstractmethod
     def _settle(self, handled: int) -> None:
         """So many messages are handled: let acknowledgements, and what else is due, leave."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _keep(self, received: Message) -> None:
         """Keep a message that the program is to acknowledge."""
-        raise NotImplementedError
 
     def _deliver(self, received: Message) -> None:
         """Call whoever wants a message."""

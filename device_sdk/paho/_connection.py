@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from abc import abstractmethod
 from time import monotonic
 
 from device_sdk.mqtt.protocol import CONNECTED as PROTOCOL_CONNECTED
@@ -321,9 +322,9 @@ class Connection(Events):
         with self._lock:
             return self._engine.unpark()
 
+    @abstractmethod
     def _wake(self) -> None:
         """Make a loop that waits look again. Any thread, without the lock."""
-        raise NotImplementedError
 
     def _added_output(self, wake: bool) -> None:
         """There may be something to send: have it sent, by a loop, by an event loop, or here. No locks."""

@@ -6,6 +6,7 @@ import logging
 import ssl
 import urllib.parse
 import urllib.request
+from abc import ABC, abstractmethod
 
 from device_sdk.mqtt.message import Will
 from device_sdk.net.base import ParsedUrl, Transport, load
@@ -52,7 +53,7 @@ _PROXY_ARGUMENTS = (
 )
 
 
-class Settings:
+class Settings(ABC):
     """The part of a client that only remembers; what concerns CONNECT counts from the next one on."""
 
     on_log: Callable[..., object] | None
@@ -82,8 +83,9 @@ class Settings:
         self._logger: logging.Logger | None = None
         self.suppress_exceptions = False
 
+    @abstractmethod
     def _has_socket(self) -> bool:
-        raise NotImplementedError
+        """Whether there is a connection."""
 
     def _connection_closed(self) -> bool:
         """Whether there is no connection, and none is being opened."""
