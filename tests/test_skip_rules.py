@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["pytester"]
 
+ROOT = Path(__file__).resolve().parent.parent
 CONFTEST = Path(__file__).with_name("conftest.py").read_text()
 
 
@@ -69,3 +73,15 @@ def test_a_skip_without_a_reason_always_fails(project: pytest.Pytester, body: st
 def test_an_expected_failure_is_not_a_skip(project: pytest.Pytester) -> None:
     body = "@pytest.mark.xfail(reason='known')\ndef test_it(): assert False"
     assert outcomes(project, body) == {"xfailed": 1}
+
+
+def test_a_machine_without_libfuse_skips_the_power_cuts(tmp_path: Path) -> None:
+    (tmp_path / "mfusepy.py").write_text('raise OSError("Unable to find libfuse")\n')
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "DEVICE_SDK_REQUIRE": ""}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/torture/test_power_cut.py"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    assert "3 skipped" in run.stdout
+    assert "needs power-cuts" in run.stdout

@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.torture import fuse_disk
+from tests.torture.disk_log import IMAGE, IMAGE_BYTES, RECORD, WRITE
 
 __all__ = ["Recording", "mounted", "recorded_disk", "what_is_missing"]
 
 _DEADLINE_S = 20.0
 _SECTOR = 512
+_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def what_is_missing() -> str | None:
@@ -34,6 +35,10 @@ def what_is_missing() -> str | None:
     for device in ("/dev/fuse", "/dev/loop-control"):
         if not os.path.exists(device):
             return device
+    try:
+        import mfusepy  # noqa: F401 (finds the library while it is imported)
+    except (ImportError, OSError):
+        return "libfuse"
     return next((tool for tool in ("mkfs.ext4", "fusermount3", "mount") if shutil.which(tool) is None), None)
 
 
@@ -66,12 +71,12 @@ def recorded_disk(work: Path) -> Iterator[Path]:
     fuse, where = work / "fuse", work / "recorded"
     fuse.mkdir()
     where.mkdir()
-    program = [sys.executable, fuse_disk.__file__, str(work / "disk.log"), str(fuse)]
+    program = [sys.executable, "-m", "tests.torture.fuse_disk", str(work / "disk.log"), str(fuse)]
     server = subprocess.Popen(
-        program, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        program, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        image = fuse / fuse_disk.IMAGE
+        image = fuse / IMAGE
         deadline = time.monotonic() + _DEADLINE_S
         while not image.exists():
             if time.monotonic() > deadline or server.poll() is not None:
@@ -98,17 +103,17 @@ class Recording:
         self.ends: list[int] = []
         self._records: list[tuple[int, bytes] | None] = []  # None: a flush
         at = 0
-        while at + fuse_disk.RECORD.size <= len(data):
-            kind, offset, length = fuse_disk.RECORD.unpack_from(data, at)
-            at += fuse_disk.RECORD.size
-            self._records.append((offset, data[at : at + length]) if kind == fuse_disk.WRITE else None)
+        while at + RECORD.size <= len(data):
+            kind, offset, length = RECORD.unpack_from(data, at)
+            at += RECORD.size
+            self._records.append((offset, data[at : at + length]) if kind == WRITE else None)
             at += length
             self.ends.append(at)
 
     def image(self, moment: int, dice: random.Random) -> bytearray:
         """Return the disk as a power cut after the record number ``moment`` may leave it."""
         flushed = max((index for index in range(moment + 1) if self._records[index] is None), default=0)
-        disk = bytearray(fuse_disk.IMAGE_BYTES)
+        disk = bytearray(IMAGE_BYTES)
         for index, record in enumerate(self._records[: moment + 1]):
             if record is None:
                 continue

@@ -1,26 +1,22 @@
 """A disk that remembers: a FUSE file system with one image file that logs every write and every flush.
 
-    python fuse_disk.py LOG MOUNTPOINT
+    python -m tests.torture.fuse_disk LOG MOUNTPOINT
 
-Run as a program of its own, because FUSE wants a process. A record of the log is its kind (``W`` or ``F``),
-offset and length, then the data.
+Run as a program of its own, because FUSE wants a process. It needs libfuse; how the log looks is in
+:mod:`tests.torture.disk_log`.
 """
 
 from __future__ import annotations
 
 import errno
 import stat
-import struct
 import sys
 from pathlib import Path
 from typing import Any
 
 from mfusepy import FUSE, FuseOSError, Operations
 
-RECORD = struct.Struct("<cQI")
-WRITE, FLUSH = b"W", b"F"
-IMAGE_BYTES = 16 << 20
-IMAGE = "disk.img"
+from tests.torture.disk_log import FLUSH, IMAGE, IMAGE_BYTES, RECORD, WRITE
 
 
 class Disk(Operations):  # type: ignore[misc]

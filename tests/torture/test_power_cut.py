@@ -13,9 +13,7 @@ MISSING = what_is_missing()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        what_is_missing() is not None, reason=f"needs power-cuts ({what_is_missing()} is missing)"
-    ),
+    pytest.mark.skipif(MISSING is not None, reason=f"needs power-cuts ({MISSING} is missing)"),
 ]
 
 
