@@ -33,21 +33,29 @@ class Log:
         """Log what needs attention, with the traceback of ``error`` if there is one."""
         self._log(_WARNING, text, values, error)
 
-    def _get(self) -> Any:
-        if self._logger is None:
-            import logging
-
-            self._logger = logging.getLogger(self.name)
-        return self._logger
-
     def _log(
         self, level: int, text: str, values: tuple[object, ...], error: BaseException | None = None
     ) -> None:
-        if level >= _WARNING or "logging" in sys.modules:
-            self._get().log(level, text, *values, exc_info=error)
+        if self._logger is None:
+            if level >= _WARNING:
+                import logging  # noqa: F401 (waits for another thread that is at it)
+            self._logger = _find(self.name)
+        if self._logger is not None:
+            self._logger.log(level, text, *values, exc_info=error)
 
 
 def is_debugged(name: str) -> bool:
-    """Whether somebody wants to see the debug messages of this logger."""
-    logging = sys.modules.get("logging")
-    return logging is not None and bool(logging.getLogger(name).isEnabledFor(_DEBUG))
+    """Whether somebody wants to see the debug messages of this logger. Waits for nobody."""
+    logger = _find(name)
+    return logger is not None and bool(logger.isEnabledFor(_DEBUG))
+
+
+def _find(name: str) -> Any:
+    """Return the logger, ``None`` as long as :mod:`logging` is not imported.
+
+    A module is in ``sys.modules`` from the beginning of its import, in another thread or, seen from the
+    handler of a signal, in this one. Nobody can have set a level before its end. ``getLogger`` comes after
+    everything that a logger needs.
+    """
+    get_logger = getattr(sys.modules.get("logging"), "getLogger", None)
+    return None if get_logger is None else get_logger(name)
