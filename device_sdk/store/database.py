@@ -5,12 +5,14 @@ Everything here runs in the store's own thread.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from operator import attrgetter
 
 from device_sdk.errors import StoreError
 from device_sdk.store.base import KEEP_LAST, PAGE_BYTES, PAGE_MESSAGES, SavedMessage, SavedSession
 from device_sdk.store.files import Reserve, prepare, set_aside, sync_directory
+from device_sdk.store.ownership import check_owner
 from device_sdk.store.schema import COUNTERS, PAGE_SIZE, PRAGMAS, SESSION_COLUMNS, SIZE, migrate, version_of
 
 TYPE_CHECKING = False
@@ -86,6 +88,7 @@ class Database:
         self._row = dict.fromkeys(SESSION_COLUMNS, 0)  # the row of `session` as it should be
         self._row_written = dict(self._row)  # and as it is
         self._kept = SavedSession()  # subscriptions, facts and received identifiers, for a new file
+        self._opened: tuple[int, int] | None = None  # device and number of the file that was opened
         self._first_turn = 0  # added to change numbers, which begin at 1 in each process
 
     # Opening and closing
@@ -96,6 +99,8 @@ class Database:
         Raises: StoreError: the file belongs to another program or a newer release, or cannot be opened.
         """
         notice = None
+        check_owner(self._path)
+        self._reserve.check()
         prepare(self._path)
         try:
             saved = self._load()
@@ -112,6 +117,7 @@ class Database:
                 saved = self._load()
             except (sqlite3.Error, OSError) as again:
                 raise self._unusable(again) from again
+        self._opened = _identity(self._path)
         self._reserve.keep()
         return saved, notice
 
@@ -393,8 +399,11 @@ class Database:
     def _set_aside(self, error: BaseException) -> str:
         self._disconnect()
         try:
+            if self._opened != _identity(self._path):  # somebody has put another file into its place
+                check_owner(self._path)
             kept = set_aside(self._path)
             prepare(self._path)
+            self._opened = _identity(self._path)
         except OSError as problem:
             raise StoreError(f"{self._path}: {error}, and it cannot be renamed: {problem}") from problem
         return f"{self._path}: {error}; it was set aside as {kept} and a new one begun"
@@ -415,6 +424,11 @@ class Database:
         connection.execute("COMMIT")
         self._row_written = dict(row)
         return notice
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -10,26 +10,40 @@ from errno import ENOTDIR
 
 from device_sdk.errors import StoreError
 
-__all__ = ["RESERVE_BYTES", "Reserve", "StoreLock", "is_locked", "prepare", "set_aside", "sync_directory"]
+__all__ = [
+    "RESERVE_BYTES",
+    "Reserve",
+    "StoreLock",
+    "is_locked",
+    "is_our_lock",
+    "is_our_reserve",
+    "prepare",
+    "set_aside",
+    "sync_directory",
+]
 
 #: As large as the write-ahead log gets: what a checkpoint may need on a disk that has just filled up.
 RESERVE_BYTES = 1024 * 1024
 
 _LOCK_TRIES = 5
 _LOCK_PAUSE_S = 0.05
+_LOCK_BYTES = 20  # of the number of a process, with the end of its line
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def prepare(path: str) -> None:
-    """Make the file (0600) if it is missing; else take other users' rights away.
+    """Make the file (0600) if it is missing; else take other users' rights away. It is known to be ours.
 
-    Raises: StoreError: it is a symbolic link or no regular file, or cannot be made.
+    Raises: StoreError: it cannot be made or written.
     """
     try:
+        fd = os.open(path, _OPEN_FLAGS | os.O_CREAT, 0o600)
         try:
-            os.close(os.open(path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            _check_file(path)
+            if os.fstat(fd).st_mode & 0o077:
+                os.fchmod(fd, 0o600)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}; a store needs a file that can be written") from error
 
@@ -43,16 +57,6 @@ def _make_directory(directory: str) -> None:
     except FileExistsError:
         if not os.path.isdir(directory):
             raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR)) from None
-
-
-def _check_file(path: str) -> None:
-    mode = os.lstat(path).st_mode
-    if stat.S_ISLNK(mode):
-        raise StoreError(f"{path}: this is a symbolic link; name the file that it leads to")
-    if not stat.S_ISREG(mode):
-        raise StoreError(f"{path}: this is not a regular file")
-    if mode & 0o077:
-        os.chmod(path, 0o600)
 
 
 def sync_directory(path: str) -> None:
@@ -106,20 +110,27 @@ class StoreLock:
     def acquire(self) -> None:
         """Take the lock; make the directory (0700) if it is missing.
 
-        Raises: StoreError: another store, here or in another process, has the file open.
+        Raises: StoreError: another store, here or in another process, has the file open; the file with the
+        lock's name is something else.
         """
+        name = f"{self._path}.lock"
         try:
             _make_directory(os.path.dirname(self._path))
-            fd = os.open(f"{self._path}.lock", _OPEN_FLAGS | os.O_CREAT, 0o600)
+            fd = os.open(name, _OPEN_FLAGS | os.O_CREAT, 0o600)
         except OSError as error:
-            raise StoreError(f"{self._path}.lock: {error.strerror}") from error
+            raise StoreError(f"{name}: {error.strerror}") from error
+        if not _is_lock(fd):
+            os.close(fd)
+            raise StoreError(
+                f"{name}: this is not the lock of a store; it was left alone: name another store"
+            )
         for remaining in reversed(range(_LOCK_TRIES)):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if not remaining:
-                    holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+                    holder = os.pread(fd, _LOCK_BYTES, 0).decode("ascii", "replace").strip()
                     os.close(fd)
                     raise StoreError(
                         f"{self._path}: process {holder or '(unknown)'} has it open; only one client at a "
@@ -143,8 +154,8 @@ class StoreLock:
 def is_locked(path: str) -> bool:
     """Whether a store has the file open now."""
     try:
-        fd = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
+        fd = os.open(f"{path}.lock", _READ_FLAGS)
+    except OSError:  # missing, or nothing that a store would lock
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -155,6 +166,43 @@ def is_locked(path: str) -> bool:
     return False
 
 
+def is_our_lock(path: str) -> bool:
+    """Whether the file is the lock of a store, one that a process has held."""
+    try:
+        fd = os.open(path, _READ_FLAGS)
+    except OSError:
+        return False
+    try:
+        return os.fstat(fd).st_size > 0 and _is_lock(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_lock(fd: int) -> bool:
+    """Whether nothing but the number of a process is there, which a power cut may have made zeros."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LOCK_BYTES:
+        return False
+    text = os.pread(fd, _LOCK_BYTES, 0).strip(b"\0\n")
+    return not text or text.isdigit()
+
+
+def is_our_reserve(path: str, *, whole: bool = True) -> bool:
+    """Whether the file is the reserve of a store, ``whole`` or what a disk that filled up has left of it."""
+    try:
+        fd = os.open(path, _READ_FLAGS)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(fd)
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode) or size > RESERVE_BYTES or (whole and size != RESERVE_BYTES):
+            return False
+        return not any(os.pread(fd, RESERVE_BYTES, 0))
+    finally:
+        os.close(fd)
+
+
 class Reserve:
     """Space kept in ``<path>.reserve`` for the day on which the disk is full: deleting needs some, too."""
 
@@ -163,7 +211,14 @@ class Reserve:
         self._path = f"{path}.reserve"
         self._directory = os.path.dirname(path) or "."
         self._min_free = min_free
-        self._held = _size_of(self._path) >= RESERVE_BYTES
+        self._held = is_our_reserve(self._path)
+
+    def check(self) -> None:
+        """Raises: StoreError: the file with the reserve's name is something else. It would be deleted."""
+        if os.path.lexists(self._path) and not is_our_reserve(self._path, whole=False):
+            raise StoreError(
+                f"{self._path}: this is not the reserve of a store; it was left alone: name another store"
+            )
 
     def free(self) -> int:
         """Bytes that an ordinary user can still write on this file system. Raises: OSError."""
@@ -207,10 +262,3 @@ class Reserve:
             _remove(self._path)
         except OSError:
             pass  # read-only: nothing can be written anyway
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0

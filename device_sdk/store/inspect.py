@@ -15,6 +15,7 @@ from device_sdk.store.base import KEEP_LAST, MESSAGE_FLAGS, SavedMessage
 from device_sdk.store.clock import ExpiryClock
 from device_sdk.store.database import BUSY_S
 from device_sdk.store.files import Reserve, StoreLock, is_locked
+from device_sdk.store.ownership import check_unlocked
 from device_sdk.store.schema import (
     APPLICATION_ID,
     COUNTERS,
@@ -205,6 +206,8 @@ def purge(path: str | os.PathLike[str]) -> int:
     the file open; it is not ours, or cannot be written.
     """
     path = os.path.abspath(os.fsdecode(path))
+    if os.path.islink(path):  # its lock would be another one than that of the file
+        raise StoreError(f"{path}: this is a symbolic link; name the file that it leads to")
     _open(path, "ro").close()  # before a lock file is left beside something else
     lock = StoreLock(path)
     lock.acquire()
@@ -224,7 +227,9 @@ def _purge(connection: sqlite3.Connection, path: str) -> int:
     migrate(connection, version_of(connection, path))
     waiting = "FROM message WHERE sequence NOT IN (SELECT sequence FROM in_flight)"
     connection.execute("PRAGMA secure_delete = OFF")
-    Reserve(path, 0).release()  # deleting needs some room, and this may be why it was called
+    reserve = Reserve(path, 0)
+    reserve.check()
+    reserve.release()  # deleting needs some room, and this may be why it was called
     connection.execute("BEGIN IMMEDIATE")
     count, total = connection.execute(f"SELECT count(*), coalesce(sum({SIZE}), 0) {waiting}").fetchone()
     # The last row may hold the running totals: they move to the session's row.
@@ -247,6 +252,7 @@ def _purge(connection: sqlite3.Connection, path: str) -> int:
 def _open(path: str, mode: str) -> sqlite3.Connection:
     if not os.path.isfile(path):
         raise StoreError(f"{path}: there is no such file")
+    check_unlocked(os.path.realpath(path))
     try:
         connection = sqlite3.connect(
             f"{Path(path).as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None

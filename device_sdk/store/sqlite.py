@@ -18,6 +18,7 @@ from device_sdk.store.base import SavedMessage, SavedSession, Store, StorePolicy
 from device_sdk.store.clock import ExpiryClock
 from device_sdk.store.database import Database, Page, is_full
 from device_sdk.store.files import StoreLock
+from device_sdk.store.ownership import check_unlocked
 from device_sdk.store.pending import LAZY_S, NEVER, Pending
 
 TYPE_CHECKING = False
@@ -95,8 +96,8 @@ class SqliteStore(Store):
     def open(self) -> SavedSession:
         """Return what was kept, whatever its length, and start the thread.
 
-        Raises: StoreError: another client has it open; the file belongs to another program, to a newer
-        release, is a symbolic link or cannot be written.
+        Raises: StoreError: another client has it open; the file is something else than a store or belongs to
+        a newer release, and is left alone; it is a symbolic link or cannot be written.
         """
         if self._state != _CLOSED:
             raise StoreError(
@@ -225,6 +226,7 @@ class SqliteStore(Store):
         # `database` stays a local variable, see disown().
         database = Database(self.path, self.policy, self._clock)
         try:
+            check_unlocked(self.path)  # before a lock file is left beside something else
             self._file_lock.acquire()
             saved, self.notice = database.open()
         except BaseException as error:

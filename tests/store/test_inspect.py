@@ -159,9 +159,9 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such file"):
         QueueReader(path)
     path.write_bytes(b"text" * 1000)
-    with pytest.raises(StoreError, match="not a database"):
+    with pytest.raises(StoreError, match="this is a text file, not a database of this package"):
         QueueReader(path)
-    with pytest.raises(StoreError, match="not a database"):
+    with pytest.raises(StoreError, match="this is a text file, not a database of this package"):
         purge(path)
     path.write_bytes(b"")
     with pytest.raises(StoreError, match="not a store of this release"):

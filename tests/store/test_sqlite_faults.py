@@ -264,10 +264,14 @@ def test_a_full_disk_takes_acknowledgements_and_their_room_takes_messages(small_
 # Damaged
 
 
+OUR_HEADER = b"SQLite format 3\0".ljust(68, b"\7") + b"DSDK"
+
+
 @pytest.mark.parametrize(
-    "garbage", [b"\0" * 8192, b"not a database at all " * 500, b"SQLite format 3\0" + b"\7" * 5000]
+    "garbage",
+    [b"\0" * 8192, OUR_HEADER.ljust(5000, b"\7"), OUR_HEADER[:72], bytes(68) + b"DSDK" + b"\7" * 500],
 )
-def test_what_is_no_database_is_set_aside(tmp_path: Path, garbage: bytes) -> None:
+def test_what_is_left_of_a_store_is_set_aside(tmp_path: Path, garbage: bytes) -> None:
     rig = Rig(tmp_path)
     rig.path.write_bytes(garbage)
     assert rig.open().messages == []
@@ -282,10 +286,10 @@ def test_what_is_no_database_is_set_aside(tmp_path: Path, garbage: bytes) -> Non
 def test_the_last_two_damaged_files_are_kept(tmp_path: Path) -> None:
     for number in range(1, 5):
         rig = Rig(tmp_path)
-        rig.path.write_bytes(b"damage %d" % number * 1000)
+        rig.path.write_bytes(OUR_HEADER + b"damage %d" % number * 1000)
         rig.open()
         rig.store.close()
-    kept = {path.name: path.read_bytes()[:8] for path in tmp_path.glob("*.damaged-*")}
+    kept = {path.name: path.read_bytes()[72:80] for path in tmp_path.glob("*.damaged-*")}
     assert kept == {"queue.db.damaged-1": b"damage 3", "queue.db.damaged-2": b"damage 4"}
 
 
