@@ -13,8 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from device_sdk.engine.delivery import Delivery
-from device_sdk.mqtt.session import ACKNOWLEDGED, EXPIRED
+from device_sdk import Delivery
+from tests.simulation.layout import ACKNOWLEDGED, EXPIRED
 
 __all__ = ["EXACTLY_ONCE_TOPIC", "Command", "History", "Promise", "SimulationFailure"]
 
@@ -57,7 +57,7 @@ class Promise:
     @property
     def status(self) -> str:
         """What the client says of it; empty if nobody asks."""
-        return "" if self.delivery is None else self.delivery.status
+        return "" if self.delivery is None else self.delivery.state
 
 
 @dataclass(slots=True)

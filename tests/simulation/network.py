@@ -14,6 +14,7 @@ from device_sdk.errors import ConnectFailedError, TransportClosedError
 from device_sdk.net.base import Transport
 from device_sdk.testing.model_broker import ModelBroker
 from device_sdk.testing.model_link import BrokerLink
+from tests.simulation.tape import Note
 from tests.simulation.timeline import Timeline
 
 __all__ = ["Cable", "Network", "SimulatedTransport"]
@@ -181,10 +182,12 @@ class SimulatedTransport(Transport):
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self._note = network.note
         self.cable: Cable | None = None
 
     def open(self, deadline: float) -> None:
         """Connect at once: the time that it takes is the shell's to spend."""
+        self._note("open", deadline)
         self.cable = self._network.connect()
 
     def fileno(self) -> int:
@@ -207,13 +210,17 @@ class SimulatedTransport(Transport):
         if not cable.incoming:
             return None
         data = cable.incoming.popleft()
+        self._note("read", data)
         if data is None:
             raise TransportClosedError("connection reset by peer")
         return data
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Put bytes on their way."""
-        return self._opened().send(data)
+        cable = self._opened()
+        taken = cable.send(data)
+        self._note("sent", bytes(data[:taken]), len(data) - taken)
+        return taken
 
     def wants_write(self) -> bool:
         """Whether send() refused something."""
@@ -221,10 +228,12 @@ class SimulatedTransport(Transport):
 
     def abort(self) -> None:
         """End the cable."""
+        self._note("abort")
         self.close()
 
     def close(self) -> None:
         """End the cable."""
+        self._note("close")
         cable, self.cable = self.cable, None
         if cable is not None:
             cable.close()
@@ -238,6 +247,7 @@ class SimulatedTransport(Transport):
 class Network:
     """Makes cables, or refuses to.
 
+    ``note`` is told each call of the transports that are made after it was set.
     ``wake``: the client is to look; ``broker_acted``: the broker has read something; ``strikes``: whether
     a fault comes in the way of a delivery, which is tried again then as far as possible.
     """
@@ -252,6 +262,7 @@ class Network:
         self.hangs_until = 0.0
         self.receive_maximum: int | None = None  # what the broker will announce next
         self.slow: tuple[int, int] | None = None  # capacity and chunk of the next cables
+        self.note: Note = _nothing
         self.wake: Callable[[], None] = _nothing
         self.broker_acted: Callable[[], None] = _nothing
         self.strikes: Callable[[Cable], bool] = _never
@@ -288,7 +299,7 @@ class Network:
             cable.capacity = cable.chunk = _AMPLE
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 

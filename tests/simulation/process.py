@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from device_sdk.engine.attempt import Attempt
-from device_sdk.engine.engine import CONNECTED, Engine
-from device_sdk.engine.reconnect import ReconnectPolicy
-from device_sdk.engine.report import ClientEvent
+from device_sdk import Message, ReconnectPolicy, Store, Subscription
 from device_sdk.errors import ConnectFailedError, DeviceSdkError
-from device_sdk.mqtt.message import Message, Subscription
-from device_sdk.mqtt.options import ConnectOptions
-from device_sdk.store.base import Store, StorePolicy
 from tests.simulation.history import History, Promise, SimulationFailure
+from tests.simulation.layout import (
+    CONNECTED,
+    DrivenAttempt,
+    EngineOptions,
+    begins_clean,
+    make_engine,
+    number_from_one,
+    numbers_of,
+    session_facts,
+)
 from tests.simulation.network import Network, SimulatedTransport
+from tests.simulation.tape import Deliveries, Note, RecordedStore, facts_of
 from tests.simulation.timeline import Timeline
 
 __all__ = ["CLIENT_ID", "Process", "ProcessOptions"]
@@ -60,6 +64,7 @@ class Process:
         options: ProcessOptions,
         store: Store | None,
         ahead: float,
+        note: Note | None = None,
     ) -> None:
         self.ahead = ahead
         self.store = store
@@ -72,27 +77,27 @@ class Process:
         self._dice = dice
         self._options = options
         self.transport = SimulatedTransport(network)
-        self.engine = engine = Engine(
-            threading.Lock(),
-            self.transport,
-            ConnectOptions(
-                CLIENT_ID,
-                version=options.version,
-                keep_alive=options.keep_alive,
-                session_expiry=options.session_expiry,
-                receive_maximum=options.receive_maximum,
-            ),
-            policy=StorePolicy(),
-            store=store,
-            reconnect=ReconnectPolicy(options.first_delay, options.longest_delay),
-            draw=dice.random,
+        self._note = note
+        self._deliveries = None if note is None else Deliveries(note)
+        if note is not None and store is not None:
+            store = RecordedStore(store, note)
+        engine_options = EngineOptions(
+            CLIENT_ID,
+            version=options.version,
+            keep_alive=options.keep_alive,
+            session_expiry=options.session_expiry,
+            receive_maximum=options.receive_maximum,
             inflight=options.inflight,
             inbox_limit=options.inbox_limit,
             ack_timeout=options.ack_timeout,
+            reconnect=ReconnectPolicy(options.first_delay, options.longest_delay),
         )
+        self.engine = engine = make_engine(self.transport, engine_options, store, dice.random)
         engine.on_event = self._on_event
+        if note is not None:
+            engine.on_connect = engine.on_disconnect = self._on_hook
         self._woken = False
-        self._attempt: Attempt | None = None
+        self._attempt: DrivenAttempt | None = None
         self._opened: tuple[DeviceSdkError | None] | None = None  # open() has returned, with this error
         self._handling = False
         self._connection: object = None
@@ -123,6 +128,8 @@ class Process:
         """Let it look again."""
         self._woken = True
         self._idle -= 1
+        if self._note is not None:
+            self._note("wake")
 
     def publish(self, topic: str, payload: bytes, qos: int, index: int, expiry: float | None) -> None:
         """Publish as the application does."""
@@ -133,18 +140,19 @@ class Process:
         with self.engine.lock:
             delivery = self.engine.publish(field, payload, qos << 1, properties, expires_at, now)
             assert delivery is not None, "the policy does not block"
+            if self._deliveries is not None:
+                self._deliveries.published(delivery)
             # An application that keeps no delivery leaves it to the client to know what has ended.
             kept = delivery if self._dice.random() < 0.6 else None
-            promise = Promise(
-                payload, topic, qos, index, delivery.sequence, delivery.change, kept, expires_at
-            )
+            sequence, change = numbers_of(delivery)
+            promise = Promise(payload, topic, qos, index, sequence, change, kept, expires_at)
             self._history.published(promise)
             if self.engine.wants_attention() and self.engine.unpark():
                 self.wake()
 
     def wind(self) -> None:
         """Let so many messages have passed that packet identifiers begin at 1 again."""
-        self.engine.session.last_packet_id = 0
+        number_from_one(self.engine)
 
     def crash(self) -> None:
         """End without a word."""
@@ -194,6 +202,8 @@ class Process:
                 engine.on_writable(now)
         with engine.lock:
             deadline = engine.next_deadline()
+        if self._note is not None:
+            self._note("turn", self._timeline.now, now, None if interest is None else interest[1:], deadline)
         if deadline is not None and now >= deadline:
             engine.on_deadline(now)
         engine.flush(now)
@@ -203,15 +213,24 @@ class Process:
             raise SimulationFailure(self._problem)
         with engine.lock:
             engine.parked = not engine.has_output()
-        expired = engine._stats.expired
+        stats = self._stats()
+        if self._note is not None:
+            assert self._deliveries is not None
+            self._deliveries.look()
+            self._note("turned", engine.state, engine.parked, facts_of(stats))
+        expired = stats.expired
         if expired > self._expired:
             self._expired = expired
             self._history.check_expired(now)
         self._watch_for_idling(before)
 
     def _progress(self) -> tuple[Any, ...]:
-        stats = self.engine._stats
+        stats = self._stats()
         return stats.bytes_sent, stats.bytes_received, self.engine.state, self._attempt, self._handling
+
+    def _stats(self) -> Any:
+        with self.engine.lock:
+            return self.engine.stats()
 
     def _watch_for_idling(self, before: tuple[Any, ...]) -> None:
         second = int(self._timeline.now)
@@ -254,8 +273,7 @@ class Process:
         self._attempt = self._opened = None
         if error is None:
             self.engine.on_open(self.now)
-            protocol = self.engine._protocol
-            if protocol is not None and protocol._clean_start and self.engine.session.known:
+            if begins_clean(self.engine) and session_facts(self.engine).known:
                 raise SimulationFailure("CONNECT with a clean start although the session is known")
         else:
             self.engine.on_open_failed(error, self.now)
@@ -269,15 +287,15 @@ class Process:
         self._connection = connection
         if connection is None:
             return
-        session = engine.session
+        session = session_facts(engine)
         resumed, self._generation = session.generation == self._generation, session.generation
         cable = self.transport.cable
         assert cable is not None
         self._history.connected(
             cable.epoch,
-            session.change_number,
+            session.changes,
             resumed=resumed,
-            remembered=sum(message is None for message in session.received.values()),
+            remembered=session.remembered,
         )
 
     def _run_callbacks(self) -> None:
@@ -290,6 +308,8 @@ class Process:
         for item in batch:
             if isinstance(item, Message):
                 self._history.delivered(item.payload, item.packet_id)
+                if self._note is not None:
+                    self._note("message", facts_of(item))
                 messages.append(item)
             else:
                 item[0](item[1])
@@ -308,12 +328,20 @@ class Process:
                 self._history.handled(message.payload)
                 message.handled = True
             with self.engine.lock:
-                self.engine.handled(len(messages))
+                wanted = self.engine.handled(len(messages))
+            if self._note is not None:
+                self._note("handled", len(messages), wanted)
             self.wake()
 
         return finish
 
-    def _on_event(self, event: ClientEvent) -> None:
+    def _on_hook(self, argument: object) -> None:
+        if self._note is not None:
+            self._note("hook", facts_of(argument))
+
+    def _on_event(self, event: Any) -> None:
+        if self._note is not None:
+            self._note("event", facts_of(event))
         if event.kind in ("internal_error", "handler_failed"):
             self._problem = (
                 f"{event.kind}: {event.text}"  # raised later: the engine survives hooks that raise
@@ -330,4 +358,4 @@ class Process:
         """Whether it has nothing to do but to keep the connection alive."""
         with self.engine.lock:
             drained = self.engine.is_drained()
-        return drained and self.connected and not (self._handling or self.engine.session.requests)
+        return drained and self.connected and not (self._handling or session_facts(self.engine).asks)

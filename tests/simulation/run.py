@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from unittest import mock
 
+from device_sdk import MemoryStore, Store
 from device_sdk.mqtt.packets import Connect, Publish
-from device_sdk.store.base import Store
-from device_sdk.store.memory import MemoryStore
 from device_sdk.testing.model_broker import ModelBroker
 from device_sdk.testing.model_session import ModelSession
 from tests.simulation.faults import FAULTS, Faults
 from tests.simulation.history import EXACTLY_ONCE_TOPIC, Command, History, SimulationFailure
+from tests.simulation.layout import session_facts, surroundings
 from tests.simulation.network import Cable, Network
 from tests.simulation.process import CLIENT_ID, Process, ProcessOptions
 from tests.simulation.storage import SimulatedStore
+from tests.simulation.tape import Note
 from tests.simulation.timeline import Timeline
 
 __all__ = ["COMMAND_LINE", "Figures", "Plan", "Run", "simulate"]
@@ -90,9 +89,16 @@ class Plan:
 
 
 class Run:
-    """A client, a broker and what lies between them; ``go()`` lets it all happen."""
+    """A client, a broker and what lies between them; ``go()`` lets it all happen.
 
-    def __init__(self, seed: int) -> None:
+    ``note`` is told everything that an application, a transport or a store of the client can see of it.
+    ``durable`` returns the store below a :class:`SimulatedStore`.
+    """
+
+    def __init__(
+        self, seed: int, note: Note | None = None, durable: Callable[[], Store] = MemoryStore
+    ) -> None:
+        self._note = note
         self.dice = dice = Random(seed)
         self.plan = plan = Plan(dice)
         self.figures = Figures(runs=1)
@@ -106,13 +112,17 @@ class Run:
             authorize_publish=self._authorize_publish,
         )
         self.network = Network(self.timeline, self.broker, dice, plan.latency)
+        if note is not None:
+            self.network.note = note
         self.network.wake = self._wake
         self.network.broker_acted = self.broker_acted
         self.network.strikes = self._strikes
         self.refusal = 0  # the reason code of CONNACK
         self.refuses_until = 0.0
         self.process: Process | None = None
-        self.durable: MemoryStore | None = None if plan.store == "none" else MemoryStore()
+        self.durable: Store | None = None
+        if plan.store != "none":
+            self.durable = durable() if plan.store == "slow" else MemoryStore()
         self.ahead = 0.0
         self.boots_at: float | None = None
         self._faults = Faults(self)
@@ -123,7 +133,7 @@ class Run:
 
     def go(self) -> Figures:
         """Let it all happen. Raises: SimulationFailure: an invariant does not hold."""
-        with _surroundings(self.plan.page_messages):
+        with surroundings(self.plan.page_messages):
             self.boot()
             self._plan_burst()
             self._plan_fault()
@@ -181,7 +191,8 @@ class Run:
             return "no process" + theirs
         engine = process.engine
         return (
-            f"{engine.state}, {engine.outbox.queued} wait, {list(engine.session.in_flight)} in flight{theirs}"
+            f"{engine.state}, {engine.stats().queued} wait, {engine.stats().in_flight} in flight, "
+            f"asks: {session_facts(engine).asks}{theirs}"
         )
 
     # The application
@@ -239,7 +250,14 @@ class Run:
                 self.timeline, self.dice, self.plan.store_delay, self.history.changed, self.durable
             )
         self.process = Process(
-            self.timeline, self.network, self.history, self.dice, self.plan.process, store, self.ahead
+            self.timeline,
+            self.network,
+            self.history,
+            self.dice,
+            self.plan.process,
+            store,
+            self.ahead,
+            self._note,
         )
 
     def _wake(self) -> None:
@@ -292,27 +310,6 @@ class Run:
         struck = FAULTS[name](self._faults, cable)
         self.figures.faults[name] += struck
         return struck
-
-
-class _Silence:
-    """A log that nobody reads: runs report thousands of things."""
-
-    def info(self, text: str, *values: object) -> None:
-        pass
-
-    def warning(self, text: str, *values: object, error: BaseException | None = None) -> None:
-        pass
-
-
-@contextmanager
-def _surroundings(page_messages: int) -> Iterator[None]:
-    """Log nothing, and let few messages fill a page of the queue, so that a run has many."""
-    with (
-        mock.patch("device_sdk.engine.outbox.PAGE_MESSAGES", page_messages),
-        mock.patch("device_sdk.store.memory.PAGE_MESSAGES", page_messages),
-        mock.patch("device_sdk.engine.report.log", _Silence()),
-    ):
-        yield
 
 
 def simulate(seed: int) -> Figures:

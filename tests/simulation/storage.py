@@ -7,8 +7,7 @@ from random import Random
 from typing import Any
 
 from device_sdk.errors import StoreError
-from device_sdk.store.base import SavedMessage
-from device_sdk.store.memory import MemoryStore
+from device_sdk.store.base import SavedMessage, Store
 from tests.simulation.timeline import Timeline
 from tests.store.doubles import SlowStore
 
@@ -31,7 +30,7 @@ class SimulatedStore(SlowStore):
         dice: Random,
         delay: float,
         watch: Watch,
-        durable: MemoryStore | None = None,
+        durable: Store | None = None,
     ) -> None:
         super().__init__(durable)
         self.delay = delay
@@ -76,7 +75,7 @@ class SimulatedStore(SlowStore):
         if self._page_after is not None:
             self._read_page()
 
-    def cut_power(self) -> MemoryStore:
+    def cut_power(self) -> Store:
         """Forget what is not durable; return the store that the next process finds."""
         self._over = True
         return super().cut_power()

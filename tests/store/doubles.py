@@ -18,9 +18,9 @@ Change = tuple[Any, ...]
 class SlowStore(Store):
     """Makes changes durable only when the test says so, one by one, in order."""
 
-    def __init__(self, durable: MemoryStore | None = None) -> None:
+    def __init__(self, durable: Store | None = None) -> None:
         super().__init__()
-        self.durable = durable or MemoryStore()
+        self.durable: Store = durable or MemoryStore()
         self.submitted = 0
         self._pending: deque[Change] = deque()
 
@@ -54,7 +54,7 @@ class SlowStore(Store):
         self.commit()
         self.durable.close()
 
-    def cut_power(self) -> MemoryStore:
+    def cut_power(self) -> Store:
         """Forget what is not durable; return the store that the next process finds."""
         self._pending.clear()
         self.durable.close()

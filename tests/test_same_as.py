@@ -1,0 +1,107 @@
+"""``python -m tests.same_as``: the package is the same as itself, and the smallest change is found."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.same_as.__main__ import main
+from tests.same_as.child import PARTS, ROOT
+from tests.same_as.compare import checkout, compare
+
+pytestmark = pytest.mark.timeout(120)
+
+SEEDS = 3
+
+#: Name -> (part that shows it, file of the package, what is added to its end).
+CHANGES = {
+    "two events change places": (
+        "engine",
+        "engine/engine.py",
+        """
+def _swapped(self, take=Engine.take_callbacks):
+    callbacks = take(self)
+    callbacks[:2] = callbacks[1::-1]
+    return callbacks
+
+Engine.take_callbacks = _swapped
+""",
+    ),
+    "a packet identifier is one further": (
+        "engine",
+        "mqtt/session.py",
+        """
+def _further(self, allocate=Session.allocate):
+    self.last_packet_id += self.last_packet_id == 20
+    return allocate(self)
+
+Session.allocate = _further
+""",
+    ),
+    "a wake-up is missing": (
+        "engine",
+        "engine/engine.py",
+        """
+_overslept = []
+
+def _sleepy(self, unpark=Engine.unpark):
+    wakes = unpark(self)
+    if wakes and not _overslept:
+        _overslept.append(True)
+        return False
+    return wakes
+
+Engine.unpark = _sleepy
+""",
+    ),
+}
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    """A copy of the package, to be changed."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "device_sdk", tmp_path / "device_sdk", ignore=ignored)
+    return tmp_path
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_package_is_the_same_as_itself(part: str) -> None:
+    comparison = compare(part, ROOT, ROOT, 0, SEEDS)
+    assert comparison.difference is None
+    assert comparison.seeds == SEEDS
+    assert comparison.counts.total() > 100 * SEEDS
+    assert "raised" not in comparison.counts
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_small_change_is_found(name: str, changed: Path) -> None:
+    part, file, addition = CHANGES[name]
+    with (changed / "device_sdk" / file).open("a", encoding="utf-8") as source:
+        source.write(addition)
+    difference = compare(part, ROOT, changed, 0, SEEDS).difference
+    assert difference is not None
+    assert f"seed {difference.seed}, note " in difference.text
+    assert "raised" not in difference.text  # it still works, which is what makes it small
+    assert "\n  - " in difference.text
+    assert "\n  + " in difference.text
+
+
+def test_words_may_differ_when_they_are_not_asked_for(changed: Path) -> None:
+    errors = changed / "device_sdk" / "engine" / "engine.py"
+    errors.write_text(errors.read_text(encoding="utf-8").replace('f"connected to ', 'f"now at '), "utf-8")
+    assert compare("engine", ROOT, changed, 0, 1).difference is not None
+    assert compare("engine", ROOT, changed, 0, 1, texts=False).difference is None
+
+
+def test_the_package_of_a_commit_is_taken_from_git_and_cleared_away() -> None:
+    with checkout("HEAD") as folder:
+        assert (folder / "device_sdk" / "client.py").is_file()
+    assert not folder.exists()
+
+
+def test_a_commit_that_git_does_not_know_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["no-such-commit", "--seeds", "1"]) == 2
+    assert "no-such-commit" in capsys.readouterr().err
