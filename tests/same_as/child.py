@@ -7,6 +7,7 @@ one on a line. PACKAGE is the folder in which ``device_sdk`` lies; everything el
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import sys
@@ -19,7 +20,10 @@ __all__ = ["PARTS", "Tape"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 #: Name -> module with ``run(seed, note)``; in the order in which they are compared.
-PARTS = {"engine": "tests.same_as.engine"}
+PARTS = {"engine": "tests.same_as.engine", "drop-in": "tests.same_as.dropin"}
+
+
+_SEEDS_PER_COLLECTION = 25
 
 
 class Tape:
@@ -47,6 +51,9 @@ def main() -> None:
     """Run the seeds."""
     package, part, first, count, *flags = sys.argv[1:]
     sys.path[:0] = [package, str(ROOT)]
+    from tests.same_as import virtual
+
+    virtual.install()
     import device_sdk
 
     found = Path(device_sdk.__file__).resolve().parent.parent
@@ -56,12 +63,15 @@ def main() -> None:
     Text.hidden = "--without-texts" in flags
     keep = "--keep" in flags
     run = import_module(PARTS[part]).run
+    gc.disable()  # when it comes is left to chance
     for seed in range(int(first), int(first) + int(count)):
+        if seed % _SEEDS_PER_COLLECTION == 0:
+            gc.collect()
         tape = Tape(keep=keep)
         try:
             run(seed, tape.note)
         except Exception as error:
-            tape.note("raised", type(error).__name__, Text(error))
+            tape.note("failed", type(error).__name__, Text(error))
         lines = tape.lines if tape.lines is not None else [json.dumps([seed, tape.digest(), tape.counts])]
         for line in lines:
             sys.stdout.write(line.replace("\n", "\\n") + "\n")
