@@ -6,6 +6,7 @@ its statements. What counts is a test that fails: source that does not compile o
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -23,10 +24,19 @@ from queue import SimpleQueue
 from tests.conformance.catalogue import ROOT, Key, proofs
 from tests.faults.fault import Fault
 
-__all__ = ["Outcome", "TestsFailAlready", "Workshop", "problem_of", "run_all", "workshops"]
+__all__ = [
+    "Outcome",
+    "TestsFailAlready",
+    "Workshop",
+    "anchor_problems",
+    "problem_of",
+    "run_all",
+    "workshops",
+]
 
 _COPIED = ("device_sdk", "tests", "pyproject.toml")
 _TEST_TIMEOUT = 20  # seconds for one test: some faults make a client wait for ever
+_IMPORT_TIMEOUT = 60  # seconds for importing with each of all faults
 _RUN_TIMEOUT = 180  # seconds for the tests of one fault
 _TESTS_FAILED = 1  # exit code of pytest: it ran, and there were failures
 _FAILED = re.compile(r"^FAILED (\S+?::\w+)", re.MULTILINE)
@@ -69,6 +79,22 @@ def problem_of(fault: Fault, root: Path = ROOT) -> str:
     except SyntaxError as error:
         return f"device_sdk/{fault.file} would not compile: {error}"
     return ""
+
+
+def anchor_problems(faults: Iterable[Fault]) -> dict[str, str]:
+    """Return why faults cannot be planted, by name: the text is not there once, or nothing imports then."""
+    faults = list(faults)
+    problems = {fault.name: problem_of(fault) for fault in faults}
+    given = [(fault.name, fault.file, fault.old, fault.new) for fault in faults if not problems[fault.name]]
+    command = [sys.executable, "-m", "tests.faults.importing"]
+    done = subprocess.run(
+        command, cwd=ROOT, input=json.dumps(given), text=True, capture_output=True, timeout=_IMPORT_TIMEOUT,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {_tail(done.stderr)}")
+    problems |= json.loads(done.stdout)
+    return {name: problem for name, problem in problems.items() if problem}
 
 
 class Workshop:

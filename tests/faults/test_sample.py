@@ -6,7 +6,7 @@ from collections import Counter
 
 from tests.conformance.catalogue import proofs, statements
 from tests.faults.fault import Fault, v5
-from tests.faults.run import problem_of, run_all
+from tests.faults.run import anchor_problems, run_all
 from tests.faults.table import FAULTS
 
 #: One or two from each table, none of which makes a client wait.
@@ -31,8 +31,22 @@ def test_the_faults_have_names_of_their_own_and_break_many_statements() -> None:
 
 def test_every_fault_can_be_planted() -> None:
     """If one cannot, because the source has moved on: write the same fault into the new source."""
-    problems = {fault.name: problem_of(fault) for fault in FAULTS}
-    assert {name: problem for name, problem in problems.items() if problem} == {}
+    assert anchor_problems(FAULTS) == {}
+
+
+def test_a_fault_that_breaks_the_import_of_its_module_or_of_others_cannot_be_planted() -> None:
+    file, old = "mqtt/codes.py", "VERSIONS: Mapping[str, tuple[str, int]] ="
+    faults = [
+        Fault("does not import", (), file, old, f"raise ImportError\n{old}"),
+        Fault("takes a name away", (), file, old, f"_{old}"),
+        Fault("stale", (), file, "this text is not there", "x"),
+        Fault("good", (), file, old, old + "  "),
+    ]
+    problems = anchor_problems(faults)
+    assert "would not import: ImportError" in problems["does not import"]
+    assert "would not have VERSIONS" in problems["takes a name away"]
+    assert "0 times, not once" in problems["stale"]
+    assert "good" not in problems
 
 
 def test_every_fault_breaks_statements_that_exist_and_that_tests_name() -> None:
