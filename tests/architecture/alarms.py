@@ -1,0 +1,97 @@
+"""The alarms of the decision records that the source itself can raise; see alarms_of_records.py for all."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from tests.architecture.cycles import room
+from tests.house.ratchet import Finding, Rule
+from tests.house.source import Module, Source
+
+SHELLS = {"aio", "client", "paho", "shell", "threads"}
+# What packets are made of: a shell that needs these has a piece of the protocol in it.
+PACKET_MODULES = {
+    "device_sdk.mqtt.decode",
+    "device_sdk.mqtt.encode",
+    "device_sdk.mqtt.packets",
+    "device_sdk.mqtt.receive",
+    "device_sdk.mqtt.wire",
+}
+# Of the streams the engine may know the contract and how they are found; TLSOptions is what a user hands it.
+NEUTRAL = {"device_sdk.net.base", "device_sdk.net.tls.TLSOptions"}
+# What a URL may begin with: an engine that knows one treats a stream by its kind.
+SCHEMES = {"memory", "mqtt", "mqtts", "serial", "tcp", "unix", "ws", "wss"}
+
+
+def _imported_names(module: Module) -> Iterator[tuple[int, str]]:
+    """Yield line and dotted name of what a module imports, or names as ``"module:Name"``."""
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Import(names=names, lineno=line):
+                yield from ((line, alias.name) for alias in names)
+            case ast.ImportFrom(module=origin, names=names, lineno=line):
+                yield from ((line, f"{origin}.{alias.name}") for alias in names)
+            case ast.Constant(value=str(text), lineno=line) if text.startswith("device_sdk.") and ":" in text:
+                yield line, text.replace(":", ".")
+
+
+def _packets_in_shells(source: Source) -> Iterator[Finding]:
+    for module in source.modules:
+        if room(module) in SHELLS:
+            for line, name in _imported_names(module):
+                if name in PACKET_MODULES or name.rpartition(".")[0] in PACKET_MODULES:
+                    yield Finding(module.path, f"line {line}: {name}")
+
+
+def _kinds_of_transport(source: Source) -> Iterator[Finding]:
+    for module in source.within("device_sdk/engine/"):
+        for line, name in _imported_names(module):
+            neutral = name in NEUTRAL or name.rpartition(".")[0] in NEUTRAL
+            if name.startswith("device_sdk.net.") and not neutral:
+                yield Finding(module.path, f"line {line}: {name}")
+        for node in _outside_texts(module.tree):
+            if _asks_for_kind(node):
+                yield Finding(module.path, f"line {getattr(node, 'lineno', 0)}: {ast.unparse(node)}")
+
+
+def _asks_for_kind(node: ast.AST) -> bool:
+    match node:
+        case ast.Attribute(attr="scheme"):
+            return True
+        case ast.Constant(value=str(text)):
+            return text in SCHEMES
+        case ast.Call(
+            func=ast.Name(id="isinstance"), args=[_, kind]
+        ):  # Transport alone: a stream, or its URL?
+            return any(
+                isinstance(each, (ast.Name, ast.Attribute))
+                and ast.unparse(each).endswith("Transport")
+                and ast.unparse(each) != "Transport"
+                for each in ast.walk(kind)
+            )
+        case ast.Call(func=ast.Name(id="hasattr" | "getattr"), args=[subject, *_]):
+            return ast.unparse(subject).endswith(("transport", "stream"))
+    return False
+
+
+def _outside_texts(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk everything but f-strings: an error may name the scheme."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.JoinedStr):
+            yield child
+            yield from _outside_texts(child)
+
+
+def _rig_imports(source: Source) -> Iterator[Finding]:
+    for module in source.within("hil/"):
+        for line, name in _imported_names(module):
+            if f"{name}.".startswith(("device_sdk.cli.", "device_sdk.node.")):
+                yield Finding(module.path, f"line {line}: {name}")
+
+
+PACKETS_IN_SHELLS = Rule("packets in a shell", "decision 0001: it belongs into mqtt/", _packets_in_shells)
+KINDS_OF_TRANSPORT = Rule(
+    "kinds of transport in the engine", "decision 0003: ask the contract", _kinds_of_transport
+)
+RIG_IMPORTS = Rule("the rig imports cli or node", "it uses the public API, config and testing", _rig_imports)
