@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import FrameType
 
+    from pytest_mock import MockerFixture
+
 TOPIC = "site/42/node/17/temperature"
 TOPIC_FIELD = len(TOPIC).to_bytes(2, "big") + TOPIC.encode()
 PAYLOAD = b"x" * 64
@@ -203,6 +205,22 @@ def test_the_client_spends_twelve_calls_on_a_qos_0_publish(version: str) -> None
         assert loop.sent() == packet * BATCH
 
     assert calls_per_message(batch) <= 12
+
+
+@pytest.mark.parametrize("burst", [1, 20, 1_000])
+def test_a_burst_of_qos_0_wakes_the_network_once_and_leaves_in_few_sends(
+    burst: int, mocker: MockerFixture
+) -> None:
+    loop = LoopClient("5.0")
+    wake = mocker.patch.object(loop.client, "_wake")
+    loop.engine.parked = True
+    for _ in range(burst):
+        loop.client.publish(TOPIC, PAYLOAD)
+    loop.engine.flush(NOW)
+    assert wake.call_count == 1
+    sent = loop.transport.sent
+    assert b"".join(sent) == encode_publish(0, "5.0", 0) * burst
+    assert len(sent) <= 1 + burst * len(PAYLOAD) // 32_768
 
 
 @pytest.mark.parametrize("version", VERSIONS)

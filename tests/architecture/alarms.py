@@ -1,4 +1,4 @@
-"""The alarms of the decision records that the source itself can raise; see alarms_of_records.py for all."""
+"""The alarms of the decision records that the source itself can raise; all of them are in test_alarms.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from tests.architecture.cycles import room
+from tests.house.objects import classes
 from tests.house.ratchet import Finding, Rule
 from tests.house.source import Module, Source
 
@@ -22,6 +23,7 @@ PACKET_MODULES = {
 NEUTRAL = {"device_sdk.net.base", "device_sdk.net.tls.TLSOptions"}
 # What a URL may begin with: an engine that knows one treats a stream by its kind.
 SCHEMES = {"memory", "mqtt", "mqtts", "serial", "tcp", "unix", "ws", "wss"}
+CONTRACT = "device_sdk/net/base.py:Transport"
 
 
 def _imported_names(module: Module) -> Iterator[tuple[int, str]]:
@@ -90,8 +92,20 @@ def _rig_imports(source: Source) -> Iterator[Finding]:
                 yield Finding(module.path, f"line {line}: {name}")
 
 
+def _for_one_stream(source: Source) -> Iterator[Finding]:
+    """Find methods of the contract that have no code there and less than two streams have a use for."""
+    streams = [item for item in classes(source) if any(each.key == CONTRACT for each in item.line[1:])]
+    for contract in classes(source):
+        for function in contract.functions if contract.key == CONTRACT else ():
+            users = [item.name for item in streams if function.name in item.own_methods]
+            if len(users) < 2:
+                text = f"line {function.lineno}: {function.name}() is used by {', '.join(users) or 'none'}"
+                yield Finding(contract.module.path, text)
+
+
 PACKETS_IN_SHELLS = Rule("packets in a shell", "decision 0001: it belongs into mqtt/", _packets_in_shells)
 KINDS_OF_TRANSPORT = Rule(
     "kinds of transport in the engine", "decision 0003: ask the contract", _kinds_of_transport
 )
 RIG_IMPORTS = Rule("the rig imports cli or node", "it uses the public API, config and testing", _rig_imports)
+FOR_ONE_STREAM = Rule("contract methods for one stream", "decision 0003: not the contract's", _for_one_stream)

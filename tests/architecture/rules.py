@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.architecture.alarms import KINDS_OF_TRANSPORT, PACKETS_IN_SHELLS, RIG_IMPORTS
+from tests.architecture.alarms import FOR_ONE_STREAM, KINDS_OF_TRANSPORT, PACKETS_IN_SHELLS, RIG_IMPORTS
 from tests.architecture.cycles import IMPORT_CYCLES
 from tests.architecture.parts import HOLDS_ENGINE, WRITES_TO_OTHERS
 from tests.architecture.private import PRIVATE_MEMBERS, PRIVATE_NAMES
@@ -18,4 +18,5 @@ RULES = [
     RIG_IMPORTS,
     PACKETS_IN_SHELLS,
     KINDS_OF_TRANSPORT,
+    FOR_ONE_STREAM,
 ]

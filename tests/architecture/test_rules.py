@@ -220,6 +220,25 @@ EXAMPLES = {
         },
         {"device_sdk/engine/a.py": 5},
     ),
+    "contract methods for one stream": Example(
+        {
+            "device_sdk/net/base.py": (
+                "class Transport(ABC):\n"
+                "    @abstractmethod\n"
+                "    def open(self): pass\n"
+                "    def blink(self): pass\n"
+            ),
+            "device_sdk/net/streams.py": (
+                "from device_sdk.net.base import Transport\n"
+                "class Tcp(Transport):\n"
+                "    def open(self): self.go()\n"
+                "class Serial(Transport):\n"
+                "    def open(self): self.go()\n"
+                "    def blink(self): self.go()\n"
+            ),
+        },
+        {"device_sdk/net/base.py": 1},
+    ),
 }
 
 

@@ -1,0 +1,199 @@
+"""Each decision record says how one would notice that it was wrong: here is who watches each of these alarms.
+
+What is watched names the tests or the rule that would fail. The others need a user, a broker in the field, a
+clock or a real card; they are listed with that reason, so that a new record cannot forget to think of it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.architecture.rules import RULES
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+BY_USERS = "only users can tell"
+BY_BENCHMARKS = "benchmarks/ measure it: a test that depends on the machine's speed or memory proves nothing"
+
+
+class Alarm(NamedTuple):
+    """What the record says, in its words; and the tests or the rule that watch, or why nothing here can."""
+
+    text: str
+    watched_by: tuple[str, ...] = ()
+    unwatched: str = ""
+
+
+ALARMS = {
+    "0001": [
+        Alarm("A bug is fixed in one shell only", unwatched="no source says that a change is a fix"),
+        Alarm("a shell begins to look at packet types", ("packets in a shell",)),
+        Alarm("the call-count test cannot be met", ("tests/test_call_counts.py",)),
+    ],
+    "0002": [
+        Alarm(
+            "A message that waits for the next keep alive although the client is connected",
+            (
+                "tests/test_call_counts.py::test_a_burst_of_qos_0_wakes_the_network_once_and_leaves_in_few_sends",
+            ),
+        ),
+        Alarm(
+            "a system-call count per message at QoS 0 that grows with the rate",
+            (
+                "tests/test_call_counts.py::test_a_burst_of_qos_0_wakes_the_network_once_and_leaves_in_few_sends",
+            ),
+        ),
+        Alarm("`benchmarks/` above 0.10 of paho-mqtt's CPU", unwatched=BY_BENCHMARKS),
+    ],
+    "0003": [
+        Alarm("The engine asks what kind of transport it has", ("kinds of transport in the engine",)),
+        Alarm("a stream needs a method that the others only stub", ("contract methods for one stream",)),
+        Alarm(
+            "two loops treat the same stream differently",
+            ("tests/net/transport_contract.py", "tests/aio/test_aio_streams.py"),
+        ),
+    ],
+    "0004": [
+        Alarm("A bug that a dataclass would have prevented", unwatched="takes a reader of the bug"),
+        Alarm("a Python release in which these modules load in no time", unwatched=BY_BENCHMARKS),
+        Alarm(
+            "users who install five extras for a first program",
+            ("tests/test_packaging.py::test_the_client_can_be_imported_without_any_extra",),
+        ),
+    ],
+    "0005": [
+        Alarm("A codec defect found by a user that no vector could have expressed", unwatched=BY_USERS),
+        Alarm(
+            "vectors edited in the same change as the code that they fail",
+            ("tests/architecture/test_commits.py::test_vectors_and_the_codec_change_in_different_commits",),
+        ),
+    ],
+    "0006": [Alarm("A broker that sends its whole backlog at once", unwatched="takes such a broker")],
+    "0008": [
+        Alarm("`session_lost` events at a first start that nobody can explain", unwatched=BY_USERS),
+    ],
+    "0009": [
+        Alarm(
+            "more than 15 KB (one commit) or 650 B (a hundred) per message or more than 24 MiB of memory",
+            unwatched=BY_BENCHMARKS,
+        ),
+        Alarm("the power-cut harness loses a stored message", ("tests/torture/test_power_cut.py",)),
+        Alarm("users report damaged files", unwatched=BY_USERS),
+    ],
+    "0010": [Alarm("An error of a user in `mqtt/` or `engine/`", unwatched=BY_USERS)],
+    "0011": [Alarm("The counters of a real card", unwatched="takes a real card")],
+    "0012": [
+        Alarm(
+            "Brokers report more than 130 connects an hour from one device",
+            ("tests/engine/test_life_cycle.py::test_an_hour_with_two_bad_brokers_is_no_storm",),
+        ),
+        Alarm("users of a cluster find messages twice", unwatched=BY_USERS),
+        Alarm(
+            "a device stays on its second broker although the first is well",
+            ("tests/engine/test_life_cycle.py::test_no_history_breaks_a_promise",),
+        ),
+    ],
+    "0013": [
+        Alarm("`benchmarks/store.py` prints the memory", unwatched=BY_BENCHMARKS),
+        Alarm(
+            "`tests/engine/test_queue.py` counts the objects",
+            (
+                "tests/engine/test_queue.py::test_of_a_long_queue_only_two_pages_are_in_memory",
+                "tests/engine/test_queue.py::test_any_history_brings_every_message_once_and_in_order",
+            ),
+        ),
+    ],
+    "0014": [
+        Alarm(
+            "A user whose root file system has no room for it",
+            ("tests/test_packaging.py::test_it_installs_alone_and_within_its_size",),
+        ),
+    ],
+    "0015": [
+        Alarm("A server ends connections for silence", ("tests/mqtt/test_protocol_keep_alive.py",)),
+        Alarm("`tests/test_call_counts.py` counts more calls", ("tests/test_call_counts.py",)),
+    ],
+    "0016": [
+        Alarm(
+            "The simulation or the conformance suite fails",
+            ("tests/simulation/test_engine_runs.py", "tests/mqtt/test_write_ahead.py"),
+        ),
+        Alarm("a QoS 2 receiver with a store on disk is too slow", unwatched=BY_BENCHMARKS),
+    ],
+    "0017": [Alarm("Users report retained messages that come twice", unwatched=BY_USERS)],
+    "0018": [
+        Alarm("`stats.discarded` grows in programs whose handlers wait", unwatched=BY_USERS),
+        Alarm(
+            "memory of a client with a waiting handler grows beyond `inbox_bytes`",
+            ("tests/security/test_bytes_in_hand.py",),
+        ),
+    ],
+    "0019": [
+        Alarm(
+            "A change to one rule of MQTT touches more than three modules",
+            unwatched="nothing in the source says which rule a change is about",
+        ),
+        Alarm(
+            "the table of what is still to be mended, `tests/house/to_mend.toml`, grows",
+            ("tests/architecture/test_rules.py::test_the_rule_holds_except_where_it_is_to_be_mended",),
+        ),
+    ],
+    "0020": [Alarm("Users look for `device_sdk.hil` and do not find it", unwatched=BY_USERS)],
+}
+
+# 0007 is an index.
+INDEXES = {"0007"}
+
+
+def clauses(record: Path) -> list[str]:
+    """Return what a record says in its last section, one alarm each, on one line."""
+    _, _, section = record.read_text(encoding="utf-8").partition("\n## How we would notice that ")
+    text = " ".join(section.partition("\n")[2].partition("\n## ")[0].split())
+    return [clause.strip() for clause in text.split(";")]
+
+
+each_record = pytest.mark.parametrize(
+    "record", [pytest.param(path, id=path.name[:4]) for path in RECORDS if path.name[:4] not in INDEXES]
+)
+
+
+@each_record
+def test_every_alarm_of_a_record_has_somebody_who_watches_or_a_reason(record: Path) -> None:
+    """If a record has changed its alarms, say here who watches the new ones."""
+    alarms = ALARMS.get(record.name[:4], [])
+    section = "; ".join(clauses(record))
+    assert not [alarm.text for alarm in alarms if alarm.text not in section]
+    unheard = [
+        clause
+        for clause in clauses(record)
+        if not any(alarm.text in clause or clause in alarm.text for alarm in alarms)
+        and not clause.startswith("then ")
+    ]
+    assert not unheard
+
+
+def test_an_alarm_is_watched_or_has_a_reason_why_not() -> None:
+    for alarms in ALARMS.values():
+        for alarm in alarms:
+            assert bool(alarm.watched_by) != bool(alarm.unwatched), alarm.text
+
+
+def test_whoever_watches_is_there() -> None:
+    rules = {rule.name for rule in RULES}
+    for alarm in (alarm for alarms in ALARMS.values() for alarm in alarms):
+        for watcher in alarm.watched_by:
+            path, _, name = watcher.partition("::")
+            if watcher not in rules:
+                text = (ROOT / path).read_text(encoding="utf-8")
+                assert re.search(rf"^(async )?def {name}\b" if name else "def test_", text, re.MULTILINE), (
+                    watcher
+                )
+
+
+def test_no_alarm_is_of_a_record_that_is_gone() -> None:
+    assert ALARMS.keys() | INDEXES == {path.name[:4] for path in RECORDS}
