@@ -74,9 +74,9 @@ def test_every_explained_difference_exists() -> None:
 
 
 @pytest.mark.slow
-def test_the_description_is_that_of_paho_1_6_1() -> None:
+def test_the_description_is_that_of_paho_1_6_1(tmp_path: Path) -> None:
     try:
-        root = fetch("paho-mqtt-1.6.1")
+        root = fetch("paho-mqtt-1.6.1", tmp_path)
     except subprocess.CalledProcessError:
         pytest.skip("needs PyPI")
     described = subprocess.run(

@@ -235,6 +235,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.fixture
 def tls_port(certificate: tuple[str, str]) -> Any:
+    """Where a broker with TLS listens. To be named before ``clients``: it ends when they have left."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -262,7 +263,7 @@ def tls_port(certificate: tuple[str, str]) -> Any:
     thread.join(SECONDS)
 
 
-def test_tls_set_checks_the_broker(clients: Clients, certificate: tuple[str, str], tls_port: int) -> None:
+def test_tls_set_checks_the_broker(tls_port: int, clients: Clients, certificate: tuple[str, str]) -> None:
     client = clients("c")
     client.tls_set(certificate[0])
     assert client.port == 1883
@@ -271,7 +272,7 @@ def test_tls_set_checks_the_broker(clients: Clients, certificate: tuple[str, str
     wait_for(client.is_connected)
 
 
-def test_an_unknown_authority_is_an_error_of_ssl(clients: Clients, tls_port: int) -> None:
+def test_an_unknown_authority_is_an_error_of_ssl(tls_port: int, clients: Clients) -> None:
     client = clients("c")
     client.tls_set()
     with pytest.raises(ssl.SSLCertVerificationError):
@@ -279,7 +280,7 @@ def test_an_unknown_authority_is_an_error_of_ssl(clients: Clients, tls_port: int
 
 
 def test_tls_insecure_set_overlooks_the_name(
-    clients: Clients, certificate: tuple[str, str], tls_port: int
+    tls_port: int, clients: Clients, certificate: tuple[str, str]
 ) -> None:
     client = clients("c")
     client.tls_set(certificate[0])

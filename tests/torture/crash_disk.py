@@ -21,7 +21,11 @@ from pathlib import Path
 
 from tests.torture.disk_log import IMAGE, IMAGE_BYTES, RECORD, WRITE
 
-__all__ = ["Recording", "mounted", "recorded_disk", "what_is_missing"]
+__all__ = ["MEMORY", "Recording", "mounted", "recorded_disk", "what_is_missing"]
+
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where images are best kept: to mount one on the machine's own disk waits for that disk's flushes, and the
+cuts are simulated anyway. ``None``: the folder for temporary files."""
 
 _DEADLINE_S = 20.0
 _SECTOR = 512

@@ -26,7 +26,7 @@ from device_sdk.store.base import SavedSession, Store, StorePolicy
 from device_sdk.store.memory import MemoryStore
 from device_sdk.store.sqlite import SqliteStore
 from tests.store.contract import STEPS, History, saved_facts
-from tests.torture.crash_disk import Recording, mounted, recorded_disk, what_is_missing
+from tests.torture.crash_disk import MEMORY, Recording, mounted, recorded_disk, what_is_missing
 
 __all__ = ["MODES", "Result", "cut_power"]
 
@@ -152,7 +152,7 @@ def without_ended(changes: list[Change], durable: int, submitted: int, found: se
 def cut_power(mode: str, points: int, *, changes: int = 600, seed: int = 1) -> Result:
     """Run the changes once, and cut the power at so many moments."""
     result = Result(mode)
-    with tempfile.TemporaryDirectory(prefix="device-sdk-power-") as name:
+    with tempfile.TemporaryDirectory(prefix="device-sdk-power-", dir=MEMORY) as name:
         folder = Path(name)
         steps, first = _record(mode, folder, changes, seed)
         recording = Recording(folder / "disk.log")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,15 +39,21 @@ def download(name: str, folder: Path = CACHE) -> Path:
 
     Raises: subprocess.CalledProcessError: pip could not get it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{name}.tar.gz"
-    if not archive.exists():
-        requirement = folder / f"{name}.txt"
+    if archive.exists():
+        return archive
+    folder.mkdir(parents=True, exist_ok=True)
+    # Into a folder of its own, then renamed: two processes may do this at the same time.
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        requirement = Path(own) / "requirement.txt"
         version = name.rpartition("-")[2]
         requirement.write_text(f"paho-mqtt=={version} --hash=sha256:{HASHES[name]}\n", encoding="utf-8")
-        options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--no-binary=:all:"]
-        command = [sys.executable, "-m", "pip", "download", *options, f"--dest={folder}"]
+        # Only this one has to be a source distribution: the tools that pip builds it with come as wheels.
+        source = ["--no-deps", "--no-binary=paho-mqtt"]
+        options = ["--quiet", "--disable-pip-version-check", "--no-input", *source]
+        command = [sys.executable, "-m", "pip", "download", *options, f"--dest={own}"]
         subprocess.run([*command, "--requirement", str(requirement)], check=True)
+        (Path(own) / archive.name).replace(archive)
     return archive
 
 
