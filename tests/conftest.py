@@ -34,6 +34,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # What pytest says when the author gave no reason.
 NO_REASON = {"", "unconditional skip"}
 
+# The files that take longest, in the order in which workers begin them (`scripts/test --workers`): those that
+# compute in turn with those that wait. What is left for the end is short.
+LONG_FILES = (
+    "tests/simulation/test_lossy_network.py",
+    "tests/paho/test_examples.py",
+    "tests/simulation/test_engine_runs.py",
+    "tests/system/test_broker_features.py",
+    "tests/cli/test_cli_demo.py",
+    "tests/faults/test_sample.py",
+    "tests/system/test_broker_matrix.py",
+    "tests/torture/test_power_cut.py",
+    "tests/torture/test_kills.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the long files begin first where workers share the tests, which each of them collects."""
+    if hasattr(config, "workerinput"):
+        place = {config.rootpath / name: number for number, name in enumerate(LONG_FILES)}
+        items.sort(key=lambda item: place.get(item.path, len(place)))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:

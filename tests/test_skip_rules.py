@@ -1,4 +1,4 @@
-"""The rules of tests/conftest.py, run on small test files of their own."""
+"""What tests/conftest.py does, shown on small test files of their own: rules for skips, order of workers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import LONG_FILES
 
 pytest_plugins = ["pytester"]
 
@@ -85,3 +87,30 @@ def test_a_machine_without_libfuse_skips_the_power_cuts(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout
     assert "3 skipped" in run.stdout
     assert "needs power-cuts" in run.stdout
+
+
+def test_the_rules_hold_where_workers_share_the_tests(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICE_SDK_REQUIRE", "mosquitto")
+    project.makepyfile(f"import pytest\n{NEEDS_MOSQUITTO}")
+    run = project.runpytest_subprocess("--numprocesses=2", "--dist=loadfile", "-p", "no:cacheprovider")
+    assert run.parseoutcomes() == {"failed": 1}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_begin_with_the_longest_file(project: pytest.Pytester, workers: int) -> None:
+    short, longest = Path("tests/a/test_a.py"), Path(LONG_FILES[0])
+    for path in (short, longest):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("def test_it(): pass\n")
+    options = [f"--numprocesses={workers}", "--dist=loadfile", "--no-loadscope-reorder", "--verbose"]
+    run = project.runpytest_subprocess(*options, "-p", "no:cacheprovider", "--import-mode=importlib")
+    done = [line for line in run.outlines if "PASSED" in line]
+    order = [path for line in done for path in (short, longest) if str(path) in line]
+    assert order == ([longest, short] if workers else [short, longest])
+
+
+def test_every_file_that_is_called_long_is_there() -> None:
+    root = Path(__file__).parents[1]
+    assert [name for name in LONG_FILES if not (root / name).is_file()] == []
