@@ -5,8 +5,8 @@
     with find_broker() as broker:
         client = Client(broker.url("5.0"))
 
-Both listen on 127.0.0.1 only, on ports that were free, keep their data in a temporary folder, and end with
-the process that started them, even if that one is killed.
+Both listen on 127.0.0.1 only, on ports that are theirs for the life of the object, keep their data in a
+temporary folder, and end with the process that started them, even if that one is killed.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class ChildBroker(ABC):
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._guard: subprocess.Popen[bytes] | None = None
+        self._reservations: list[_Reservation] = []
 
     @classmethod
     @abstractmethod
@@ -133,6 +134,11 @@ class ChildBroker(ABC):
     ) -> None:
         self.stop()
 
+    def _reserve_port(self) -> int:
+        """Return a port of 127.0.0.1 that no other process is given, also between two runs of the broker."""
+        self._reservations.append(_Reservation())
+        return self._reservations[-1].port
+
     def _end_guard(self, keep_folder: bool) -> None:
         guard, self._guard = self._guard, None
         if guard is None or guard.stdin is None:
@@ -179,7 +185,7 @@ class MosquittoBroker(ChildBroker):
 
     def __init__(self) -> None:
         super().__init__()
-        self._port = _free_port()
+        self._port = self._reserve_port()
 
     @classmethod
     def available(cls) -> bool:
@@ -224,7 +230,7 @@ class IotcoreBroker(ChildBroker):
 
     def __init__(self) -> None:
         super().__init__()
-        self._port_of = {"3.1.1": _free_port(), "5.0": _free_port()}
+        self._port_of = {"3.1.1": self._reserve_port(), "5.0": self._reserve_port()}
 
     @classmethod
     def available(cls) -> bool:
@@ -305,11 +311,22 @@ def _check_version(version: str, known: tuple[str, ...]) -> None:
         raise ArgumentError("version", f"{version!r} is not spoken by this broker, only {', '.join(known)}")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+class _Reservation:
+    """A port of 127.0.0.1 that stays ours as long as this object lives, without listening.
+
+    The kernel gives it to nobody who asks for any port. A server may listen on it nevertheless when it sets
+    SO_REUSEADDR, as servers do.
+    """
+
+    def __init__(self) -> None:
+        with socket.socket() as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            self.port: int = holder.getsockname()[1]
+            self._fd = holder.detach()
+
+    def __del__(self) -> None:
+        os.close(self._fd)
 
 
 def _listens(port: int) -> bool:

@@ -75,6 +75,17 @@ def test_a_restarted_mosquitto_is_on_the_same_port_with_the_data_of_before() -> 
         assert answers(url)
 
 
+def test_a_port_belongs_to_its_broker_before_it_starts_and_while_it_is_away() -> None:
+    brokers = [MosquittoBroker() for _ in range(300)]
+    assert len({broker.url() for broker in brokers}) == 300
+    port = urlsplit(brokers[0].url()).port
+    with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
+        other.bind(("127.0.0.1", port))
+    brokers.clear()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+
+
 @pytest.mark.system
 @pytest.mark.parametrize("name", BROKERS)
 def test_a_killed_parent_takes_broker_and_folder_with_it(

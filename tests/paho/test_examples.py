@@ -105,7 +105,7 @@ class ExampleBroker(MosquittoBroker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.web_port = MosquittoBroker()._port
+        self.web_port = self._reserve_port()
         self.seen: list[tuple[str, bytes, int, bool]] = []
 
     def _ports(self) -> tuple[int, ...]:

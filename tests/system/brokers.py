@@ -23,7 +23,6 @@ from tests.system.matrix_broker import (
     USER_NAME,
     Deviation,
     MatrixBroker,
-    free_ports,
     with_environment,
     written,
 )
@@ -70,12 +69,13 @@ class Mosquitto(MatrixBroker):
             *("allow_anonymous false", f"password_file {_password_file(folder)}", "max_queued_messages 0"),
             *("persistence false", "set_tcp_nodelay true", "log_dest stderr"),
             *(["user root"] if os.geteuid() == 0 else []),
+            # It opens them in this order, and start() waits for the ports only: so the Unix socket is there.
+            f"listener 0 {folder}/mqtt.sock",
             f"listener {self.port('tcp')} {HOST}",
             *(f"listener {self.port('tls')} {HOST}", *tls),
             *(f"listener {self.port('client certificate')} {HOST}", *tls, *wanted),
             *(f"listener {self.port('ws')} {HOST}", "protocol websockets"),
             *(f"listener {self.port('wss')} {HOST}", "protocol websockets", *tls),
-            f"listener 0 {folder}/mqtt.sock",
         ]
         config = written(folder, "mosquitto.conf", "\n".join(lines) + "\n")
         return [mosquitto_path() or self.name, "-c", str(config)]
@@ -129,7 +129,7 @@ class _Epmd(ChildBroker):
 
     def __init__(self) -> None:
         super().__init__()
-        (self.port,) = free_ports(1)
+        self.port = self._reserve_port()
 
     @classmethod
     def available(cls) -> bool:
@@ -170,7 +170,7 @@ class RabbitMq(MatrixBroker):
     def __init__(self, certificates: Certificates) -> None:
         super().__init__(certificates)
         self._epmd = _Epmd()
-        self._amqp_port, self._distribution_port = free_ports(2)
+        self._amqp_port, self._distribution_port = self._reserve_port(), self._reserve_port()
 
     @classmethod
     def available(cls) -> bool:
@@ -271,7 +271,7 @@ class Nats(MatrixBroker):
         return shutil.which(cls.name) is not None
 
     def _command(self, folder: Path) -> list[str]:
-        (port,) = free_ports(1)
+        port = self._reserve_port()
         config = _NATS.format(
             folder=folder, port=port, tcp=self.port("tcp"), ws=self.port("ws"), user=USER_NAME, word=PASSWORD
         )

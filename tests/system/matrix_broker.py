@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +20,6 @@ __all__ = [
     "USER_NAME",
     "Deviation",
     "MatrixBroker",
-    "free_ports",
     "with_environment",
     "written",
 ]
@@ -75,7 +72,7 @@ class MatrixBroker(ChildBroker):
         ports = {
             self._listener(stream, version) for stream, found in self.streams.items() for version in found
         }
-        self.port_of = dict(zip(sorted(ports), free_ports(len(ports)), strict=True))
+        self.port_of = {listener: self._reserve_port() for listener in sorted(ports)}
 
     def url(self, version: str = "5.0") -> str:
         """Return where a client without TLS connects to."""
@@ -112,13 +109,6 @@ class MatrixBroker(ChildBroker):
 
     def _ports(self) -> tuple[int, ...]:
         return tuple(port for listener, port in self.port_of.items() if not listener.startswith("unix"))
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that are free now."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def written(folder: Path, name: str, text: str) -> Path:

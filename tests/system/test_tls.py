@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,7 @@ class TlsMosquitto(MosquittoBroker):
     def __init__(self, certificates: Certificates) -> None:
         super().__init__()
         self.certificates = certificates
-        self.tls_port, self.certificate_port = (_free_port() for _ in range(2))
+        self.tls_port, self.certificate_port = (self._reserve_port() for _ in range(2))
 
     def _ports(self) -> tuple[int, ...]:
         return (*super()._ports(), self.tls_port, self.certificate_port)
@@ -41,22 +40,14 @@ class TlsMosquitto(MosquittoBroker):
     def _command(self, folder: Path) -> list[str]:
         command = super()._command(folder)
         server = self.certificates.server
-        lines = []
+        # Mosquitto opens them in this order, and start() waits for the ports: so the Unix socket is there.
+        lines = [f"listener 0 {folder}/mqtt.sock"]
         for port in (self.tls_port, self.certificate_port):
             lines += [f"listener {port} {HOST}", f"certfile {server.certificate}", f"keyfile {server.key}"]
-        lines += [
-            f"cafile {self.certificates.ca}",
-            "require_certificate true",
-            f"listener 0 {folder}/mqtt.sock",
-        ]
+        lines += [f"cafile {self.certificates.ca}", "require_certificate true"]
         with (folder / "mosquitto.conf").open("a") as file:
             file.write("\n".join(lines) + "\n")
         return command
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +31,7 @@ class WebMosquitto(MosquittoBroker):
     def __init__(self, certificates: Certificates) -> None:
         super().__init__()
         self.certificates = certificates
-        with socket.create_server((HOST, 0)) as one, socket.create_server((HOST, 0)) as other:
-            self.ws_port, self.wss_port = (sock.getsockname()[1] for sock in (one, other))
+        self.ws_port, self.wss_port = self._reserve_port(), self._reserve_port()
 
     def _ports(self) -> tuple[int, ...]:
         return (*super()._ports(), self.ws_port, self.wss_port)
