@@ -17,7 +17,7 @@ from device_sdk.engine.engine import Engine
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import ArgumentError, ArgumentTypeError, StoreError
 from device_sdk.mqtt.options import ConnectOptions
-from device_sdk.net.base import ParsedUrl, Transport, load, open_transport, parse_url
+from device_sdk.net.base import ParsedUrl, Transport, load, open_transport, parse_url, transport_options
 from device_sdk.store.base import Store
 
 TYPE_CHECKING = False
@@ -37,9 +37,8 @@ STORES = {"path": "device_sdk.store.sqlite:SqliteStore"}
 
 _TLS_OPTIONS = "device_sdk.net.tls:TLSOptions"
 
-# A broker may put several packets into one WebSocket message, whose size has a bound. In bytes.
-_WEBSOCKETS = {"ws", "wss"}
-_USUAL_PACKET, _BESIDE_IT = 256 * 1024, 1 << 20
+# Options of a transport that a client has as arguments -> the name there.
+_NOT_IN_NETWORK = {"url": "url", "tls": "tls", "proxy": "proxy", "largest_packet": "maximum_packet_size"}
 
 
 def build_engine(given: SimpleNamespace, acknowledge: Callable[[Message], None], waiting: Waiting) -> Engine:
@@ -139,7 +138,7 @@ def brokers_for(
 
     ``network``: further options of the transports by name. With several URLs each transport gets those that
     it knows, and one that none of them knows is an error. ``tls`` and ``proxy`` are for each URL.
-    ``largest_packet``: bytes; a stream with a bound of its own has to let that pass.
+    ``largest_packet``: bytes; offered to each transport, for a bound of its own to let that pass.
     """
     places = list(url) if isinstance(url, (list, tuple)) else [url]
     if not places:
@@ -157,9 +156,8 @@ def brokers_for(
             brokers.append(Broker(place, place.description))
         elif isinstance(place, str):
             parsed = parse_url(place)
-            room = _room_for(parsed.scheme, largest_packet)
-            transport, known = _transport_for(parsed, demands, room | wishes)
-            granted |= known | demands.keys()
+            transport, taken = _transport_for(parsed, demands, wishes, largest_packet)
+            granted |= taken
             address = parsed.address or parsed.path
             brokers.append(Broker(transport, address, parsed.user_name, parsed.password))
         else:
@@ -174,21 +172,14 @@ def brokers_for(
     return brokers
 
 
-def _room_for(scheme: str, largest_packet: int) -> dict[str, Any]:
-    """Return the option that lets the largest packet pass, and a few smaller ones that came with it."""
-    if scheme not in _WEBSOCKETS or type(largest_packet) is not int or largest_packet <= _USUAL_PACKET:
-        return {}
-    return {"max_message_size": largest_packet + _BESIDE_IT}
-
-
 def _checked_network(network: object) -> dict[str, Any]:
     if network is None:
         return {}
     if not isinstance(network, Mapping) or not all(isinstance(name, str) for name in network):
         raise ArgumentTypeError("network", "must be a dict of options of the transport by their names")
-    for name in ("url", "tls", "proxy"):
+    for name, argument in _NOT_IN_NETWORK.items():
         if name in network:
-            raise ArgumentError("network", f"{name} is an argument of its own: write {name}=...")
+            raise ArgumentError("network", f"{name} is an argument of its own: write {argument}=...")
     return dict(network)
 
 
@@ -203,21 +194,22 @@ def _tls_options(tls: object) -> object:
 
 
 def _transport_for(
-    url: ParsedUrl, demands: dict[str, Any], wishes: dict[str, Any]
+    url: ParsedUrl, demands: dict[str, Any], wishes: dict[str, Any], largest_packet: int
 ) -> tuple[Transport, set[str]]:
-    """Return the transport, and which of the wishes it knows."""
-    wishes = dict(wishes)
-    while True:
-        try:
-            return open_transport(url, **demands, **wishes), set(wishes)
-        except TypeError as error:
-            name = str(error).partition("unexpected keyword argument '")[2].partition("'")[0]
-            if name in demands:
-                raise ArgumentError(name, f"is no option of {url.scheme}://") from error
-            if name in wishes:
-                del wishes[name]
-            elif isinstance(error, ArgumentTypeError) or not wishes:
-                raise
-            else:
-                problem = f"{url.scheme}:// cannot use {', '.join(wishes)}: {error}"
-                raise ArgumentTypeError("network", problem) from error
+    """Return the transport, and which of the demands and wishes it takes."""
+    known = transport_options(url.scheme)
+    if known is None:  # only the transport itself can say
+        known = frozenset((*demands, *wishes))
+    if "proxy" in demands and "proxy" not in known:
+        raise ArgumentError("proxy", f"is no option of {url.scheme}://")
+    given = demands | {name: value for name, value in wishes.items() if name in known}
+    # A largest packet of another type is refused later, under the name that the application knows it by.
+    offered = type(largest_packet) is int and "largest_packet" in known
+    offers = {"largest_packet": largest_packet} if offered else {}
+    try:
+        return open_transport(url, **offers, **given), set(given)
+    except TypeError as error:
+        if isinstance(error, ArgumentTypeError) or not wishes:
+            raise
+        problem = f"{url.scheme}:// cannot use {', '.join(wishes)}: {error}"
+        raise ArgumentTypeError("network", problem) from error

@@ -9,7 +9,8 @@
     transport.close()                          # and open() again for the next attempt
 
 A new kind of stream is a subclass of :class:`Transport` in a module of its own and one line in
-:data:`TRANSPORTS`, or an entry point of the group ``device_sdk.transports`` in another distribution.
+:data:`TRANSPORTS`, or an entry point of the group ``device_sdk.transports`` in another distribution. It
+publishes the names of its options (:attr:`Transport.options`), and gets no others.
 """
 
 from __future__ import annotations
@@ -21,21 +22,25 @@ from device_sdk.errors import ArgumentError, ArgumentTypeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from collections.abc import Callable
+    from typing import Any, ClassVar, NoReturn, TypeVar
 
-__all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "load", "open_transport", "parse_url"]
+    Maker = TypeVar("Maker", bound=Callable[..., Any])
+
+__all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "load", "open_transport", "parse_url",
+           "takes", "transport_options"]  # fmt: skip
 
 # Scheme -> "module:callable", called with the ParsedUrl and the options of open_transport().
 TRANSPORTS = {
     "memory": "device_sdk.net.memory:MemoryTransport",
-    "mqtt": "device_sdk.net.layer:tcp_stream",
+    "mqtt": "device_sdk.net.stack:tcp_stream",
     "mqtt+srv": "device_sdk.net.srv:SrvTransport",
     "mqtts": "device_sdk.net.tls:tls_stream",
     "mqtts+srv": "device_sdk.net.srv:SrvTransport",
     "rfc2217": "device_sdk.net.serial:SerialTransport",
     "serial": "device_sdk.net.serial:SerialTransport",
     "socket": "device_sdk.net.serial:SerialTransport",
-    "tcp": "device_sdk.net.layer:tcp_stream",
+    "tcp": "device_sdk.net.stack:tcp_stream",
     "unix": "device_sdk.net.unix:UnixTransport",
     "ws": "device_sdk.net.websocket:WebSocketTransport",
     "wss": "device_sdk.net.websocket:WebSocketTransport",
@@ -69,6 +74,14 @@ class Transport(ABC):
 
     description: str
     """What and where, for logs and errors, without secrets: ``"tcp broker.example:1883"``."""
+
+    options: ClassVar[tuple[str, ...]]
+    """The keyword arguments of the class that an application may give, without ``tls``: ``("bind", ...)``.
+
+    One of them is an offer of the client rather than a wish of the application: ``largest_packet``, the
+    bytes of the largest MQTT packet that the client accepts, for a stream that has a bound of its own. A
+    class that publishes nothing takes what its signature says; see :func:`transport_options`.
+    """
 
     @abstractmethod
     def open(self, deadline: float) -> None:
@@ -314,8 +327,7 @@ def open_transport(url: str | ParsedUrl, **options: Any) -> Transport:
     or it carries parts that its transport has no use for. MissingDependency: it needs an extra.
     """
     parsed = url if isinstance(url, ParsedUrl) else parse_url(url)
-    where = TRANSPORTS.get(parsed.scheme)
-    make = _from_entry_points(parsed.scheme) if where is None else load(where)
+    make = _maker(parsed.scheme)
     tls = None if parsed.scheme in TAKES_TLS else options.pop("tls", None)
     transport: Transport = make(parsed, **options)
     if tls is not None:
@@ -324,10 +336,46 @@ def open_transport(url: str | ParsedUrl, **options: Any) -> Transport:
     return transport
 
 
+def transport_options(scheme: str) -> frozenset[str] | None:
+    """Return the names of the options that the scheme's transport takes, besides ``tls``.
+
+    They are those that its class, or the function that makes it, publishes itself as ``options``. Otherwise
+    they are the parameters in its signature, behind the URL; with ``**options`` among these nobody but the
+    transport knows them, and the answer is ``None``.
+
+    Raises: ArgumentError: there is no such scheme. MissingDependency.
+    """
+    make = _maker(scheme)
+    published = getattr(make, "__dict__", {}).get("options")
+    if published is not None:
+        return frozenset(published)
+    # Milliseconds, for transports of others that publish nothing.
+    _, *parameters = importlib.import_module("inspect").signature(make).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return None
+    return frozenset(each.name for each in parameters if each.kind is not each.VAR_POSITIONAL)
+
+
+def takes(*options: str) -> Callable[[Maker], Maker]:
+    """Decorate a function that makes a transport with the names of the options that it takes."""
+
+    def publish(make: Maker) -> Maker:
+        vars(make)["options"] = options
+        return make
+
+    return publish
+
+
 def load(where: str) -> Any:
     """Import what ``"module:name"`` says, when it is needed and not before."""
     module, _, name = where.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _maker(scheme: str) -> Any:
+    """Return what is called with a URL and options, and returns the transport."""
+    where = TRANSPORTS.get(scheme)
+    return _from_entry_points(scheme) if where is None else load(where)
 
 
 def _from_entry_points(scheme: str) -> Any:

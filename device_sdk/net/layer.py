@@ -21,37 +21,16 @@ import threading
 import time
 
 from device_sdk.errors import ConnectFailedError, TransportClosedError, TransportError
-from device_sdk.net.base import ParsedUrl, Transport, load
+from device_sdk.net.base import Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Layer", "Link", "tcp_stream"]
-
-# What tcp_stream() returns; imported when it is needed.
-_DIRECT = "device_sdk.net.tcp:TcpTransport"
-_THROUGH_PROXY = "device_sdk.net.proxy:ProxyTransport"
-_PROXY_FROM_ENVIRONMENT = "device_sdk.net.proxy:proxy_from_environment"
+__all__ = ["Layer", "Link"]
 
 # No wait is longer, so that no clock or number of seconds is too large for poll().
 _LONGEST_WAIT_S = 3600.0
-
-
-def tcp_stream(url: ParsedUrl, *, proxy: str | None = None, **options: Any) -> Transport:
-    """Return the TCP connection that the URL leads to, not opened yet: the bottom of a stack.
-
-    ``proxy``: the URL of a proxy to go through, ``""`` for the direct way, ``None`` for what the variable
-    ``mqtt_proxy`` of the environment says now. The other options are those of
-    :class:`~device_sdk.net.tcp.TcpTransport`, or of :class:`~device_sdk.net.proxy.ProxyTransport`.
-    """
-    if proxy is None and ("mqtt_proxy" in os.environ or "MQTT_PROXY" in os.environ):
-        proxy = load(_PROXY_FROM_ENVIRONMENT)(url.address)
-    if not proxy:
-        direct: Transport = load(_DIRECT)(url, **options)
-        return direct
-    through: Transport = load(_THROUGH_PROXY)(url, proxy=proxy, **options)
-    return through
 
 
 class Layer(Transport):

@@ -30,7 +30,7 @@ from device_sdk.net.base import ParsedUrl, Transport
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
+    from typing import ClassVar, Self
 
 __all__ = ["MemoryListener", "MemoryTransport", "memory_pair"]
 
@@ -70,6 +70,7 @@ class MemoryTransport(Transport):
     Raises: ArgumentError: the URL has no name, or more than a name.
     """
 
+    options: ClassVar[tuple[str, ...]] = ()
     __slots__ = ("_aborted", "_fd", "_incoming", "_name", "_outgoing", "_retry", "_send_limit", "_signalled",
                  "description")  # fmt: skip
 

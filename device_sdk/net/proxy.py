@@ -77,6 +77,7 @@ class ProxyTransport(TcpTransport):
     Source: RFC 1928, RFC 1929, RFC 9110 §9.3.6; https://www.openssh.com/txt/socks4.protocol and socks4a.
     """
 
+    options = ("proxy", *TcpTransport.options)
     __slots__ = ("_proxy",)
 
     def __init__(self, url: ParsedUrl, *, proxy: str, **options: Any) -> None:

@@ -98,6 +98,7 @@ class SerialTransport(Transport):
     Raises: ArgumentError: an option or a value, by its name, or a URL that names no port.
     """
 
+    options = ()  # they are in the URL
     __slots__ = ("_aborted", "_attempt", "_blocked", "_connect", "_line", "_lock", "_watch", "description")
 
     def __init__(self, url: ParsedUrl) -> None:

@@ -17,6 +17,7 @@ from device_sdk.errors import (
 )
 from device_sdk.net.base import ParsedUrl, Transport, open_transport
 from device_sdk.net.layer import Layer
+from device_sdk.net.stack import TCP_STREAM_OPTIONS
 
 try:
     import dns.exception
@@ -94,6 +95,7 @@ class SrvTransport(Layer):
     Raises: ArgumentError: the URL has a port, a path or a query, or no domain. MissingDependency.
     """
 
+    options = ("nameserver_port", "nameservers", *TCP_STREAM_OPTIONS)
     __slots__ = ("_aborted", "_domain", "_nameserver_port", "_nameservers", "_opened", "_opening", "_options",
                  "_scheme", "_streams")  # fmt: skip
 

@@ -20,7 +20,7 @@ from device_sdk.net.base import ParsedUrl, Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any, ClassVar, NoReturn
 
     Address = tuple[socket.AddressFamily, tuple[str | int, ...] | tuple[int, bytes]]
 
@@ -66,6 +66,7 @@ class TcpTransport(Transport):
     or no port.
     """
 
+    options: ClassVar[tuple[str, ...]] = ("bind", "interface", "tcp_keepalive", "user_timeout")
     __slots__ = ("_aborted", "_attempt", "_bind", "_blocked", "_interface", "_live", "_lock", "_sock",
                  "_tcp_keepalive", "_url", "_user_timeout", "description")  # fmt: skip
 

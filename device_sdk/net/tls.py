@@ -25,8 +25,9 @@ from device_sdk.errors import (
     TlsError,
     TransportClosedError,
 )
-from device_sdk.net.base import ParsedUrl, Transport
-from device_sdk.net.layer import Layer, Link, tcp_stream
+from device_sdk.net.base import ParsedUrl, Transport, takes
+from device_sdk.net.layer import Layer, Link
+from device_sdk.net.stack import TCP_STREAM_OPTIONS, tcp_stream
 from device_sdk.net.tls_reasons import CLOSED_EARLY, explain, reason, rejects_certificate
 
 TYPE_CHECKING = False
@@ -51,11 +52,12 @@ _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _log = Log("device_sdk.net.tls")
 
 
+@takes(*TCP_STREAM_OPTIONS)
 def tls_stream(url: ParsedUrl, *, tls: TLSOptions | None = None, **options: Any) -> TlsTransport:
     """Return TLS over TCP to the host of the URL, not opened yet; what ``mqtts://`` stands for.
 
     ``tls``: how, by default with the CA certificates of the system. The other options are those of
-    :func:`~device_sdk.net.layer.tcp_stream`.
+    :func:`~device_sdk.net.stack.tcp_stream`.
     """
     return TlsTransport(tcp_stream(url, **options), TLSOptions() if tls is None else tls, url.host)
 

@@ -38,6 +38,7 @@ class UnixTransport(TcpTransport):
     Raises: ArgumentError: the URL has no path, more than a path, or one too long for the kernel.
     """
 
+    options = ()
     __slots__ = ("_address", "_path")
 
     def __init__(self, url: ParsedUrl) -> None:

@@ -19,6 +19,7 @@ from device_sdk.errors import (
 )
 from device_sdk.net.base import ParsedUrl, open_transport
 from device_sdk.net.layer import Layer, Link
+from device_sdk.net.stack import TCP_STREAM_OPTIONS
 
 try:
     from websockets.client import ClientProtocol
@@ -45,8 +46,11 @@ DEFAULT_PATH = "/mqtt"
 
 # One frame carries what the engine joins for one send(); a longer packet takes several.
 FRAME_BYTES = 256 * 1024
-# Several times the largest packet that a client accepts unless told otherwise: brokers may join packets.
+# What max_message_size= may be. Control frames have up to 125 bytes.
+MESSAGE_BYTES = range(125, 1 << 31)
+# A broker may put several packets into one message: this is several times a packet of the usual size.
 MAX_MESSAGE_BYTES = 1 << 20
+_USUAL_PACKET_BYTES = 256 * 1024
 
 _MAX_ANSWER_BYTES = 16 * 1024
 _QUOTED_BODY_CHARACTERS = 200
@@ -88,7 +92,8 @@ class WebSocketTransport(Layer):
     ``origin``: the value of the header Origin. ``subprotocol``: what is offered and must be chosen;
     ``"mqttv3.1"`` is for brokers that know no later one. ``max_message_size``: bytes that one WebSocket
     message from the broker may have, 125..2**31-1, and so what an incomplete frame may keep in memory; a
-    broker may put several packets into one, so it should exceed the client's maximum packet size.
+    broker may put several packets into one. By default it is 1 MiB, or 1 MiB more than a ``largest_packet``
+    above 256 KiB: the bytes of the largest packet that the client accepts.
     The other options are those of the stream below: TCP's and the proxy's, and for ``wss`` TLS's.
 
     No compression is offered, no redirect followed.
@@ -97,6 +102,7 @@ class WebSocketTransport(Layer):
     Source: RFC 6455, MQTT 5.0 §6.0 [MQTT-6.0.0-1] ... [MQTT-6.0.0-4].
     """
 
+    options = ("headers", "largest_packet", "max_message_size", "origin", "subprotocol", *TCP_STREAM_OPTIONS)
     __slots__ = ("_end", "_headers", "_max_message_size", "_origin", "_owed", "_protocol", "_subprotocol",
                  "_unsent", "_uri")  # fmt: skip
 
@@ -107,7 +113,8 @@ class WebSocketTransport(Layer):
         headers: Headers | None = None,
         origin: str | None = None,
         subprotocol: str = "mqtt",
-        max_message_size: int = MAX_MESSAGE_BYTES,
+        max_message_size: int | None = None,
+        largest_packet: int = 0,
         **options: Any,
     ) -> None:
         if not (url.host and url.port):
@@ -118,10 +125,11 @@ class WebSocketTransport(Layer):
             _checked_headers({"Origin": origin}, "origin")
         if not (isinstance(subprotocol, str) and _TOKEN.fullmatch(subprotocol)):
             raise ArgumentError("subprotocol", f"must be a name such as 'mqtt', not {subprotocol!r}")
-        if not (type(max_message_size) is int and 125 <= max_message_size < 1 << 31):
-            raise ArgumentError(
-                "max_message_size", f"must be 125..2147483647 bytes, not {max_message_size!r}"
-            )
+        if max_message_size is None:
+            max_message_size = _room_for(largest_packet)
+        elif not (type(max_message_size) is int and max_message_size in MESSAGE_BYTES):
+            problem = f"must be {MESSAGE_BYTES[0]}..{MESSAGE_BYTES[-1]} bytes, not {max_message_size!r}"
+            raise ArgumentError("max_message_size", problem)
         secure = url.scheme == "wss"
         below = ParsedUrl("mqtts" if secure else "mqtt", url.host, url.port)
         super().__init__(open_transport(below, **options), f"{url.scheme} {url.address}")
@@ -351,6 +359,13 @@ class WebSocketTransport(Layer):
             self._unsent = b"".join(protocol.data_to_send())
             self._push_or_leave()
         super().close()
+
+
+def _room_for(largest_packet: int) -> int:
+    """Return the bytes of a message with the largest packet in it, and a few smaller ones beside that."""
+    if largest_packet <= _USUAL_PACKET_BYTES:
+        return MAX_MESSAGE_BYTES
+    return min(largest_packet + MAX_MESSAGE_BYTES, MESSAGE_BYTES[-1])
 
 
 def _uri_of(url: ParsedUrl, secure: bool) -> WebSocketURI:

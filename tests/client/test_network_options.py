@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import socket
 import ssl
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +15,8 @@ import pytest
 from device_sdk import Client, TLSOptions, testing
 from device_sdk.engine.reconnect import LATER, NEVER
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError, TlsError, TransportError
-from device_sdk.net.base import open_transport
+from device_sdk.net.base import ParsedUrl, open_transport
+from device_sdk.net.memory import MemoryTransport
 from device_sdk.testing import BrokerServer, ModelBroker
 
 if TYPE_CHECKING:
@@ -108,6 +111,45 @@ def test_a_websocket_takes_what_the_largest_packet_needs(
     client.close(0)
 
 
+def test_a_largest_packet_of_a_wrong_type_is_named_as_the_application_knows_it() -> None:
+    pytest.importorskip("websockets", reason="needs websockets")
+    with pytest.raises(ArgumentTypeError, match="maximum_packet_size"):
+        Client("ws://127.0.0.1", maximum_packet_size="4 MiB")  # type: ignore[arg-type]
+
+
+class Pigeon(MemoryTransport):
+    """A transport of another distribution, which publishes no names of options."""
+
+    def __init__(self, url: ParsedUrl, *, grains: int = 0) -> None:
+        super().__init__(url)
+        self.grains = grains
+
+
+def crow(url: ParsedUrl, **options: Any) -> Pigeon:
+    return Pigeon(url, **options)
+
+
+@pytest.mark.parametrize("make", [Pigeon, crow])
+def test_a_transport_that_publishes_no_options_gets_those_of_its_signature(
+    monkeypatch: pytest.MonkeyPatch, make: Any
+) -> None:
+    point = SimpleNamespace(name="pigeon", load=lambda: make)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [point])
+    client = Client("pigeon://coop", network={"grains": 7})
+    transport: Any = client._engine.brokers.all[0].transport
+    assert transport.grains == 7
+    client.close(0)
+    with pytest.raises(ArgumentError, match="crumbs"):
+        Client("pigeon://coop", network={"crumbs": 7})
+
+
+def test_an_option_goes_past_a_transport_that_does_not_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = SimpleNamespace(name="pigeon", load=lambda: Pigeon)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [point])
+    client = Client(["pigeon://coop", URL], network={"grains": 7, "bind": "127.0.0.1"})
+    client.close(0)
+
+
 @pytest.mark.parametrize(
     ("url", "options", "argument", "kind"),
     [
@@ -115,6 +157,7 @@ def test_a_websocket_takes_what_the_largest_packet_needs(
         (URL, {"network": {"headers": {}}}, "headers", ArgumentError),
         (URL, {"network": {"bind": "nowhere:port:x"}}, "bind", ArgumentError),
         (URL, {"network": {"tls": None}}, "network", ArgumentError),
+        (URL, {"network": {"largest_packet": 1}}, "network", ArgumentError),
         (URL, {"network": ["bind"]}, "network", ArgumentTypeError),
         (URL, {"network": {1: 2}}, "network", ArgumentTypeError),
         (URL, {"network": {"user_timeout": "5"}}, "network", ArgumentTypeError),

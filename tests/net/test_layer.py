@@ -12,9 +12,8 @@ import pytest
 
 from device_sdk.errors import ConnectFailedError, TransportClosedError, TransportError
 from device_sdk.net.base import ParsedUrl, Transport, open_transport
-from device_sdk.net.layer import Layer, Link, tcp_stream
+from device_sdk.net.layer import Layer, Link
 from device_sdk.net.memory import MemoryListener, MemoryTransport
-from device_sdk.net.tcp import TcpTransport
 from tests.net.transport_contract import (
     PATIENCE,
     Peer,
@@ -293,10 +292,6 @@ def test_the_timers_of_the_stream_below_run_in_and_after_the_handshake(rig: Gree
     assert due is not None
     rig.transport.handle_deadline(due)
     assert rig.transport.recv() == b"later"
-
-
-def test_without_a_proxy_the_bottom_of_a_stack_is_a_tcp_connection() -> None:
-    assert type(tcp_stream(ParsedUrl("mqtt", "broker.example", 1883))) is TcpTransport
 
 
 def test_a_close_just_before_the_stream_below_opens_leaves_it_closed() -> None:
