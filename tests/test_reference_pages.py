@@ -12,7 +12,7 @@ import pytest
 from device_sdk import Client
 from device_sdk.engine import arguments, authentication, exchange, outbox, report, router, stream
 from device_sdk.mqtt import aliasing, protocol, receive, topics, wire
-from device_sdk.net import srv, tcp, websocket
+from device_sdk.net import sockets, srv, tcp, websocket
 from device_sdk.shell import Shell
 from device_sdk.store import base, database, files, pending, sqlite
 from device_sdk.store.base import StorePolicy
@@ -140,7 +140,7 @@ def size(count: int) -> str:
             f"{receive._TOPIC_CACHE_SIZE:,} of up to {receive._LONGEST_CACHED_TOPIC}",
         ),
         ("routes kept", f"{router._ROUTE_CACHE_SIZE:,}"),
-        ("one read", size(tcp.RECV_BYTES)),
+        ("one read", size(sockets.RECV_BYTES)),
         ("one WebSocket message", size(websocket.MAX_MESSAGE_BYTES)),
         ("one WebSocket frame from us", size(websocket.FRAME_BYTES)),
         ("brokers that the DNS names", f"{srv.MAX_SERVERS}"),

@@ -15,12 +15,11 @@ and overrides, of the methods of a stream, those that it changes.
 
 from __future__ import annotations
 
-import os
 import select
-import threading
 import time
 
-from device_sdk.errors import ConnectFailedError, TransportClosedError, TransportError
+from device_sdk.errors import ConnectFailedError, TransportClosedError
+from device_sdk.net.attempt import Attempt, StreamLife
 from device_sdk.net.base import Transport
 
 TYPE_CHECKING = False
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["Layer", "Link"]
-
-# No wait is longer, so that no clock or number of seconds is too large for poll().
-_LONGEST_WAIT_S = 3600.0
 
 
 class Layer(Transport):
@@ -45,14 +41,12 @@ class Layer(Transport):
     need no second book-keeping.
     """
 
-    __slots__ = ("_attempt", "_early", "_lock", "description", "inner")
+    __slots__ = ("_early", "_life", "description", "inner")
 
     def __init__(self, inner: Transport, description: str) -> None:
         self.inner = inner
         self.description = description
-        # Guards the attempt, and the use of ``inner`` by an attempt, against abort() and close().
-        self._lock = threading.Lock()
-        self._attempt: _Attempt | None = None
+        self._life = StreamLife()  # its lock guards the use of ``inner`` by an attempt as well
         self._early = b""
 
     # For subclasses
@@ -82,39 +76,28 @@ class Layer(Transport):
 
     def open(self, deadline: float) -> None:
         """Open the stream below, then do the handshake, both until ``deadline``."""
-        with self._lock:
-            if self._attempt is not None:
-                raise TransportError(f"{self.description} is being opened; close() it first")
-            try:
-                attempt = self._attempt = _Attempt()
-            except OSError as error:  # out of descriptors
-                raise ConnectFailedError(f"cannot open {self.description}: {error.strerror}") from error
-        try:
+        with self._life.begin(self.description) as attempt:
             self.inner.open(deadline)
-            if attempt.abandoned:  # close() came just before the stream below began to open
+            if attempt.is_abandoned:  # close() came just before the stream below began to open
                 self.inner.close()
             self._shake_hands(attempt, deadline)
-        finally:
-            with self._lock:
-                if self._attempt is attempt:
-                    self._attempt = None
-                attempt.release()
 
-    def _shake_hands(self, attempt: _Attempt, deadline: float) -> None:
-        link = Link(self, attempt, deadline)
+    def _shake_hands(self, attempt: Attempt, deadline: float) -> None:
+        link = Link(self.inner, attempt, self.description, deadline)
         try:
             state = self._handshake(link)
-            with self._lock:
-                link.check()
+            with self._life.lock:
+                attempt.check()
                 self._early = link.take_unread()
                 self._adopt(state)
+                attempt.succeed()
         except BaseException as error:
-            with self._lock:
-                if not attempt.abandoned:
+            with self._life.lock:
+                if not attempt.is_abandoned:
                     self.inner.close()
-                    if attempt.cancelled:
+                    if attempt.is_cancelled:
                         self.inner.abort()  # it holds until the owner's close()
-                cancelled = attempt.cancelled
+                cancelled = attempt.is_cancelled
             if cancelled:
                 raise TransportClosedError(f"{self.description} was aborted while it was opened") from error
             if isinstance(error, TransportClosedError):
@@ -157,18 +140,14 @@ class Layer(Transport):
 
     def abort(self) -> None:
         """End the stream below, or the attempt to open this one; see :meth:`Transport.abort`."""
-        with self._lock:
-            if self._attempt is not None:
-                self._attempt.cancel()
+        with self._life.lock:
+            self._life.abort()
             self.inner.abort()
 
     def close(self) -> None:
         """Close the stream below and forget an abort; see :meth:`Transport.close`."""
-        with self._lock:
-            if self._attempt is not None:
-                self._attempt.cancel()
-                self._attempt.abandoned = True
-                self._attempt = None
+        with self._life.lock:
+            self._life.close()
             self._forget()
             self._early = b""
             self.inner.close()
@@ -180,12 +159,12 @@ class Link:
     It plays the part of an owner, deadlines of the stream included. For the thread that is in ``open()``.
     """
 
-    __slots__ = ("_attempt", "_deadline", "_inner", "_layer", "_unread")
+    __slots__ = ("_attempt", "_deadline", "_description", "_inner", "_unread")
 
-    def __init__(self, layer: Layer, attempt: _Attempt, deadline: float) -> None:
-        self._layer = layer
-        self._inner = layer.inner
+    def __init__(self, inner: Transport, attempt: Attempt, description: str, deadline: float) -> None:
+        self._inner = inner
         self._attempt = attempt
+        self._description = description
         self._deadline = deadline
         self._unread = b""
 
@@ -197,8 +176,8 @@ class Link:
         while True:
             if self._unread:
                 return self.take_unread()
-            with self._layer._lock:
-                self.check()
+            with self._attempt.lock:
+                self._attempt.check()
                 data = self._inner.recv()
             if data is not None:
                 return data
@@ -207,15 +186,15 @@ class Link:
     def send_all(self, data: bytes) -> None:
         """Send all of it, waiting for room. Raises: as :meth:`recv`."""
         while True:
-            with self._layer._lock:
-                self.check()
+            with self._attempt.lock:
+                self._attempt.check()
                 data = data[self._inner.send(data) :]
             if not data:
                 return
             self._wait()
             # Room may be announced by a descriptor that is readable until it is read.
-            with self._layer._lock:
-                self.check()
+            with self._attempt.lock:
+                self._attempt.check()
                 self._unread += self._inner.recv() or b""
 
     def unread(self, data: bytes) -> None:
@@ -227,56 +206,21 @@ class Link:
         data, self._unread = self._unread, b""
         return data
 
-    def check(self) -> None:
-        """Raise if nobody wants this any more. Called with the layer's lock held."""
-        if self._attempt.cancelled:
-            raise TransportClosedError(f"{self._layer.description} was aborted while it was opened")
-
     def _wait(self) -> None:
         """Wait as an owner does, once."""
         inner = self._inner
-        with self._layer._lock:
-            self.check()
+        with self._attempt.lock:
+            self._attempt.check()
             fd, wants_write, due = inner.fileno(), inner.wants_write(), inner.next_deadline()
-        now = time.monotonic()
-        if now >= self._deadline:
-            raise ConnectFailedError(f"cannot open {self._layer.description}: timed out in the handshake")
+        if time.monotonic() >= self._deadline:
+            raise ConnectFailedError(f"cannot open {self._description}: timed out in the handshake")
         until = self._deadline if due is None else min(due, self._deadline)
-        writable = self._attempt.wait(fd, wants_write, until - now)
-        with self._layer._lock:
-            self.check()
+        wanted = select.POLLIN | (select.POLLOUT if wants_write else 0)
+        writable = wants_write and self._attempt.poll(fd, wanted, until) & ~select.POLLIN
+        with self._attempt.lock:
+            self._attempt.check()
             if writable:
                 inner.flush()
             now = time.monotonic()
             if due is not None and now >= due:
                 inner.handle_deadline(now)
-
-
-class _Attempt:
-    """One call of open(). All but :meth:`wait` is called under the layer's lock."""
-
-    __slots__ = ("_wake", "abandoned", "cancelled")
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self.abandoned = False  # the stream below is not this attempt's any more
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        os.eventfd_write(self._wake, 1)
-
-    def wait(self, fd: int, wants_write: bool, seconds: float) -> bool:
-        """Wait for the descriptor or for :meth:`cancel`; return whether it is writable, if that is wanted.
-
-        The descriptor may be closed meanwhile, and even be another file's: then this is cancelled as well.
-        """
-        poll = select.poll()
-        poll.register(fd, select.POLLIN | (select.POLLOUT if wants_write else 0))
-        poll.register(self._wake, select.POLLIN)
-        # Rounded up: rounded down, the last millisecond would be spent in a loop.
-        found = dict(poll.poll(int(min(max(seconds, 0.0), _LONGEST_WAIT_S) * 1000) + 1))
-        return wants_write and bool(found.get(fd, 0) & ~select.POLLIN)
-
-    def release(self) -> None:
-        os.close(self._wake)

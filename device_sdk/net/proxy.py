@@ -18,15 +18,15 @@ import select
 import socket
 
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
+from device_sdk.net.attempt import Attempt
 from device_sdk.net.base import ParsedUrl, load, parse_url
-from device_sdk.net.tcp import TcpTransport
+from device_sdk.net.sockets import SocketTransport
+from device_sdk.net.tcp import TcpDialer, TcpTransport, check_url
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-    from device_sdk.net.tcp import Attempt
 
     Wait = Callable[[int], None]
 
@@ -64,7 +64,7 @@ class ProxyRefusal(Exception):
         self.retry = retry  # as in DeviceSdkError
 
 
-class ProxyTransport(TcpTransport):
+class ProxyTransport(SocketTransport):
     """A TCP connection that a proxy makes for us.
 
     ``proxy``: its URL, ``scheme://[user:password@]host[:port]``. The scheme is ``http`` (CONNECT, with
@@ -78,20 +78,22 @@ class ProxyTransport(TcpTransport):
     """
 
     options = ("proxy", *TcpTransport.options)
-    __slots__ = ("_proxy",)
+    __slots__ = ("_dialer", "_place", "_proxy", "_url")
 
     def __init__(self, url: ParsedUrl, *, proxy: str, **options: Any) -> None:
-        super().__init__(url, **options)
+        check_url(url)
+        self._url = url
+        self._dialer = TcpDialer(**options)
         self._proxy = _parse_proxy(proxy, url)
-        self.description = f"tcp {url.address} through {self._proxy.scheme}://{self._proxy.address}"
+        self._place = f"{url.address} through {self._proxy.scheme}://{self._proxy.address}"
+        super().__init__(f"tcp {self._place}")
 
     def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
-        """Connect to the proxy and have it connect to the host; see :meth:`TcpTransport.connect_socket`."""
-        place = f"{self._url.address} through {self._proxy.scheme}://{self._proxy.address}"
+        """Connect to the proxy and have it connect to the host."""
         try:
-            sock = self._connect_to(self._proxy.host, self._proxy.port, attempt, deadline)
+            sock = self._dialer.dial(self._proxy.host, self._proxy.port, attempt, deadline)
         except ConnectFailedError as error:
-            raise ConnectFailedError(f"cannot reach {place}: {error}") from error
+            raise ConnectFailedError(f"cannot reach {self._place}: {error}") from error
 
         descriptor = sock.fileno()  # it stays when another object takes the socket over
 
@@ -107,8 +109,8 @@ class ProxyTransport(TcpTransport):
             return tunnel
         except (OSError, UnicodeError, ProxyRefusal) as error:
             sock.close()
-            self._check(attempt)
-            failure = ConnectFailedError(f"cannot connect to {place}: {_in_words(error)}")
+            attempt.check()
+            failure = ConnectFailedError(f"cannot connect to {self._place}: {_in_words(error)}")
             failure.retry = getattr(error, "retry", failure.retry)
             raise failure from error
         except BaseException:

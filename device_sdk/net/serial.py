@@ -33,6 +33,7 @@ from device_sdk.errors import (
     TransportClosedError,
     TransportError,
 )
+from device_sdk.net.attempt import Attempt, StreamLife
 from device_sdk.net.base import ParsedUrl, Transport
 
 try:
@@ -99,7 +100,7 @@ class SerialTransport(Transport):
     """
 
     options = ()  # they are in the URL
-    __slots__ = ("_aborted", "_attempt", "_blocked", "_connect", "_line", "_lock", "_watch", "description")
+    __slots__ = ("_blocked", "_connect", "_life", "_line", "_watch", "description")
 
     def __init__(self, url: ParsedUrl) -> None:
         settings = _parse_settings(url)
@@ -108,19 +109,16 @@ class SerialTransport(Transport):
             if url.host or path in ("", "/"):
                 raise ArgumentError("url", f"must be like serial:///dev/ttyUSB0?baud=115200; found {url!r}")
             self.description = f"serial {path}"
-            self._connect: Callable[[_Attempt, float], _Line] = lambda *_: _LocalLine(path, settings)
+            self._connect: Callable[[Attempt, float], _Line] = lambda *_: _LocalLine(path, settings)
         else:
             if not (url.host and url.port) or url.path not in ("", "/"):
                 raise ArgumentError("url", f"must be {url.scheme}://host:port; found {url!r}")
             self.description = f"{url.scheme} {url.address}"
             remote = f"{url.scheme}://{url.address}"
             self._connect = lambda attempt, deadline: _open_remote(remote, settings, attempt, deadline)
-        # Guards all of these: abort() may come from any thread, and nothing done under it blocks.
-        self._lock = threading.Lock()
-        self._attempt: _Attempt | None = None
+        self._life = StreamLife()  # its lock guards all of these, and nothing done under it blocks
         self._line: _Line | None = None
         self._watch: _Watch | None = None
-        self._aborted = False
         self._blocked = False
 
     def open(self, deadline: float) -> None:
@@ -129,34 +127,25 @@ class SerialTransport(Transport):
         What lies in the input was meant for the stream before this one: its first byte would be taken for
         the beginning of a packet.
         """
-        with self._lock:
-            if self._watch is not None or self._attempt is not None:
-                raise TransportError(f"{self.description} is open or being opened; close() it first")
-            if self._aborted:
-                raise TransportClosedError(f"{self.description} was aborted before it was opened")
-            attempt = self._attempt = _Attempt()
-        try:
+        with self._life.begin(self.description) as attempt:
             if time.monotonic() >= deadline:
                 raise ConnectFailedError(f"cannot open {self.description}: timed out")
-            line = self._connect(attempt, deadline)
             try:
-                with self._lock:
-                    if attempt.cancelled:
-                        raise TransportClosedError(f"{self.description} was aborted while it was opened")
-                    self._watch = _Watch(line.fd)
-                    self._line = line
-                    self._blocked = False
-            except BaseException:
-                line.close(drain=False)
-                raise
-        except (OSError, termios.error, ValueError) as error:
-            if isinstance(error, TransportError):
-                raise
-            raise ConnectFailedError(f"cannot open {self.description}: {error}") from error
-        finally:
-            with self._lock:
-                if self._attempt is attempt:
-                    self._attempt = None
+                line = self._connect(attempt, deadline)
+                try:
+                    with self._life.lock:
+                        attempt.check()
+                        self._watch = _Watch(line.fd)
+                        self._line = line
+                        self._blocked = False
+                        attempt.succeed()
+                except BaseException:
+                    line.close(drain=False)
+                    raise
+            except (OSError, termios.error, ValueError) as error:
+                if isinstance(error, TransportError):
+                    raise
+                raise ConnectFailedError(f"cannot open {self.description}: {error}") from error
 
     def fileno(self) -> int:
         """Return the descriptor to poll for reading."""
@@ -167,7 +156,7 @@ class SerialTransport(Transport):
 
     def recv(self) -> bytes | None:
         """Return what has arrived; ``b""`` once the port is unplugged. See :meth:`Transport.recv`."""
-        with self._lock:
+        with self._life.lock:
             line = self._usable_line()
             if self._blocked:
                 self._await_room(False)
@@ -182,7 +171,7 @@ class SerialTransport(Transport):
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Hand bytes to the port and return how many it took; see :meth:`Transport.send`."""
-        with self._lock:
+        with self._life.lock:
             line = self._usable_line()
             try:
                 taken = os.write(line.fd, data)
@@ -196,10 +185,8 @@ class SerialTransport(Transport):
 
     def abort(self) -> None:
         """Let go of the port, or of the attempt to open it; see :meth:`Transport.abort`."""
-        with self._lock:
-            self._aborted = True
-            if self._attempt is not None:
-                self._attempt.cancel()
+        with self._life.lock:
+            self._life.abort()
             if self._watch is not None:
                 self._watch.wake()
             if self._line is not None:
@@ -213,13 +200,11 @@ class SerialTransport(Transport):
         port keeps its settings: in the mode that terminals start in it would echo what still arrives back
         to the peer.
         """
-        with self._lock:
+        with self._life.lock:
+            self._life.close()
             line, watch = self._line, self._watch
             self._line = self._watch = None
-            self._aborted = self._blocked = False
-            if self._attempt is not None:
-                self._attempt.cancel()
-                self._attempt = None
+            self._blocked = False
         if watch is not None:
             watch.close()
         if line is not None:
@@ -229,7 +214,7 @@ class SerialTransport(Transport):
 
     def _usable_line(self) -> _Line:
         if self._line is None:
-            state = "was aborted" if self._aborted else "is not open"
+            state = "was aborted" if self._life.is_aborted else "is not open"
             raise TransportClosedError(f"{self.description} {state}")
         return self._line
 
@@ -247,20 +232,6 @@ class SerialTransport(Transport):
         else:
             reason = str(error.strerror)
         return TransportClosedError(f"{self.description}: {reason} ({name})")
-
-
-class _Attempt:
-    """One call of open(), which another thread may cancel."""
-
-    __slots__ = ("cancelled", "over")
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self.over = threading.Event()
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        self.over.set()
 
 
 class _Watch:
@@ -415,7 +386,7 @@ class _RemoteLine(_Line):
         return bytes(first + self._port.read(self._port.in_waiting) if first else first)
 
 
-def _open_remote(url: str, settings: dict[str, Any], attempt: _Attempt, deadline: float) -> _Line:
+def _open_remote(url: str, settings: dict[str, Any], attempt: Attempt, deadline: float) -> _Line:
     """Open the port in a thread that can be left behind. Raises: ConnectFailedError.
 
     Cancelled, it may return a line whose port is not open yet: it needs no more than to be closed.
@@ -427,9 +398,11 @@ def _open_remote(url: str, settings: dict[str, Any], attempt: _Attempt, deadline
         # The timeout in the URL is for its negotiation with the far end, 3 s if we do not say.
         seconds = max(deadline - time.monotonic(), 0.05)
         port = serial_for_url(f"{url}?timeout={seconds}", do_not_open=True, timeout=None, **settings)
-    line = _RemoteLine(port, attempt.over.set)
-    in_time = attempt.over.wait(max(deadline - time.monotonic(), 0.0))
-    if attempt.cancelled or (in_time and line.error is None):
+    over = threading.Event()
+    line = _RemoteLine(port, over.set)
+    attempt.when_cancelled(over.set)
+    in_time = over.wait(max(deadline - time.monotonic(), 0.0))
+    if attempt.is_cancelled or (in_time and line.error is None):
         return line
     line.close(drain=False)
     raise ConnectFailedError(f"cannot open {url}: {line.error or 'timed out'}") from line.error

@@ -12,9 +12,8 @@ from device_sdk.errors import (
     ArgumentError,
     ConnectFailedError,
     MissingDependency,
-    TransportClosedError,
-    TransportError,
 )
+from device_sdk.net.attempt import Attempt
 from device_sdk.net.base import ParsedUrl, Transport, open_transport
 from device_sdk.net.layer import Layer
 from device_sdk.net.stack import TCP_STREAM_OPTIONS
@@ -96,8 +95,7 @@ class SrvTransport(Layer):
     """
 
     options = ("nameserver_port", "nameservers", *TCP_STREAM_OPTIONS)
-    __slots__ = ("_aborted", "_domain", "_nameserver_port", "_nameservers", "_opened", "_opening", "_options",
-                 "_scheme", "_streams")  # fmt: skip
+    __slots__ = ("_domain", "_nameserver_port", "_nameservers", "_options", "_scheme", "_streams")
 
     def __init__(
         self,
@@ -117,36 +115,24 @@ class SrvTransport(Layer):
         self._options = options
         # One for each host and port of the last answer: it may remember a TLS session.
         self._streams: dict[tuple[str, int], Transport] = {}
-        self._opening: object = None
-        self._opened = False
-        self._aborted = False
         # Never opened; it stands for the brokers that are not known yet, and checks the options now.
         super().__init__(self._stream((url.host, 1)), f"{url.scheme} {url.host}")
 
     def open(self, deadline: float) -> None:
         """Look the brokers up and open a stream to the first that answers; see :meth:`Transport.open`."""
-        with self._lock:
-            if self._opened or self._opening is not None:
-                raise TransportError(f"{self.description} is open or being opened; close() it first")
-            if self._aborted:
-                raise TransportClosedError(f"{self.description} was aborted before it was opened")
-            opening = self._opening = object()
-        try:
-            servers = find_servers(
-                self._domain, deadline=deadline, secure=self._scheme == "mqtts",
-                nameservers=self._nameservers, nameserver_port=self._nameserver_port,
-            )  # fmt: skip
-            self._open_one(opening, servers, deadline)
-        except ConnectFailedError:
-            with self._lock:
-                self._check(opening)
-            raise
-        finally:
-            with self._lock:
-                if self._opening is opening:
-                    self._opening = None
+        with self._life.begin(self.description) as attempt:
+            try:
+                servers = find_servers(
+                    self._domain, deadline=deadline, secure=self._scheme == "mqtts",
+                    nameservers=self._nameservers, nameserver_port=self._nameserver_port,
+                )  # fmt: skip
+                self._open_one(attempt, servers, deadline)
+            except ConnectFailedError:
+                with attempt.lock:
+                    attempt.check()
+                raise
 
-    def _open_one(self, opening: object, servers: list[tuple[str, int]], deadline: float) -> None:
+    def _open_one(self, attempt: Attempt, servers: list[tuple[str, int]], deadline: float) -> None:
         failures = []
         streams = {server: self._streams[server] for server in servers if server in self._streams}
         for index, server in enumerate(servers):
@@ -155,41 +141,22 @@ class SrvTransport(Layer):
                 continue
             stream = streams.get(server) or streams.setdefault(server, self._stream(server))
             now = time.monotonic()
-            with self._lock:
-                self._check(opening)
+            with attempt.lock:
+                attempt.check()
                 self.inner = stream
             try:
                 stream.open(now + (deadline - now) / (len(servers) - index))
             except ConnectFailedError as error:
                 failures.append(str(error))
-                with self._lock:
-                    self._check(opening)
+                with attempt.lock:
+                    attempt.check()
                     stream.close()
                 continue
-            with self._lock:
-                self._check(opening)
+            with attempt.lock:
+                attempt.succeed()
                 self._streams = streams
-                self._opened = True
             return
         raise ConnectFailedError(f"no broker of {self._domain} can be reached: {'; '.join(failures)}")
 
     def _stream(self, server: tuple[str, int]) -> Transport:
         return open_transport(ParsedUrl(self._scheme, *server), **self._options)
-
-    def _check(self, opening: object) -> None:
-        """Raise if this attempt was aborted or abandoned. Called with the lock held."""
-        if self._opening is not opening or self._aborted:
-            raise TransportClosedError(f"{self.description} was aborted while it was opened")
-
-    def abort(self) -> None:
-        """End the stream, or the attempt to open one; see :meth:`Transport.abort`."""
-        with self._lock:
-            self._aborted = True
-            self.inner.abort()
-
-    def close(self) -> None:
-        """Close the stream and forget an abort; see :meth:`Transport.close`."""
-        with self._lock:
-            self._opening = None
-            self._opened = self._aborted = False
-            self.inner.close()

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
-import threading
 import time
 
-from device_sdk.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-    ConnectFailedError,
-    TransportClosedError,
-    TransportError,
-)
-from device_sdk.net.base import ParsedUrl, Transport
+from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
+from device_sdk.net.attempt import Attempt
+from device_sdk.net.base import ParsedUrl
+from device_sdk.net.sockets import SocketTransport, connect, in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, NoReturn
+    from typing import Any, ClassVar
 
     Address = tuple[socket.AddressFamily, tuple[str | int, ...] | tuple[int, bytes]]
 
-__all__ = ["Attempt", "TcpTransport"]
-
-# One read, in µs for 4 B / 1,400 B / 64 KiB waiting (x86, Python 3.11): recv(65536) 4.6 / 5.3 / 7.4;
-# recv_into() a reused buffer and bytes() of it 5.1 / 5.8 / 10.2; recv(262144) 21. The plain call wins.
-RECV_BYTES = 65536
+__all__ = ["TcpDialer", "TcpTransport"]
 
 # More unsent output than this in the kernel is only latency: the engine keeps the rest, and can still put
 # a PINGREQ or a DISCONNECT in front of it.
@@ -46,7 +36,7 @@ _KEEPALIVE = (
 )
 
 
-class TcpTransport(Transport):
+class TcpTransport(SocketTransport):
     """A TCP connection. The host may be a name, an IPv4 or an IPv6 address.
 
     ``user_timeout``: seconds that sent data may stay unacknowledged, or a peer's receive window shut,
@@ -67,156 +57,66 @@ class TcpTransport(Transport):
     """
 
     options: ClassVar[tuple[str, ...]] = ("bind", "interface", "tcp_keepalive", "user_timeout")
-    __slots__ = ("_aborted", "_attempt", "_bind", "_blocked", "_interface", "_live", "_lock", "_sock",
-                 "_tcp_keepalive", "_url", "_user_timeout", "description")  # fmt: skip
+    __slots__ = ("_dialer", "_url")
+
+    def __init__(self, url: ParsedUrl, **options: Any) -> None:
+        check_url(url)
+        super().__init__(f"tcp {url.address}")
+        self._url = url
+        self._dialer = TcpDialer(**options)
+
+    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
+        """Look the host up and connect to the first of its addresses that answers; see :class:`TcpDialer`."""
+        return self._dialer.dial(self._url.host, self._url.port, attempt, deadline)
+
+
+class TcpDialer:
+    """Makes TCP connections. The options are those of :class:`TcpTransport`."""
+
+    __slots__ = ("_bind", "_interface", "_tcp_keepalive", "_user_timeout")
 
     def __init__(
         self,
-        url: ParsedUrl,
         *,
         user_timeout: float = USER_TIMEOUT_S,
         bind: str | tuple[str, int] | None = None,
         interface: str | None = None,
         tcp_keepalive: tuple[int, int, int] | None = None,
     ) -> None:
-        if url.path not in ("", "/") or url.query:
-            raise ArgumentError("url", f"{url.scheme}:// takes no path or query; found {url!r}")
-        if not (url.host and url.port):
-            raise ArgumentError("url", f"a TCP connection needs a host and a port; found {url!r}")
         if not 0 <= user_timeout <= 86400:
             raise ArgumentError("user_timeout", f"must be 0..86400 seconds, not {user_timeout!r}")
-        self.description = f"tcp {url.address}"
-        self._url = url
         self._user_timeout = user_timeout
         self._bind = None if bind is None else _parse_bind(bind)
         self._interface = None if interface is None else _check_interface(interface)
         self._tcp_keepalive = () if tcp_keepalive is None else _parse_keepalive(tcp_keepalive)
-        # Guards the four below against abort(), which may come from any thread.
-        self._lock = threading.Lock()
-        self._sock: socket.socket | None = None  # what close() has to close
-        self._live: socket.socket | None = None  # the same, None as soon as it is aborted
-        self._attempt: Attempt | None = None
-        self._aborted = False
-        self._blocked = False
 
-    def open(self, deadline: float) -> None:
-        """Look the host up and connect to the first of its addresses that answers.
+    def dial(self, host: str, port: int, attempt: Attempt, deadline: float) -> socket.socket:
+        """Return a socket that is connected to the first address of the host that answers.
 
         IPv6 and IPv4 addresses take turns, each with a fair share of the time that is left. The name
         look-up itself cannot be interrupted or bounded; see :meth:`Transport.open`.
-        """
-        with self._lock:
-            if self._sock is not None or self._attempt is not None:
-                raise TransportError(f"{self.description} is open or being opened; close() it first")
-            if self._aborted:
-                raise TransportClosedError(f"{self.description} was aborted before it was opened")
-            try:
-                attempt = self._attempt = Attempt()
-            except OSError as error:  # out of descriptors
-                raise ConnectFailedError(f"cannot open {self.description}: {_in_words(error)}") from error
-        try:
-            sock = self.connect_socket(attempt, deadline)
-            with self._lock:
-                if not attempt.cancelled:
-                    self._sock = self._live = sock
-                    self._blocked = False
-                    return
-            sock.close()
-            raise TransportClosedError(f"{self.description} was aborted while it was opened")
-        finally:
-            with self._lock:
-                if self._attempt is attempt:
-                    self._attempt = None
-                attempt.release()
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor."""
-        if self._sock is None:
-            self._raise_dead()
-        return self._sock.fileno()
-
-    def recv(self) -> bytes | None:
-        """Return up to 64 KiB of what has arrived; see :meth:`Transport.recv`."""
-        sock = self._live
-        if sock is None:
-            self._raise_dead()
-        try:
-            return sock.recv(RECV_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise self._closed_by(error) from error
-
-    def send(self, data: bytes | bytearray | memoryview) -> int:
-        """Hand bytes to the kernel and return how many it took; see :meth:`Transport.send`."""
-        sock = self._live
-        if sock is None:
-            self._raise_dead()
-        try:
-            taken = sock.send(data)
-        except BlockingIOError:
-            taken = 0
-        except OSError as error:
-            raise self._closed_by(error) from error
-        self._blocked = taken < len(data)
-        return taken
-
-    def wants_write(self) -> bool:
-        """True after a send that the kernel did not take whole."""
-        return self._blocked
-
-    def flush(self) -> None:
-        """Note that the kernel has room again; nothing is kept here."""
-        self._blocked = False
-
-    def abort(self) -> None:
-        """End the connection, or the attempt to make one; see :meth:`Transport.abort`."""
-        with self._lock:
-            self._aborted = True
-            self._live = None
-            if self._attempt is not None:
-                self._attempt.cancel()
-            if self._sock is not None:
-                try:
-                    self._sock.shutdown(socket.SHUT_RDWR)
-                except OSError:  # the peer was faster
-                    pass
-
-    def close(self) -> None:
-        """Close the socket and forget an abort; see :meth:`Transport.close`."""
-        with self._lock:
-            sock = self._sock
-            self._sock = self._live = None
-            self._aborted = self._blocked = False
-            if self._attempt is not None:
-                self._attempt.cancel()
-                self._attempt = None
-        if sock is not None:
-            sock.close()
-
-    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
-        """Return a connected socket; a subclass reaches its host in another way.
-
-        Runs in the thread of :meth:`open`. Raises: ConnectFailedError: not by ``deadline``.
+        Raises: ConnectFailedError: none answered in time; what the system said last is its cause.
         TransportClosedError: the attempt was cancelled.
         """
-        return self._connect_to(self._url.host, self._url.port, attempt, deadline)
-
-    def _connect_to(self, host: str, port: int, attempt: Attempt, deadline: float) -> socket.socket:
-        """Try the addresses of a host one after the other. Raises: as :meth:`connect_socket`."""
         place = ParsedUrl("tcp", host, port).address
         addresses = self._look_up(host, port, place)
-        failures = []
+        failures: list[str] = []
+        cause: OSError | None = None
         for index, (family, address) in enumerate(addresses):
-            self._check(attempt)
+            attempt.check()
             now = time.monotonic()
             share = max(deadline - now, 0.0) / (len(addresses) - index)
             try:
                 return self._connect_one(attempt, family, address, now + share)
             except OSError as error:
-                failures.append(f"{address[0]!s}: {_in_words(error)}")
-        self._check(attempt)
-        raise ConnectFailedError(f"cannot connect to {place}: {'; '.join(failures)}")
+                failures.append(f"{address[0]!s}: {in_words(error)}")
+                cause = error
+        try:
+            attempt.check()
+            raise ConnectFailedError(f"cannot connect to {place}: {'; '.join(failures)}") from cause
+        finally:
+            del cause  # its traceback holds this frame
 
     def _look_up(self, host: str, port: int, place: str) -> list[Address]:
         """Return the host's addresses, families taking turns (RFC 8305 §4)."""
@@ -229,7 +129,7 @@ class TcpTransport(Transport):
             family = {0: "", socket.AF_INET: "IPv4 ", socket.AF_INET6: "IPv6 "}[wanted]
             why = f" (the option bind= allows {family}only)" if wanted else ""
             raise ConnectFailedError(
-                f"cannot connect to {place}: no {family}address for {host!r}: {_in_words(error)}{why}"
+                f"cannot connect to {place}: no {family}address for {host!r}: {in_words(error)}{why}"
             ) from error
         first_family = [(family, address) for family, *_, address in found if family == found[0][0]]
         others = [(family, address) for family, *_, address in found if family != found[0][0]]
@@ -247,16 +147,11 @@ class TcpTransport(Transport):
         try:
             sock.setblocking(False)
             self._set_options(sock)
-            self._set_origin(sock)
-            code = sock.connect_ex(address)
-            if code == errno.EINPROGRESS:
-                code = attempt.wait(sock, select.POLLOUT, until)
-                code = code or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self.set_origin(sock)
+            connect(sock, address, attempt, until)
             # A free port of this host can be given to us as our own: TCP then connects it to itself.
-            if not code and sock.getsockname() == sock.getpeername():
-                code = errno.ECONNREFUSED
-            if code:
-                raise OSError(code, os.strerror(code))
+            if sock.getsockname() == sock.getpeername():
+                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except BaseException:
             sock.close()
             raise
@@ -279,7 +174,7 @@ class TcpTransport(Transport):
                 if error.errno != errno.ENOPROTOOPT:  # an emulated kernel may lack one; none is vital
                     raise
 
-    def _set_origin(self, sock: socket.socket) -> None:
+    def set_origin(self, sock: socket.socket) -> None:
         """Choose interface, address and port of our end. Raises: OSError whose text says what to change."""
         if self._interface is not None:
             try:
@@ -295,64 +190,6 @@ class TcpTransport(Transport):
                 sock.bind((address, port))
             except OSError as error:
                 raise OSError(error.errno, f"bind {address} port {port}: {error.strerror}") from error
-
-    def _check(self, attempt: Attempt) -> None:
-        """Raise: TransportClosedError: the attempt was cancelled."""
-        if attempt.cancelled:
-            raise TransportClosedError(f"{self.description} was aborted while it was opened")
-
-    def _closed_by(self, error: OSError) -> TransportClosedError:
-        reason = "aborted" if self._aborted else _in_words(error)
-        return TransportClosedError(f"{self.description}: {reason}")
-
-    def _raise_dead(self) -> NoReturn:
-        state = "was aborted" if self._aborted else "is not open"
-        raise TransportClosedError(f"{self.description} {state}")
-
-
-class Attempt:
-    """One call of open(): it can be cancelled from another thread, and outlive its transport's interest.
-
-    All but :meth:`wait` is called under the transport's lock.
-    """
-
-    __slots__ = ("_wake", "cancelled")
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def cancel(self) -> None:
-        """End :meth:`wait`, now or when it is called."""
-        self.cancelled = True
-        os.eventfd_write(self._wake, 1)
-
-    def wait(self, sock: socket.socket | int, events: int, until: float) -> int:
-        """Wait for ``events`` of :func:`select.poll`; return 0, ETIMEDOUT, or ECANCELED after :meth:`cancel`.
-
-        ``until`` in monotonic seconds.
-        """
-        poll = select.poll()
-        poll.register(sock, events)
-        poll.register(self._wake, select.POLLIN)
-        seconds = min(max(until - time.monotonic(), 0.0), 86400.0)
-        ready = dict(poll.poll(int(seconds * 1000)))
-        if self._wake in ready:
-            return errno.ECANCELED
-        return 0 if ready else errno.ETIMEDOUT
-
-    def release(self) -> None:
-        """Close what :meth:`wait` waits with."""
-        os.close(self._wake)
-
-
-def _in_words(error: Exception) -> str:
-    """Return "Connection refused (ECONNREFUSED)" and the like."""
-    if not isinstance(error, OSError) or error.errno is None:
-        return str(error)
-    # The numbers of gaierror are not errnos.
-    name = None if isinstance(error, socket.gaierror) else errno.errorcode.get(error.errno)
-    return f"{error.strerror} ({name})" if name else str(error.strerror)
 
 
 def _parse_bind(bind: str | tuple[str, int]) -> tuple[int, str, int]:
@@ -408,3 +245,11 @@ def _explain_interface(name: str, error: OSError) -> str:
     if error.errno == errno.EPERM:
         return "; before Linux 5.7 this needs the capability CAP_NET_RAW"
     return ""
+
+
+def check_url(url: ParsedUrl) -> None:
+    """Raise ArgumentError if the URL has more than a host and a port, or not both of them."""
+    if url.path not in ("", "/") or url.query:
+        raise ArgumentError("url", f"{url.scheme}:// takes no path or query; found {url!r}")
+    if not (url.host and url.port):
+        raise ArgumentError("url", f"a TCP connection needs a host and a port; found {url!r}")

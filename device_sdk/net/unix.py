@@ -9,9 +9,10 @@ import struct
 import time
 from urllib.parse import unquote
 
-from device_sdk.errors import ArgumentError, ConnectFailedError, TransportClosedError
+from device_sdk.errors import ArgumentError, ConnectFailedError
+from device_sdk.net.attempt import Attempt
 from device_sdk.net.base import ParsedUrl
-from device_sdk.net.tcp import Attempt, TcpTransport
+from device_sdk.net.sockets import SocketTransport
 
 __all__ = ["UnixTransport"]
 
@@ -30,7 +31,7 @@ _WHY = {
 }
 
 
-class UnixTransport(TcpTransport):
+class UnixTransport(SocketTransport):
     """A connection to a program on the same machine.
 
     Percent-encoding in the path is decoded: ``%3F`` is a question mark.
@@ -50,9 +51,7 @@ class UnixTransport(TcpTransport):
             raise ArgumentError(
                 "url", f"a socket's path has at most {_LONGEST_PATH_BYTES} bytes, and no zero; found {url!r}"
             )
-        # What is below TCP's socket options and name look-up is the same for every stream socket.
-        super().__init__(ParsedUrl(url.scheme, "localhost", 1))
-        self.description = f"unix {path}"
+        super().__init__(f"unix {path}")
         self._path = path
         self._address = address
 
@@ -63,8 +62,7 @@ class UnixTransport(TcpTransport):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, int(_STEP_S * 1e6)))
             code = errno.EAGAIN
             while code == errno.EAGAIN:
-                if attempt.cancelled:
-                    raise TransportClosedError(f"{self.description} was aborted while it was opened")
+                attempt.check()
                 if time.monotonic() >= deadline:
                     raise ConnectFailedError(
                         f"cannot connect to {self._path}: timed out; the broker accepts nobody"

@@ -256,7 +256,7 @@ class Connection(Events):
     def socket(self) -> Any:
         """Return the socket of the connection, for ``select()`` and the like, or ``None``."""
         sock = self._sock
-        return None if sock is None else sock.handle
+        return None if sock is None else sock.sock
 
     def _has_socket(self) -> bool:
         return self._sock is not None

@@ -10,8 +10,10 @@ import socket
 from time import monotonic
 
 from device_sdk.errors import ConnectFailedError, DeviceSdkError, TransportClosedError
+from device_sdk.net.attempt import Attempt
 from device_sdk.net.base import ParsedUrl, Transport
-from device_sdk.net.tcp import TcpTransport
+from device_sdk.net.sockets import SocketTransport, connect
+from device_sdk.net.tcp import TcpDialer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,14 +59,14 @@ class NoStream(Transport):
         """Nothing to release."""
 
 
-class SocketStream(TcpTransport):
+class SocketStream(SocketTransport):
     """A socket to ``host`` and ``port``, or to the Unix socket ``path``.
 
     ``source``: local address and port to connect from, ``("", 0)`` is any. ``proxy``: the arguments of
     PySocks' ``create_connection``, or ``None``.
     """
 
-    __slots__ = ("_failure", "_path", "_proxy", "_source")
+    __slots__ = ("_dialer", "_host", "_path", "_port", "_proxy", "_source")
 
     def __init__(
         self,
@@ -75,53 +77,58 @@ class SocketStream(TcpTransport):
         source: tuple[str, int] = ("", 0),
         proxy: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(ParsedUrl("mqtt", host if path is None else "unix", port))
+        super().__init__(f"tcp {ParsedUrl('mqtt', host, port).address}" if path is None else f"unix {path}")
+        self._host = host
+        self._port = port
         self._path = path
         self._source = source
         self._proxy = proxy
-        self._failure: OSError | None = None
-        if path is not None:
-            self.description = f"unix {path}"
+        self._dialer = _Dialer(source)
 
-    @property
-    def handle(self) -> socket.socket | None:
-        """The socket while the stream is open."""
-        return self._sock
-
-    def connect_socket(self, attempt: Any, deadline: float) -> socket.socket:
+    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
         """Return a connected socket. Raises: OSError, as the system raised it."""
-        self._failure = None
+        if self._path is not None:
+            return _connect_unix(self._path, attempt, deadline)
+        if self._proxy is not None:
+            return self._connect_through(self._proxy, deadline)
         try:
-            if self._path is not None:
-                return self._connect_one(attempt, socket.AF_UNIX, self._path, deadline)
-            if self._proxy is not None:
-                return self._connect_through(self._proxy, deadline)
-            return super().connect_socket(attempt, deadline)
+            return self._dialer.dial(self._host, self._port, attempt, deadline)
         except ConnectFailedError as error:
-            raise self._failure or plain_error(error) from None
+            raise plain_error(error) from None
 
     def _connect_through(self, proxy: dict[str, Any], deadline: float) -> socket.socket:
         seconds = max(0.001, deadline - monotonic())
         sock: socket.socket = socks.create_connection(
-            (self._url.host, self._url.port), timeout=seconds, source_address=self._source, **proxy
+            (self._host, self._port), timeout=seconds, source_address=self._source, **proxy
         )
         sock.setblocking(False)
         return sock
 
-    def _connect_one(self, attempt: Any, family: int, address: Any, until: float) -> socket.socket:
-        try:
-            return super()._connect_one(attempt, family, address, until)
-        except OSError as error:
-            self._failure = error
-            raise
 
-    def _set_options(self, sock: socket.socket) -> None:
-        if self._path is None:
-            super()._set_options(sock)
+class _Dialer(TcpDialer):
+    """Starts at a local address that paho takes as it is: the system says what is wrong with it."""
 
-    def _set_origin(self, sock: socket.socket) -> None:
-        if self._path is None and self._source != ("", 0):
+    __slots__ = ("_source",)
+
+    def __init__(self, source: tuple[str, int]) -> None:
+        super().__init__()
+        self._source = source
+
+    def set_origin(self, sock: socket.socket) -> None:
+        """Bind the socket to the source address, if there is one."""
+        if self._source != ("", 0):
             sock.bind(self._source)
+
+
+def _connect_unix(path: str, attempt: Attempt, deadline: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        connect(sock, path, attempt, deadline)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def plain_error(error: OSError) -> OSError:

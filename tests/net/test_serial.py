@@ -504,11 +504,18 @@ def test_output_that_does_not_leave_is_discarded_in_time(
     assert flushed == [termios.TCOFLUSH]
 
 
+@pytest.mark.parametrize("left", [0, 1])
 def test_running_out_of_descriptors_is_a_connect_failure(
-    rig: PtyRig, monkeypatch: pytest.MonkeyPatch
+    rig: PtyRig, monkeypatch: pytest.MonkeyPatch, left: int
 ) -> None:
-    def exhausted(*_: object) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
+    really = os.eventfd
+    made: list[int] = []
+
+    def exhausted(*args: int) -> int:
+        if len(made) == left:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(really(*args))
+        return made[-1]
 
     rig.plug()
     before = open_files()
@@ -516,6 +523,7 @@ def test_running_out_of_descriptors_is_a_connect_failure(
         patch.setattr(os, "eventfd", exhausted)
         with pytest.raises(ConnectFailedError, match="Too many open files"):
             rig.transport.open(soon())
+    assert len(made) == left
     assert open_files() == before
     rig.connect()
 

@@ -16,7 +16,7 @@ import pytest
 
 from device_sdk.errors import ArgumentError, ConnectFailedError, TransportClosedError
 from device_sdk.net.base import ParsedUrl, Transport, parse_url
-from device_sdk.net.tcp import TcpTransport
+from device_sdk.net.tcp import TcpDialer, TcpTransport
 from tests.net.transport_contract import PATIENCE, Peer, Rig, TransportContract, open_files, soon
 
 HOST = "127.0.0.1"
@@ -279,8 +279,8 @@ def test_a_second_address_is_tried_when_the_first_refuses(
 def test_the_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     found = addresses(("::1", 9), ("::2", 9), ("::3", 9), ("192.0.2.1", 9), ("192.0.2.2", 9))
     monkeypatch.setattr(socket, "getaddrinfo", found)
-    transport = TcpTransport(ParsedUrl("mqtt", "broker.example", 9))
-    assert [address[0] for _, address in transport._look_up("broker.example", 9, "broker.example:9")] == [
+    dialer = TcpDialer()
+    assert [address[0] for _, address in dialer._look_up("broker.example", 9, "broker.example:9")] == [
         "::1", "192.0.2.1", "::2", "192.0.2.2", "::3",
     ]  # fmt: skip
 
