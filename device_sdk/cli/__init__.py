@@ -6,11 +6,11 @@ A command is a function ``(arguments) -> exit code`` in a module that is importe
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from typing import TYPE_CHECKING
 
+from device_sdk._load import load
 from device_sdk._version import __version__
 from device_sdk.cli.common import ExitCode, add_log_level, exit_code_for, set_up_logging
 
@@ -78,8 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
-    module_name, _, function_name = COMMANDS[name][0].partition(":")
-    command: Callable[[list[str]], int] = getattr(importlib.import_module(module_name), function_name)
+    command: Callable[[list[str]], int] = load(COMMANDS[name][0])
     return command
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from device_sdk.errors import ArgumentError, DeviceSdkError, MissingDependency
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    pass
 
 __all__ = ["BROKERS", "ChildBroker", "IotcoreBroker", "MosquittoBroker", "find_broker", "mosquitto_path"]
 
@@ -126,12 +126,7 @@ class ChildBroker(ABC):
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _reserve_port(self) -> int:

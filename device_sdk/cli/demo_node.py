@@ -12,8 +12,6 @@ from device_sdk.drivers import open_driver
 from device_sdk.errors import QueueFullError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from device_sdk.drivers import Reading
 
 __all__ = ["Node"]
@@ -101,12 +99,7 @@ class Node:
             raise
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

@@ -27,8 +27,6 @@ from device_sdk.cli.demo_scene import LONGEST_WAIT_S
 from device_sdk.errors import DeviceSdkError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from device_sdk import Message
 
 __all__ = ["SubscriberProcess", "main"]
@@ -128,12 +126,7 @@ class SubscriberProcess:
             raise
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

@@ -10,18 +10,15 @@ A driver is synchronous and belongs to one thread at a time; whoever runs it own
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import math
 import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Literal, Self
 
+from device_sdk._load import load
+from device_sdk._text import did_you_mean
 from device_sdk.errors import ArgumentError, DriverError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = [
     "DRIVERS",
@@ -30,9 +27,7 @@ __all__ = [
     "Quality",
     "Reading",
     "Value",
-    "did_you_mean",
     "driver_class",
-    "load_object",
     "measured",
     "open_driver",
 ]
@@ -148,28 +143,6 @@ class Driver(ABC):
         self.close()
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'right'?"`` when one of the known names is near, else an empty text."""
-    near = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def load_object(path: str, argument: str) -> Any:
-    """Import the object behind ``"package.module:name"``.
-
-    Raises: ArgumentError: the path is not of that form, or the module has no such name; it carries
-    ``argument``. Whatever importing the module raises, ImportError for a start.
-    """
-    module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
-        raise ArgumentError(argument, f"expected 'package.module:name', found {path!r}")
-    module = importlib.import_module(module_name)
-    if not hasattr(module, name):
-        hint = did_you_mean(name, vars(module))
-        raise ArgumentError(argument, f"the module {module_name} has no {name!r}{hint}")
-    return getattr(module, name)
-
-
 def driver_class(kind: str) -> type[Driver]:
     """Return the class behind a kind of :data:`DRIVERS`.
 
@@ -181,7 +154,7 @@ def driver_class(kind: str) -> type[Driver]:
         raise ArgumentError(
             "kind", f"no driver is called {kind!r}, there is: {there_is}{did_you_mean(kind, DRIVERS)}"
         )
-    found: type[Driver] = load_object(target, "kind")
+    found: type[Driver] = load(target)
     return found
 
 

@@ -15,7 +15,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from device_sdk.drivers.base import Channel, Driver, Reading, did_you_mean, load_object, measured
+from device_sdk._load import load_object
+from device_sdk._text import did_you_mean
+from device_sdk.drivers.base import Channel, Driver, Reading, measured
 from device_sdk.drivers.bus import I2CBus, check_bus_name, close_bus, open_bus
 from device_sdk.drivers.bus.i2c import NO_ACKNOWLEDGE
 from device_sdk.errors import (

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from device_sdk.drivers.base import Channel, Driver, Reading, load_object, measured
+from device_sdk._load import load_object
+from device_sdk.drivers.base import Channel, Driver, Reading, measured
 from device_sdk.errors import ArgumentError, BusError, DeviceSdkError, DriverError, ReadTimeoutError
 
 __all__ = ["FunctionDriver"]

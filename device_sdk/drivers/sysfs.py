@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from device_sdk.drivers.base import Channel, Driver, Quality, Reading, did_you_mean
+from device_sdk._text import did_you_mean
+from device_sdk.drivers.base import Channel, Driver, Quality, Reading
 from device_sdk.errors import ArgumentError, BusError, ChecksumError, DeviceNotFoundError, DriverError
 
 __all__ = ["SUBSYSTEMS", "Measurement", "Subsystem", "SysfsDriver", "device_folders", "device_name"]

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Mapping
 
+from device_sdk._load import load
 from device_sdk.engine.arguments import check_hooks, made_up_client_id, random_fraction, seconds
 from device_sdk.engine.attempt import Personals
 from device_sdk.engine.authentication import authentication_for
@@ -17,7 +18,7 @@ from device_sdk.engine.engine import Engine
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import ArgumentError, ArgumentTypeError, StoreError
 from device_sdk.mqtt.options import ConnectOptions
-from device_sdk.net.base import ParsedUrl, Transport, load, open_transport, parse_url, transport_options
+from device_sdk.net.base import ParsedUrl, Transport, open_transport, parse_url, transport_options
 from device_sdk.store.base import Store
 
 TYPE_CHECKING = False

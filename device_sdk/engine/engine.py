@@ -8,6 +8,7 @@ state; it is never held while user code runs, nor during ``open()``, ``recv()``,
 
 from __future__ import annotations
 
+from device_sdk._load import load
 from device_sdk._log import is_debugged
 from device_sdk.engine.ack_watch import AckWatch
 from device_sdk.engine.attempt import Attempt, Personals
@@ -36,7 +37,7 @@ from device_sdk.mqtt.events import ConnectAcknowledged, ConnectionEnded, Session
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.options import check_range
 from device_sdk.mqtt.protocol import Protocol
-from device_sdk.net.base import Transport, load
+from device_sdk.net.base import Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ publishes the names of its options (:attr:`Transport.options`), and gets no othe
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 
+from device_sdk._load import load
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Maker = TypeVar("Maker", bound=Callable[..., Any])
 
-__all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "load", "open_transport", "parse_url",
+__all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "open_transport", "parse_url",
            "takes", "transport_options"]  # fmt: skip
 
 # Scheme -> "module:callable", called with the ParsedUrl and the options of open_transport().
@@ -350,7 +350,7 @@ def transport_options(scheme: str) -> frozenset[str] | None:
     if published is not None:
         return frozenset(published)
     # Milliseconds, for transports of others that publish nothing.
-    _, *parameters = importlib.import_module("inspect").signature(make).parameters.values()
+    _, *parameters = load("inspect:signature")(make).parameters.values()
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return None
     return frozenset(each.name for each in parameters if each.kind is not each.VAR_POSITIONAL)
@@ -366,12 +366,6 @@ def takes(*options: str) -> Callable[[Maker], Maker]:
     return publish
 
 
-def load(where: str) -> Any:
-    """Import what ``"module:name"`` says, when it is needed and not before."""
-    module, _, name = where.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def _maker(scheme: str) -> Any:
     """Return what is called with a URL and options, and returns the transport."""
     where = TRANSPORTS.get(scheme)
@@ -380,8 +374,8 @@ def _maker(scheme: str) -> Any:
 
 def _from_entry_points(scheme: str) -> Any:
     # Reading the installed distributions takes milliseconds: only a scheme that is not ours pays.
-    metadata = importlib.import_module("importlib.metadata")
-    found = {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    entry_points = load("importlib.metadata:entry_points")
+    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if scheme not in found:
         schemes = ", ".join(sorted({*TRANSPORTS, *found}))
         raise ArgumentError("url", f"no transport for {scheme!r} is installed; there are: {schemes}")

@@ -17,9 +17,10 @@ import re
 import select
 import socket
 
+from device_sdk._load import load
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
 from device_sdk.net.attempt import Attempt
-from device_sdk.net.base import ParsedUrl, load, parse_url
+from device_sdk.net.base import ParsedUrl, parse_url
 from device_sdk.net.sockets import SocketTransport
 from device_sdk.net.tcp import TcpDialer, TcpTransport, check_url
 

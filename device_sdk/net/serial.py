@@ -7,16 +7,11 @@ stream and no connections; docs/serial.md says what follows from that.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import fcntl
-import glob
-import grp
 import os
-import pwd
 import select
 import socket
-import stat
 import struct
 import termios
 import threading
@@ -26,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from device_sdk._text import did_you_mean
 from device_sdk.errors import (
     ArgumentError,
     ConnectFailedError,
@@ -35,6 +31,7 @@ from device_sdk.errors import (
 )
 from device_sdk.net.attempt import Attempt, StreamLife
 from device_sdk.net.base import ParsedUrl, Transport
+from device_sdk.net.serial_errors import GONE, explain
 
 try:
     # By name: the unrelated package "serial" would be imported as happily.
@@ -77,12 +74,6 @@ _WHY_NOT = {
 }
 _BAUD_RATES = range(50, 20_000_001)
 _TAKES = {"serial": set(_OPTIONS), "rfc2217": set(_OPTIONS) - {"exclusive"}, "socket": set[str]()}
-
-# Where a port that somebody plugged in shows up; /dev/ttyS* are there with nothing behind them.
-_PORTS = ("/dev/serial/by-id/*", "/dev/ttyUSB*", "/dev/ttyACM*", "/dev/ttyAMA*", "/dev/serial[0-9]*")
-
-# What the kernel says about a device that has gone.
-_GONE = {errno.EIO, errno.ENXIO, errno.ENODEV}
 
 
 class SerialTransport(Transport):
@@ -165,7 +156,7 @@ class SerialTransport(Transport):
             except BlockingIOError:
                 return None
             except OSError as error:
-                if error.errno in _GONE:
+                if error.errno in GONE:
                     return b""
                 raise self._closed_by(error) from error
 
@@ -225,7 +216,7 @@ class SerialTransport(Transport):
 
     def _closed_by(self, error: OSError) -> TransportClosedError:
         name = errno.errorcode.get(error.errno or 0, "no errno")
-        if error.errno in _GONE:
+        if error.errno in GONE:
             reason = "unplugged, or hung up by another program on this port, such as a login console (getty)"
         elif error.errno in (errno.EPIPE, errno.ECONNRESET):
             reason = "closed by the far end"
@@ -289,7 +280,7 @@ class _LocalLine(_Line):
                 # pyserial's lock (flock) stops those who ask for it; this one stops everybody but root.
                 self._exclude_others()
         except (OSError, termios.error, ValueError, OverflowError) as error:
-            raise ConnectFailedError(_explain(path, settings, error)) from error
+            raise ConnectFailedError(explain(path, settings, error)) from error
 
     def close(self, drain: bool) -> None:
         """Wait for the output if asked to, discard what is left of it, close."""
@@ -413,8 +404,7 @@ def _parse_settings(url: ParsedUrl) -> dict[str, Any]:
     known = _TAKES.get(url.scheme, set())
     for name in url.query:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known)
             there_are = ", ".join(sorted(known)) or "none"
             raise ArgumentError("url", f"{name!r} is no option of {url.scheme}:{hint} There are: {there_are}")
     settings = {}
@@ -436,83 +426,3 @@ def _value(name: str, text: str, values: dict[str, Any]) -> Any:
         allowed = ", ".join(values)
         raise ArgumentError(name, f"must be one of {allowed}; not {text!r}{_WHY_NOT.get(name, '')}")
     return values[text]
-
-
-# Why a port cannot be opened, and what to do.
-
-
-def _explain(path: str, settings: dict[str, Any], error: Exception) -> str:
-    number = _error_number(error)
-    if number in (errno.EACCES, errno.EPERM):
-        what = _explain_permission(path)
-    elif number in (errno.EAGAIN, errno.EBUSY):
-        what = _explain_busy(path)
-    elif number == errno.ENOENT:
-        what = f"there is no such device. {_explain_ports()}"
-    elif number in _GONE:
-        what = f"no hardware answers behind it. {_explain_ports()}"
-    elif number in (errno.ENOTTY, errno.EISDIR):
-        what = f"it is not a serial port. {_explain_ports()}"
-    else:
-        frame = f"{settings['baudrate']} baud, 8{settings['parity']}{settings['stopbits']}"
-        what = f"it refuses {frame} ({error})"
-    return f"cannot open serial {path}: {what}"
-
-
-def _error_number(error: BaseException | None) -> int | None:
-    """Return the errno of an error, or of the one it was made from: pyserial does not always keep it."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno:
-            return error.errno
-        if isinstance(error, termios.error):
-            return int(error.args[0])
-        error = error.__context__
-    return None
-
-
-def _explain_permission(path: str) -> str:
-    status = os.stat(path)
-    if not status.st_gid or not status.st_mode & stat.S_IWGRP:
-        return "permission denied, and no group may use it; a udev rule can give it one (GROUP, MODE=0660)"
-    try:
-        group, user = grp.getgrgid(status.st_gid).gr_name, pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # numbers without names, as in some containers
-        group, user = str(status.st_gid), str(os.geteuid())
-    return (
-        f"permission denied. The device belongs to the group {group}: "
-        f"sudo usermod -aG {group} {user}, then log in again"
-    )
-
-
-def _explain_busy(path: str) -> str:
-    holders = ", ".join(_holders(path)) or "another program"
-    return (
-        f"{holders} has it open. exclusive=1, the default, gives a port one user: "
-        "two would each lose what the other one reads"
-    )
-
-
-def _holders(path: str) -> list[str]:
-    """Name the processes that have the device open, as far as we may look."""
-    device = os.stat(path).st_rdev
-    found = []
-    for folder in glob.glob("/proc/[0-9]*"):
-        try:
-            if any(_leads_to(path, device) for path in glob.glob(f"{folder}/fd/*")):
-                with open(f"{folder}/comm", encoding="utf-8", errors="replace") as comm:
-                    found.append(f"{comm.read().strip()} (process {os.path.basename(folder)})")
-        except OSError:  # it ended, or is not ours to look into
-            continue
-    return found
-
-
-def _leads_to(path: str, device: int) -> bool:
-    status = os.stat(path)
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == device
-
-
-def _explain_ports() -> str:
-    ports = [path for pattern in _PORTS for path in sorted(glob.glob(pattern))]
-    if not ports:
-        return "This machine has no serial ports now; plug the adapter in, or look at dmesg"
-    return f"There are: {', '.join(ports)}. A name from /dev/serial/by-id stays the same after replugging"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from device_sdk.net.base import ParsedUrl, Transport, load, takes
+from device_sdk._load import load
+from device_sdk.net.base import ParsedUrl, Transport, takes
 from device_sdk.net.tcp import TcpTransport
 
 TYPE_CHECKING = False

@@ -7,7 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from device_sdk.drivers.base import DRIVERS, did_you_mean
+from device_sdk._text import did_you_mean
+from device_sdk.drivers.base import DRIVERS
 from device_sdk.drivers.bus import check_bus_name
 from device_sdk.errors import ArgumentError, ConfigError, MissingDependency
 from device_sdk.mqtt.topics import validate_filter, validate_topic

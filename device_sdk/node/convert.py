@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from device_sdk.drivers.base import did_you_mean
+from device_sdk._text import did_you_mean
 from device_sdk.errors import MissingDependency
 from device_sdk.node.config_errors import mismatch
 

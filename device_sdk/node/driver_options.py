@@ -6,7 +6,8 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
-from device_sdk.drivers.base import did_you_mean, driver_class
+from device_sdk._text import did_you_mean
+from device_sdk.drivers.base import driver_class
 from device_sdk.errors import ArgumentError, MissingDependency
 from device_sdk.node.config_errors import mismatch
 

@@ -17,7 +17,6 @@ from device_sdk.node.worker import Sensor, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Self
 
     from device_sdk import Client
@@ -122,12 +121,7 @@ class Service:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _stop_workers(self) -> None:

@@ -8,8 +8,9 @@ import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
 
+from device_sdk._load import load
 from device_sdk.mqtt.message import Will
-from device_sdk.net.base import ParsedUrl, Transport, load
+from device_sdk.net.base import ParsedUrl, Transport
 from device_sdk.paho._codes import LOGGING_LEVEL
 from device_sdk.paho._message import encode_payload
 from device_sdk.paho._protocol import ConnectFields

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from time import monotonic
 
-from device_sdk.net.base import load
+from device_sdk._load import load
 from device_sdk.paho._codes import (
     LOGGING_LEVEL,
     ConnectFlags,

@@ -30,10 +30,12 @@ __all__ = [
     "MESSAGE_FLAGS",
     "PAGE_BYTES",
     "PAGE_MESSAGES",
+    "Page",
     "SavedMessage",
     "SavedSession",
     "Store",
     "StorePolicy",
+    "message_size",
 ]
 
 #: Kind of a change -> the fields after the kind.
@@ -226,6 +228,30 @@ class SavedSession:
         self.facts: dict[str, Any] = {}
         self.next_sequence = 1
         self.last_packet_id = 0
+
+
+def message_size(message: SavedMessage) -> int:
+    """Return the bytes that a message counts for in every bound: its topic, properties and payload."""
+    return len(message.topic_field) + len(message.properties) + len(message.payload)
+
+
+class Page:
+    """Messages up to the bounds of a page."""
+
+    __slots__ = ("_room", "messages")
+
+    def __init__(self) -> None:
+        self.messages: list[SavedMessage] = []
+        self._room = PAGE_BYTES
+
+    def add(self, message: SavedMessage) -> bool:
+        """Append a message; False if it does not fit. The first one always does."""
+        # message_size() written out: this runs once a message.
+        self._room -= len(message.topic_field) + len(message.properties) + len(message.payload)
+        if self.messages and (self._room < 0 or len(self.messages) == PAGE_MESSAGES):
+            return False
+        self.messages.append(message)
+        return True
 
 
 class Store(ABC):

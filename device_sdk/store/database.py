@@ -10,10 +10,19 @@ import sqlite3
 from operator import attrgetter
 
 from device_sdk.errors import StoreError
-from device_sdk.store.base import KEEP_LAST, PAGE_BYTES, PAGE_MESSAGES, SavedMessage, SavedSession
+from device_sdk.store.base import KEEP_LAST, Page, SavedMessage, SavedSession, message_size
 from device_sdk.store.files import Reserve, prepare, set_aside, sync_directory
 from device_sdk.store.ownership import check_owner
-from device_sdk.store.schema import COUNTERS, PAGE_SIZE, PRAGMAS, SESSION_COLUMNS, SIZE, migrate, version_of
+from device_sdk.store.schema import (
+    COUNTERS,
+    MESSAGE_COLUMNS,
+    PAGE_SIZE,
+    PRAGMAS,
+    SESSION_COLUMNS,
+    SIZE,
+    migrate,
+    version_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,11 +33,10 @@ if TYPE_CHECKING:
     from device_sdk.store.clock import ExpiryClock
     from device_sdk.store.pending import NewMessage, Pending
 
-__all__ = ["BUSY_S", "Database", "Page", "is_damage", "is_full"]
+__all__ = ["BUSY_S", "Database", "is_damage", "is_full"]
 
 BUSY_S = 2.0  # how long another connection may keep us from writing
 
-_MESSAGE = "message.sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot"
 _INSERT = (
     "INSERT INTO message (sequence, flags, written, written_bytes, topic, properties, payload) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -176,7 +184,7 @@ class Database:
             row["written_bytes"] = max(row["written_bytes"], last[2])
         self._row = row
         for *fields, packet_id, released in execute(
-            f"SELECT {_MESSAGE}, packet_id, released FROM in_flight JOIN message USING (sequence) "
+            f"SELECT {MESSAGE_COLUMNS}, packet_id, released FROM in_flight JOIN message USING (sequence) "
             "ORDER BY released, turn"
         ):
             message = self._message(fields)
@@ -184,7 +192,9 @@ class Database:
             message.released = bool(released)
             saved.messages.append(message)
         saved.waiting = row["written"] - row["removed"] - len(saved.messages)
-        saved.waiting_bytes = row["written_bytes"] - row["removed_bytes"] - sum(map(_size, saved.messages))
+        saved.waiting_bytes = (
+            row["written_bytes"] - row["removed_bytes"] - sum(map(message_size, saved.messages))
+        )
         saved.messages += self._first_page()
         for topic, sequence, size in execute(
             f"SELECT topic, sequence, {SIZE} FROM message WHERE flags & {KEEP_LAST} "
@@ -213,7 +223,7 @@ class Database:
         ``lost``: as if what was sent, and not yet released, waited again.
         """
         cursor = self._connect().execute(
-            f"SELECT {_MESSAGE} FROM message WHERE sequence > ? "
+            f"SELECT {MESSAGE_COLUMNS} FROM message WHERE sequence > ? "
             "AND sequence NOT IN (SELECT sequence FROM in_flight WHERE released >= ?) ORDER BY sequence",
             (after, int(lost)),
         )
@@ -437,26 +447,6 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
     except sqlite3.Error:
         pass  # what made it necessary is on its way to the caller
-
-
-def _size(message: SavedMessage) -> int:
-    return len(message.topic_field) + len(message.properties) + len(message.payload)
-
-
-class Page:
-    """Messages up to the bounds of a page."""
-
-    def __init__(self) -> None:
-        self.messages: list[SavedMessage] = []
-        self._room = PAGE_BYTES
-
-    def add(self, message: SavedMessage) -> bool:
-        """Append a message; False if it does not fit. The first one always does."""
-        self._room -= len(message.topic_field) + len(message.properties) + len(message.payload)
-        if self.messages and (self._room < 0 or len(self.messages) == PAGE_MESSAGES):
-            return False
-        self.messages.append(message)
-        return True
 
 
 def _ranges(gone: dict[int, str]) -> Iterator[tuple[str, int, int]]:

@@ -19,6 +19,7 @@ from device_sdk.store.ownership import check_unlocked
 from device_sdk.store.schema import (
     APPLICATION_ID,
     COUNTERS,
+    MESSAGE_COLUMNS,
     MIGRATIONS,
     SESSION_COLUMNS,
     SIZE,
@@ -34,10 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["QueueReader", "StoredMessage", "check", "purge"]
 
 _STEP = 200  # rows that are read at once
-_SELECT = (
-    "SELECT message.sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot, "
-    "packet_id, released FROM message LEFT JOIN in_flight USING (sequence)"
-)
+_SELECT = f"SELECT {MESSAGE_COLUMNS}, packet_id, released FROM message LEFT JOIN in_flight USING (sequence)"
 
 
 class StoredMessage(SavedMessage):

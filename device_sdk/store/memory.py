@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from device_sdk.errors import StoreError
-from device_sdk.store.base import KEEP_LAST, PAGE_BYTES, PAGE_MESSAGES, SavedMessage, SavedSession, Store
+from device_sdk.store.base import KEEP_LAST, Page, SavedMessage, SavedSession, Store, message_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class MemoryStore(Store):
         waiting = self._waiting.values()
         saved.messages = [*self._in_flight.values(), *self._past_pubrec.values(), *self._page_after(0)]
         saved.waiting = len(waiting)
-        saved.waiting_bytes = sum(map(_size, waiting))
+        saved.waiting_bytes = sum(map(message_size, waiting))
         saved.latest = {
-            message.topic_field: (message.sequence, _size(message))
+            message.topic_field: (message.sequence, message_size(message))
             for _, message in sorted(self._waiting.items())
             if message.flags & KEEP_LAST
         }
@@ -69,17 +69,11 @@ class MemoryStore(Store):
         self._is_open = False
 
     def _page_after(self, after: int) -> list[SavedMessage]:
-        page: list[SavedMessage] = []
-        room = PAGE_BYTES
+        page = Page()
         for sequence in sorted(self._waiting):
-            if sequence <= after:
-                continue
-            message = self._waiting[sequence]
-            room -= _size(message)
-            if page and (room < 0 or len(page) == PAGE_MESSAGES):
+            if sequence > after and not page.add(self._waiting[sequence]):
                 break
-            page.append(message)
-        return page
+        return page.messages
 
     # One method per kind of change, with the fields that CHANGES lists
 
@@ -126,7 +120,3 @@ class MemoryStore(Store):
 
     def _reserved(self, packet_id: int) -> None:
         self._saved.last_packet_id = packet_id
-
-
-def _size(message: SavedMessage) -> int:
-    return len(message.topic_field) + len(message.properties) + len(message.payload)

@@ -48,6 +48,7 @@ class NewMessage(SavedMessage):
         self.number = number
         self.since = since
         self.turn = 0
+        # message_size() as well.
         self.size = len(self.topic_field) + len(self.properties) + len(self.payload)
 
     def copy(self) -> SavedMessage:

@@ -41,7 +41,10 @@ SESSION_COLUMNS = (
     *COUNTERS,
 )
 
-#: What a message counts for.
+#: Columns of a message: those of a SavedMessage in its order, up to ``expires_at``, and the clock's.
+MESSAGE_COLUMNS = "message.sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot"
+
+#: What a message counts for, as ``store.base.message_size()`` has it.
 SIZE = "length(topic) + length(properties) + length(payload)"
 
 #: Version n is what the first n entries make. An entry is never changed once it was released.

@@ -14,9 +14,9 @@ import weakref
 
 from device_sdk._log import Log
 from device_sdk.errors import StoreError
-from device_sdk.store.base import SavedMessage, SavedSession, Store, StorePolicy
+from device_sdk.store.base import Page, SavedMessage, SavedSession, Store, StorePolicy
 from device_sdk.store.clock import ExpiryClock
-from device_sdk.store.database import Database, Page, is_full
+from device_sdk.store.database import Database, is_full
 from device_sdk.store.files import StoreLock
 from device_sdk.store.ownership import check_unlocked
 from device_sdk.store.pending import LAZY_S, NEVER, Pending

@@ -5,8 +5,9 @@ The names below are loaded when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from device_sdk._load import load
 
 if TYPE_CHECKING:
     from device_sdk.testing.broker_server import BrokerServer, MemoryBrokerServer
@@ -59,4 +60,4 @@ _HOME = {
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return load(f"{_HOME[name]}:{name}")

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pytest
 
+from device_sdk._text import did_you_mean
 from device_sdk.cli.broker import find_broker
-from device_sdk.drivers.base import did_you_mean
 from device_sdk.drivers.bus import check_bus_name
 from device_sdk.errors import ArgumentError, ConfigError, MissingDependency
 from device_sdk.mqtt.topics import validate_filter

@@ -19,6 +19,8 @@ BELOW_NODE = BELOW_SHELLS | {"drivers", "shell", "threads", "client", "aio", "pa
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "_log": set(),
+    "_load": {"errors"},
+    "_text": set(),
     "errors": set(),
     "mqtt": {"errors"},
     "net": {"errors"},
@@ -36,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": BELOW_NODE,
     "__main__": {"cli"},
 }
-FOR_EVERYBODY = {"_version", "_log"}
+FOR_EVERYBODY = {"_version", "_log", "_load", "_text"}
 
 # File pattern -> rooms it may import besides. The demo cuts the network with the fault proxy.
 EXCEPTIONS: dict[str, set[str]] = {"cli/demo*.py": {"testing"}}
@@ -50,7 +52,7 @@ LAZY_IMPORTS: dict[str, set[str]] = {
 }
 
 # Files that import what a table names ("module:Class"), when it is asked for. Nobody else imports by name.
-TABLE_OWNERS = {"__init__.py", "cli/__init__.py", "drivers/base.py", "net/base.py", "testing/__init__.py"}
+TABLE_OWNERS = {"__init__.py", "_load.py"}
 
 
 @cache

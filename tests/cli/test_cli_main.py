@@ -125,7 +125,13 @@ def test_a_command_is_imported_only_when_it_is_used() -> None:
     )
     loaded = run.stdout.splitlines()[-1]
     assert loaded == str(
-        ["device_sdk._version", "device_sdk.cli", "device_sdk.cli.common", "device_sdk.errors"]
+        [
+            "device_sdk._load",
+            "device_sdk._version",
+            "device_sdk.cli",
+            "device_sdk.cli.common",
+            "device_sdk.errors",
+        ]
     )
 
 

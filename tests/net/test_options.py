@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from device_sdk._load import load
 from device_sdk.errors import ArgumentError, MissingDependency
-from device_sdk.net.base import TRANSPORTS, ParsedUrl, load, open_transport, takes, transport_options
+from device_sdk.net.base import TRANSPORTS, ParsedUrl, open_transport, takes, transport_options
 from device_sdk.net.memory import MemoryTransport
 from device_sdk.net.stack import tcp_stream
 from device_sdk.net.tcp import TcpTransport

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ import pproxy  # type: ignore[import-untyped]
 import pytest
 
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError, MissingDependency
-from device_sdk.net import base
 from device_sdk.net.base import Transport, open_transport, parse_url
 from device_sdk.net.proxy import ProxyTransport, proxy_from_environment
 from device_sdk.net.tcp import TcpTransport
@@ -468,16 +468,15 @@ def test_the_description_names_the_proxy_and_no_secret() -> None:
 
 
 def test_a_missing_extra_is_told_when_the_transport_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.importlib.sys.modules, "device_sdk.net.socks", None)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "device_sdk.net.socks", None)
     with pytest.raises(ImportError):
         open_transport(BROKER, proxy="socks5://h")
     assert isinstance(open_transport(BROKER, proxy="http://h"), ProxyTransport)
 
 
 def test_pysocks_that_is_not_installed_is_a_missing_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = base.importlib.sys.modules  # type: ignore[attr-defined]
-    monkeypatch.setitem(modules, "socks", None)
-    monkeypatch.delitem(modules, "device_sdk.net.socks", raising=False)
+    monkeypatch.setitem(sys.modules, "socks", None)
+    monkeypatch.delitem(sys.modules, "device_sdk.net.socks", raising=False)
     with pytest.raises(MissingDependency, match=r"device-sdk\[proxy\]"):
         open_transport(BROKER, proxy="socks5://h")
 

@@ -29,6 +29,7 @@ from serial.urlhandler import protocol_socket
 
 from device_sdk.errors import ArgumentError, ConnectFailedError, MissingDependency, TransportClosedError
 from device_sdk.net import serial as module
+from device_sdk.net import serial_errors
 from device_sdk.net.base import Transport, open_transport, parse_url
 from tests.net.test_tcp import HOST, TcpPeer, full_listener
 from tests.net.transport_contract import (
@@ -451,7 +452,7 @@ def test_a_port_that_we_may_not_open_names_the_group(
 def test_an_absent_device_lists_those_there_are(rig: PtyRig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.plug()
     absent = open_transport(f"serial://{rig.link}-gone")
-    monkeypatch.setattr(module, "_PORTS", (f"{rig.link.parent}/*",))
+    monkeypatch.setattr(serial_errors, "_PORTS", (f"{rig.link.parent}/*",))
     with pytest.raises(ConnectFailedError) as caught:
         absent.open(soon())
     assert f"-gone: there is no such device. There are: {rig.link}. A name from /dev/serial/by-id" in str(

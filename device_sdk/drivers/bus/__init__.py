@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from threading import Lock
 
-from device_sdk.drivers.base import load_object
+from device_sdk._load import load_object
 from device_sdk.drivers.bus.i2c import I2CBus, LinuxI2C, list_buses
 from device_sdk.errors import ArgumentError
 
