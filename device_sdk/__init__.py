@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from device_sdk.aio.client import AsyncClient
     from device_sdk.client import Client
     from device_sdk.engine.authentication import Authenticator
-    from device_sdk.engine.outbox import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.reconnect import ReconnectPolicy
     from device_sdk.mqtt.message import Message, Subscription, Will
     from device_sdk.net.tls import TLSOptions
@@ -48,7 +48,7 @@ _HOMES = {
     "AsyncClient": "device_sdk.aio.client",
     "Authenticator": "device_sdk.engine.authentication",
     "Client": "device_sdk.client",
-    "Delivery": "device_sdk.engine.outbox",
+    "Delivery": "device_sdk.engine.outgoing.delivery",
     "MemoryStore": "device_sdk.store.memory",
     "Message": "device_sdk.mqtt.message",
     "ReconnectPolicy": "device_sdk.engine.reconnect",

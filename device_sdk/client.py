@@ -11,6 +11,7 @@ from time import monotonic
 from device_sdk.engine.arguments import disconnect_fields, seconds
 from device_sdk.engine.engine import CONNECTED
 from device_sdk.engine.router import Inbox
+from device_sdk.errors import QueueFullError
 from device_sdk.shell import Shell
 from device_sdk.threads import CallbackThread, NetworkThread
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from device_sdk.engine.outbox import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.mqtt.message import Message
     from device_sdk.store.base import Store
 
@@ -218,7 +219,8 @@ class Client(Shell):
         engine = self._engine
         deadline = monotonic() + self._policy.block_timeout
         while True:
-            engine.outbox.wait_room(deadline - monotonic())
+            if not engine.outbox.waits.wait_room(deadline - monotonic()):
+                raise QueueFullError(engine.outbox.fullness("no room in time"))
             self._check_open()
             delivery = engine.publish(topic_field, payload, flags, block, expires_at, monotonic())
             if delivery is not None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from device_sdk.engine.authentication import Authentication, Authenticator
-    from device_sdk.engine.outbox import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.reconnect import ReconnectPolicy
     from device_sdk.engine.report import ClientEvent, Stats
     from device_sdk.engine.router import Request

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from device_sdk import Client
-from device_sdk.engine import arguments, authentication, exchange, outbox, report, router, stream
+from device_sdk.engine import arguments, authentication, exchange, report, router, stream
+from device_sdk.engine.outgoing import outbox
 from device_sdk.mqtt import aliasing, protocol, receive, topics, wire
 from device_sdk.net import sockets, srv, tcp, websocket
 from device_sdk.shell import Shell

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Self
 
-    from device_sdk.engine.delivery import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.mqtt.message import Message, Subscription
     from device_sdk.shell import Handler
 
@@ -365,17 +365,17 @@ class AsyncClient(Shell):
         with self._lock:
             if delivery.done:
                 return
-            event: Any = delivery._waiter or self._waiting.event()
-            delivery._waiter = event
+            event: Any = delivery.on_done or self._waiting.event()
+            delivery.on_done = event
         await self._waiting.until(event, timeout)
 
     async def _until_stored(self, delivery: Delivery, timeout: float | None) -> bool:
         """Whether the message became durable within this time, and was not done before."""
         driver = self._bind()
-        outbox = self._engine.outbox
+        waits = self._engine.outbox.waits
         with self._lock:
-            outbox.hurry(delivery)
-        stored = await driver.until(lambda: outbox.is_stored(delivery), timeout)
+            waits.hurry(delivery)
+        stored = await driver.until(lambda: waits.is_stored(delivery), timeout)
         return stored and not delivery.done
 
     def _stop_connecting(self) -> Callbacks | None:

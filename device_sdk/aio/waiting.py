@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from device_sdk.aio.client import AsyncClient
-    from device_sdk.engine.delivery import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.router import Request
     from device_sdk.errors import DeviceSdkError
 
@@ -90,7 +90,7 @@ class LoopEvent(asyncio.Event):
 
 
 class AsyncDelivery:
-    """What became of one published message: :class:`~device_sdk.engine.delivery.Delivery` with ``await``.
+    """What became of one published message: :class:`~device_sdk.Delivery` with ``await``.
 
     For tasks of the client's loop.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from device_sdk import Message
-    from device_sdk.engine.outbox import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.router import Inbox
 
     Show = Callable[[Message], bytes]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from device_sdk.engine.authentication import Authentication
-    from device_sdk.engine.delivery import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.waiting import Waiting
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.store.base import SavedSession, Store, StorePolicy
@@ -277,7 +277,7 @@ class Engine(Exchange):
                 goes_on = "; the present connection goes on" if self.state == CONNECTED else ""
                 self._tell_failure(attempt.transport, error, goes_on)
                 return
-            self.last_error = self.outbox.failure = error
+            self.last_error = self.outbox.waits.failure = error
             self._attempt_failed(error, None, now)
 
     def on_deadline(self, now: float) -> None:
@@ -411,7 +411,7 @@ class Engine(Exchange):
         self._was_connected = True
         self._begins_anew = False
         self.session.outlives_connection = not self._is_clean  # Source: MQTT 3.1 §3.1
-        self.last_error = self.outbox.failure = None
+        self.last_error = self.outbox.waits.failure = None
         self._decided()
         self.outbox.connected()
         present = "present" if event.session_present else "new"
@@ -461,7 +461,7 @@ class Engine(Exchange):
         self.outbox.disconnected()
         if self.authentication is not None:
             self.authentication.ended(error)
-        self.last_error = self.outbox.failure = error
+        self.last_error = self.outbox.waits.failure = error
 
     def _tell_end(self, error: DeviceSdkError, consequence: str) -> None:
         self.notify("disconnected", f"{self.transport.description}: {error}{consequence}", error)

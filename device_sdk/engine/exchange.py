@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_sdk.engine.delivery import Delivery
+from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.report import CLOSED, CLOSING
 from device_sdk.engine.stream import LAST_READS, Stream
 from device_sdk.engine.subscriber import Subscriber
@@ -249,8 +249,8 @@ class Exchange(Subscriber):
                 self._fill(now)  # so that has_output() knows of it
             if self._store is not None and protocol.gate:
                 self._store.expedite(protocol.gate)
-            if self.outbox.blocked:
-                self.outbox.made_room()
+            if self.outbox.waits.blocked:
+                self.outbox.waits.made_room()
         return chunks
 
     def _authenticate(
@@ -297,8 +297,8 @@ class Exchange(Subscriber):
                     acknowledged += 1
                 else:
                     self._report_ended((event,))
-                if event._waiter is not None:
-                    event._waiter.set()
+                if event.on_done is not None:
+                    event.on_done.set()
             else:
                 self.reactions[kind](self, event, now)
         stats = self._stats

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from device_sdk.engine.outbox import Delivery, Outbox
+from device_sdk.engine.outgoing.delivery import Delivery
+from device_sdk.engine.outgoing.outbox import Outbox
 from device_sdk.engine.report import CLOSED, IDLE, Reporter, Stats
 from device_sdk.engine.waiting import Waiting
 from device_sdk.errors import ClosedError, DroppedError, LocalProtocolError, QueueFullError
@@ -66,7 +67,7 @@ class Publisher(Reporter):
         outbox = self.outbox
         if protocol is None:
             return self._publish_offline(
-                Delivery(outbox, topic_field, payload, flags, properties, expires_at), now
+                Delivery(outbox.waits, topic_field, payload, flags, properties, expires_at), now
             )
         if flags < 2 and expires_at is None:
             if protocol.buffered <= outbox.max_buffered:
@@ -74,9 +75,9 @@ class Publisher(Reporter):
                 self._stats.published += 1
                 return outbox.sent_qos0
             return self._output_full(
-                Delivery(outbox, topic_field, payload, flags, properties), protocol.buffered
+                Delivery(outbox.waits, topic_field, payload, flags, properties), protocol.buffered
             )
-        delivery = Delivery(outbox, topic_field, payload, flags, properties, expires_at)
+        delivery = Delivery(outbox.waits, topic_field, payload, flags, properties, expires_at)
         session = self.session
         if (
             flags >= 2
@@ -155,7 +156,7 @@ class Publisher(Reporter):
         changes = self.session.take_changes()
         if changes:
             store.submit(changes, self.session.change_number)
-            self.outbox.stored()
+            self.outbox.waits.stored()
         self.outbox.request_page()
         if (store.failure is not None) is not self._store_failing:
             self._report_store(store)
@@ -190,11 +191,11 @@ class Publisher(Reporter):
 
     def on_store_progress(self) -> bool:
         """The store moved on. Returns: whether the shell has to be woken. The caller holds the lock."""
-        self.outbox.stored()
+        self.outbox.waits.stored()
         if self._store is not None:
             self._report_store(self._store)
-        if self.outbox.blocked:
-            self.outbox.made_room()
+        if self.outbox.waits.blocked:
+            self.outbox.waits.made_room()
         return self.unpark()
 
     def _holds_qos0(self) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from device_sdk.engine.outbox import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.router import Request
     from device_sdk.engine.subscriber import Subscriber
     from device_sdk.errors import DeviceSdkError
@@ -177,7 +177,7 @@ class Requests:
         """Let the end of the delivery wake who waits for the response."""
         with self._engine.lock:
             if not delivery.done:
-                delivery._waiter = pending.woken
+                delivery.on_done = pending.woken
 
     def is_over(self, pending: _Pending, delivery: Delivery) -> bool:
         """Whether there is nothing to wait for any more. Raises: what ended the delivery, or the client."""

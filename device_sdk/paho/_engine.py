@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from device_sdk.engine.engine import CONNECTING, IDLE, Engine
 from device_sdk.engine.manual_ack import ManualAcks
-from device_sdk.engine.outbox import Delivery
+from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import DroppedError
 from device_sdk.mqtt.events import (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from device_sdk.engine.outbox import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.mqtt.message import Message
 
 __all__ = ["MQTTMessage", "MQTTMessageInfo", "Runner", "encode_payload", "message_from"]
@@ -117,7 +117,7 @@ class MQTTMessageInfo:
         raise IndexError("index out of range")
 
     def set(self) -> None:
-        """The delivery has ended. For the engine, in whose eyes this is what waits for it."""
+        """The delivery has ended. Called by the engine: this is its ``on_done``."""
         delivery, self._delivery = self._delivery, None
         runner = self._runner
         if delivery is not None and delivery.status not in _DELIVERED:

@@ -157,14 +157,14 @@ class PahoProtocol(Protocol):
         if first >> 4 != _PUBREL:
             session = self.session
             message: Any = session.in_flight.get(packet_id) or session.released.get(packet_id)
-            if message is not None and message._waiter is not None:
+            if message is not None and message.on_done is not None:
                 properties = {} if packet is None else packet.properties
-                message._waiter._answer = (first >> 4, reason_code, properties)
+                message.on_done._answer = (first >> 4, reason_code, properties)
         return packet_id, reason_code, packet
 
     def publish(self, message: Any, now: float = 0.0) -> int:
         """As :meth:`Protocol.publish`; a message that has waited gets the identifier its program knows."""
-        info = message._waiter
+        info = message.on_done
         if info is None:
             return super().publish(message, now)
         session = self.session

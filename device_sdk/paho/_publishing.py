@@ -132,7 +132,7 @@ class Publishing(Connection):
         assert delivery is not None  # the policy is not to block
         info._delivery = delivery
         info.mid = delivery.packet_id or engine.next_mid()
-        delivery._waiter = info  # type: ignore[assignment]
+        delivery.on_done = info
         if engine.open_connection is None:
             info.rc = _NO_CONN
             self._offline.append(info)
@@ -253,7 +253,7 @@ class Publishing(Connection):
             dropped = self._engine.drop_outgoing()
         messages = []
         for delivery in dropped:
-            info: Any = delivery._waiter
+            info: Any = delivery.on_done
             message = MQTTMessage(delivery.packet_id if info is None else info.mid, delivery.topic_field[2:])
             message.payload, message.qos, message.retain = delivery.payload, delivery.qos, delivery.retain
             if info is not None:

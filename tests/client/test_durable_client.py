@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from device_sdk import Client
-from device_sdk.engine.delivery import Delivery
+from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import ClosedError, DeliveryExpiredError, QueueFullError, StoreError
 from device_sdk.mqtt.packets import Connack, Puback, Pubcomp, Pubrec
@@ -586,7 +586,7 @@ def test_what_was_queued_while_the_disk_failed_is_stored_when_it_recovers(
 def test_a_failing_disk_has_the_bound_of_a_queue_in_memory(
     path: Path, offline: Any, failing: type[FailingDatabase], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_sdk.engine.outbox._MEMORY_MESSAGES", 100)
+    monkeypatch.setattr("device_sdk.engine.outgoing.outbox._MEMORY_MESSAGES", 100)
     client = offline(path)
     failing.code = sqlite3.SQLITE_IOERR
     first = client.publish("t", b"0", qos=1)

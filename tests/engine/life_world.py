@@ -14,7 +14,7 @@ from typing import Any
 from device_sdk.engine.attempt import Attempt, Personals
 from device_sdk.engine.brokers import Broker
 from device_sdk.engine.engine import CLOSED, CONNECTED, CONNECTING, WAITING, Engine
-from device_sdk.engine.outbox import Delivery
+from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import ConnectFailedError, DeviceSdkError, TransportClosedError, TransportError
 from device_sdk.mqtt.message import Message, Subscription, Will

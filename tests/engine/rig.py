@@ -9,7 +9,7 @@ from typing import Any
 
 from device_sdk.engine.brokers import Broker
 from device_sdk.engine.engine import Engine
-from device_sdk.engine.outbox import Delivery
+from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.engine.report import ClientEvent
 from device_sdk.errors import ConnectFailedError, StoreError, TransportClosedError

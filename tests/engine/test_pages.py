@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 
-from device_sdk.engine.delivery import Delivery
-from device_sdk.engine.pages import Pages
+from device_sdk.engine.outgoing.delivery import Delivery
+from device_sdk.engine.outgoing.pages import Pages
 
 
 def _put(pages: Pages, sequence: int) -> Delivery:

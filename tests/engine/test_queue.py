@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sdk.engine.delivery import Delivery
+from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.errors import DeliveryExpiredError, DroppedError
 from device_sdk.mqtt.packets import Puback
 from device_sdk.store.base import StorePolicy
@@ -24,8 +24,8 @@ PAGE = 4
 def small_pages() -> Iterator[None]:
     """Let a page hold four messages, so that a queue of a dozen has several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("device_sdk.engine.outbox.PAGE_MESSAGES", PAGE)
-        patch.setattr("device_sdk.engine.outbox.PAGES_IN_MEMORY", 2)
+        patch.setattr("device_sdk.engine.outgoing.outbox.PAGE_MESSAGES", PAGE)
+        patch.setattr("device_sdk.engine.outgoing.outbox.PAGES_IN_MEMORY", 2)
         patch.setattr("device_sdk.store.memory.PAGE_MESSAGES", PAGE)
         yield
 
@@ -51,8 +51,8 @@ def queued(rig: Rig) -> int:
 def objects(rig: Rig) -> int:
     """Messages that the engine keeps in memory."""
     gc.collect()
-    mine = (one for one in gc.get_objects() if isinstance(one, Delivery) and one._outbox is rig.engine.outbox)
-    return sum(1 for _ in mine) - 1  # one stands for all of QoS 0
+    mine = [one for one in gc.get_referrers(rig.engine.outbox.waits) if isinstance(one, Delivery)]
+    return len(mine) - 1  # one stands for all of QoS 0
 
 
 # Pages
@@ -121,7 +121,7 @@ def test_closing_ends_the_wait_for_a_message_beyond_memory() -> None:
 
 
 def test_a_large_message_counts_against_the_memory_of_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_sdk.engine.outbox.PAGE_BYTES", 100)
+    monkeypatch.setattr("device_sdk.engine.outgoing.outbox.PAGE_BYTES", 100)
     rig = Rig(store=MemoryStore())
     for _ in range(5):
         rig.publish(bytes(150))

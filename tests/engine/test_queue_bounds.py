@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_sdk.engine.delivery import Delivery
+from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.errors import ClosedError, DeliveryExpiredError, DroppedError, QueueFullError, StoreError
 from device_sdk.mqtt.message import Subscription
 from device_sdk.mqtt.packets import Connack, Puback, Publish, Pubrec, Suback
@@ -24,8 +24,8 @@ PAGE = 4
 def small_pages() -> Iterator[None]:
     """Let a page hold four messages, so that a queue of a dozen has several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("device_sdk.engine.outbox.PAGE_MESSAGES", PAGE)
-        patch.setattr("device_sdk.engine.outbox.PAGES_IN_MEMORY", 2)
+        patch.setattr("device_sdk.engine.outgoing.outbox.PAGE_MESSAGES", PAGE)
+        patch.setattr("device_sdk.engine.outgoing.outbox.PAGES_IN_MEMORY", 2)
         patch.setattr("device_sdk.store.memory.PAGE_MESSAGES", PAGE)
         yield
 
@@ -42,8 +42,8 @@ def queued(rig: Rig) -> int:
 def objects(rig: Rig) -> int:
     """Messages that the engine keeps in memory."""
     gc.collect()
-    mine = (one for one in gc.get_objects() if isinstance(one, Delivery) and one._outbox is rig.engine.outbox)
-    return sum(1 for _ in mine) - 1  # one stands for all of QoS 0
+    mine = [one for one in gc.get_referrers(rig.engine.outbox.waits) if isinstance(one, Delivery)]
+    return len(mine) - 1  # one stands for all of QoS 0
 
 
 def acknowledge_all(rig: Rig, packets: Packets) -> list[bytes]:
@@ -110,7 +110,7 @@ def test_replaced_messages_take_no_memory(store: type[MemoryStore] | None) -> No
 
 
 def test_large_messages_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("engine.outbox", "store.memory"):
+    for module in ("engine.outgoing.outbox", "store.memory"):
         monkeypatch.setattr(f"device_sdk.{module}.PAGE_BYTES", 100)
         monkeypatch.setattr(f"device_sdk.{module}.PAGE_MESSAGES", 500)
     store = MemoryStore()
@@ -131,7 +131,7 @@ def test_a_store_that_fails_takes_as_many_messages_as_a_queue_in_memory(
         def backlog_messages(self) -> int:
             return self.submitted
 
-    monkeypatch.setattr("device_sdk.engine.outbox._MEMORY_MESSAGES", 10)
+    monkeypatch.setattr("device_sdk.engine.outgoing.outbox._MEMORY_MESSAGES", 10)
     store = Failing()
     rig = Rig(store=store)
     store.fail()
@@ -145,16 +145,16 @@ def test_who_waits_for_room_is_told_when_the_store_has_caught_up(monkeypatch: py
     store = SlowStore()
     rig = Rig(store=store, policy=StorePolicy(overflow="block"))
     told: list[bool] = []
-    monkeypatch.setattr(rig.engine.outbox, "made_room", lambda: told.append(True))
+    monkeypatch.setattr(rig.engine.outbox.waits, "made_room", lambda: told.append(True))
     store.commit()
     assert told == []
-    rig.engine.outbox.blocked = 1
+    rig.engine.outbox.waits.blocked = 1
     store.commit()
     assert told == [True]
 
 
 def test_queued_messages_leave_packet_identifiers_to_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_sdk.engine.outbox._PACKET_IDS", 100)
+    monkeypatch.setattr("device_sdk.engine.outgoing.outbox._PACKET_IDS", 100)
     monkeypatch.setattr("device_sdk.mqtt.session._HIGHEST_PACKET_ID", 100)
     rig = Rig(inflight=100, store=MemoryStore(), draw=0.0)
     for payload in numbers(0, 100):
@@ -169,7 +169,7 @@ def test_queued_messages_leave_packet_identifiers_to_requests(monkeypatch: pytes
 
 
 def test_buffered_qos_0_is_read_no_faster_than_the_network_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_sdk.engine.outbox.PAGE_BYTES", 300)
+    monkeypatch.setattr("device_sdk.engine.outgoing.outbox.PAGE_BYTES", 300)
     rig = Rig(store=MemoryStore(), buffer_qos0=True)
     for _ in range(200):
         rig.publish(bytes(100), qos=0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sdk.engine.delivery import Delivery
+from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.errors import DeliveryExpiredError, DroppedError, QueueFullError
 from device_sdk.mqtt.packets import Puback
 from device_sdk.store.base import SavedMessage, StorePolicy
@@ -28,7 +28,7 @@ LARGEST = 150
 def small_pages() -> Iterator[None]:
     """Let a page hold four messages or forty bytes."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("engine.outbox", "store.memory"):
+        for module in ("engine.outgoing.outbox", "store.memory"):
             patch.setattr(f"device_sdk.{module}.PAGE_MESSAGES", PAGE)
             patch.setattr(f"device_sdk.{module}.PAGE_BYTES", PAGE_BYTES)
         yield

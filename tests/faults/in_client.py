@@ -139,7 +139,7 @@ IN_CLIENT = (
     Fault(
         "the queue is sent with one message too many in the window",
         v5("MQTT-3.3.4-7", "MQTT-4.9.0-2"),
-        "engine/outbox.py",
+        "engine/outgoing/outbox.py",
         " - len(session) - reserve\n",
         " - len(session) - reserve + 1\n",
     ),

@@ -20,7 +20,7 @@ __all__ = ["PLANTED", "PlantedBug"]
 _SESSION, _PROTOCOL = "device_sdk.mqtt.session:Session", "device_sdk.mqtt.protocol:Protocol"
 _RECEIVER, _KEEP_ALIVE = "device_sdk.mqtt.receive:Receiver", "device_sdk.mqtt.keep_alive:KeepAlive"
 _ENGINE, _EXCHANGE = "device_sdk.engine.engine:Engine", "device_sdk.engine.exchange:Exchange"
-_OUTBOX, _PAGES = "device_sdk.engine.outbox:Outbox", "device_sdk.engine.pages:Pages"
+_OUTBOX, _PAGES = "device_sdk.engine.outgoing.outbox:Outbox", "device_sdk.engine.outgoing.pages:Pages"
 _ROUTER, _POLICY = "device_sdk.engine.router:Router", "device_sdk.engine.reconnect:ReconnectPolicy"
 _PUBLISHER = "device_sdk.engine.publisher:Publisher"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from device_sdk.cli.broker import ChildBroker
-    from device_sdk.engine.outbox import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.report import ClientEvent
 
 FAST = ReconnectPolicy(first=0.02, longest=0.2, stable=0.1)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 
-from device_sdk.engine.delivery import Delivery
-from device_sdk.engine.latest import Latest
-from device_sdk.engine.pages import Pages
-from device_sdk.engine.waits import Waits
+from device_sdk.engine.outgoing.delivery import Delivery
+from device_sdk.engine.outgoing.endings import Endings
+from device_sdk.engine.outgoing.keep_last import KeepLast
+from device_sdk.engine.outgoing.pages import Pages
+from device_sdk.engine.outgoing.waits import Waits
 from device_sdk.errors import (
-    ClosedError,
     DeliveryExpiredError,
     DroppedError,
     LocalProtocolError,
     QueueFullError,
-    SessionLostError,
 )
-from device_sdk.mqtt.session import DROPPED, EXPIRED, INVALIDATED, QUEUED, SENT, STORED
+from device_sdk.mqtt.session import DROPPED, EXPIRED, QUEUED, SENT
 from device_sdk.store.base import AGED, KEEP_LAST, MESSAGE_FLAGS, PAGE_BYTES, PAGE_MESSAGES
 
 TYPE_CHECKING = False
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from device_sdk.mqtt.session import Outgoing, Session
     from device_sdk.store.base import SavedMessage, SavedSession, Store, StorePolicy
 
-__all__ = ["Delivery", "Outbox"]
+__all__ = ["Outbox"]
 
 _MEMORY_MESSAGES, _MEMORY_BYTES = 10_000, 16 * 1024 * 1024
 _DISK_BYTES = 64 * 1024 * 1024
@@ -49,11 +48,11 @@ _LOST = "the store lost it: its file was damaged, see the event store_replaced"
 _TOO_LATE = "it expired before it could be sent"
 
 
-class Outbox(Waits):
-    """The queue of one client. Its methods, the two waits excepted, run under the engine's lock.
+class Outbox:
+    """The queue of one client. Its methods run under the engine's lock.
 
-    With a store only the oldest messages are in memory, see :class:`~device_sdk.engine.pages.Pages`. With
-    ``replay="live"`` there is a second lane for those published since the connection began.
+    With a store only the oldest messages are in memory, see :class:`~device_sdk.engine.outgoing.pages.Pages`.
+    With ``replay="live"`` there is a second lane for those published since the connection began.
     """
 
     def __init__(
@@ -64,7 +63,8 @@ class Outbox(Waits):
         store: Store | None,
         waiting: Waiting,
     ) -> None:
-        super().__init__(lock, store, waiting)
+        self.waits = Waits(lock, store, waiting)
+        self._store = store
         self._session = session
         self._policy = policy
         on_disk = store is not None and store.on_disk
@@ -77,8 +77,7 @@ class Outbox(Waits):
         self.ahead = 0  # of them, those that a new message must not overtake
         self.next_expiry: float | None = None  # when expire() wants to be called
         self.next_replay: float | None = None  # when fill() wants to be called for a message of the past
-        self.failure: DeviceSdkError | None = None  # why there is no connection
-        self.sent_qos0 = Delivery(self, b"", b"", 0, b"", None)  # every QoS 0 message sent at once
+        self.sent_qos0 = Delivery(self.waits, b"", b"", 0, b"", None)  # every QoS 0 message sent at once
         self.sent_qos0.status = SENT
         self.wants_fill = False  # there is more for fill() to send
         self.lost = 0  # messages that the store does not have any more, until they are reported
@@ -91,7 +90,8 @@ class Outbox(Waits):
         self._next_sequence = 1
         self._has_properties: bool | None = None  # what this client sends; None: all messages are its own
         self._pages = Pages(store)
-        self._latest = Latest(policy.keep_last) if policy.keep_last else None
+        self._endings = Endings(session, store, self._pages, self.waits)
+        self._keep_last = KeepLast(policy.keep_last) if policy.keep_last else None
 
     # Into the queue
 
@@ -113,7 +113,7 @@ class Outbox(Waits):
                 return None
             behind = self._store_is_behind()
             if policy.overflow == "reject":
-                raise QueueFullError(self._bounds(_STORE_LATE if behind else _NO_ROOM))
+                raise QueueFullError(self.fullness(_STORE_LATE if behind else _NO_ROOM))
             if policy.overflow == "drop_newest" or behind:
                 return self._drop_newest(delivery, dropped)
             oldest = self._pop_oldest(now or 0.0)
@@ -122,11 +122,11 @@ class Outbox(Waits):
                 if not dropped and (over[0] >= PAGE_MESSAGES or over[1] > PAGE_BYTES):
                     return self._drop_newest(delivery, dropped)
                 break
-            self.end(oldest, DROPPED, DroppedError(self._bounds("the oldest message was dropped")))
+            self._endings.end(oldest, DROPPED, DroppedError(self.fullness("the oldest message was dropped")))
             dropped.append(oldest)
-        if self._latest is not None and self._latest.applies(delivery.topic_field):
+        if self._keep_last is not None and self._keep_last.applies(delivery.topic_field):
             delivery.flags |= KEEP_LAST
-            dropped += self._replace(self._latest, delivery.topic_field)
+            dropped += self._replace(self._keep_last, delivery.topic_field)
         if policy.max_age is not None and now is not None and delivery.expires_at is None:
             delivery.flags |= AGED
             delivery.expires_at = now + policy.max_age
@@ -135,7 +135,7 @@ class Outbox(Waits):
         return dropped
 
     def _drop_newest(self, delivery: Delivery, dropped: list[Delivery]) -> list[Delivery]:
-        self.end(delivery, DROPPED, DroppedError(self._bounds("the new message was dropped")))
+        self._endings.end(delivery, DROPPED, DroppedError(self.fullness("the new message was dropped")))
         return [*dropped, delivery]
 
     def number(self, delivery: Delivery) -> None:
@@ -169,18 +169,18 @@ class Outbox(Waits):
             self._memory_bytes += size
             if not self._overtaking:
                 pages.passed(delivery.sequence)
-        if delivery.flags & KEEP_LAST and self._latest is not None:
+        if delivery.flags & KEEP_LAST and self._keep_last is not None:
             pages.remember(delivery)
-            self._latest.put(delivery.topic_field, delivery.sequence, size)
+            self._keep_last.put(delivery.topic_field, delivery.sequence, size)
         self.queued += 1
         self.queued_bytes += size
         self._recount()
         if delivery.expires_at is not None:
             self._note_expiry(delivery.expires_at)
 
-    def _replace(self, latest: Latest, topic_field: bytes) -> list[Delivery]:
+    def _replace(self, keep_last: KeepLast, topic_field: bytes) -> list[Delivery]:
         """Drop the message that waits on this topic; return its delivery if anybody holds it."""
-        found = latest.pop(topic_field)
+        found = keep_last.pop(topic_field)
         if found is None:
             return []
         sequence, size = found
@@ -197,7 +197,7 @@ class Outbox(Waits):
             self._session.record(("done", sequence, DROPPED))
             self._pages.forget(sequence)
             return []
-        self.end(older, DROPPED, DroppedError(_OUTDATED))  # fill() passes over it
+        self._endings.end(older, DROPPED, DroppedError(_OUTDATED))  # fill() passes over it
         if 2 * self._replaced > len(self.queue) + len(self._live):
             self._tidy()
         return [older]
@@ -219,7 +219,7 @@ class Outbox(Waits):
     def _is_full(self, size: int, topic_field: bytes) -> bool:
         """Whether there is no room for a message of ``size`` bytes in the place of the one it replaces."""
         messages, total = self.queued, self.queued_bytes + size
-        if self._latest is not None and (older := self._latest.get(topic_field)) is not None:
+        if self._keep_last is not None and (older := self._keep_last.get(topic_field)) is not None:
             messages -= 1
             total -= older[1]
         if messages >= self.max_messages or total > self.max_bytes:
@@ -268,8 +268,8 @@ class Outbox(Waits):
             # Half of the window stays free for what is published now.
             self._drain(self.queue, protocol, now, ended, protocol.window // 2 if self._overtaking else 0)
         self._recount()
-        if self.blocked and self.queued < before:
-            self._room.notify_all()
+        if self.waits.blocked and self.queued < before:
+            self.waits.made_room()
         return ended
 
     def _drain(
@@ -297,7 +297,7 @@ class Outbox(Waits):
             moved += 1
             moved_bytes += len(delivery.topic_field) + len(delivery.properties) + len(delivery.payload)
             if delivery.expires_at is not None and delivery.expires_at <= now:
-                self.end(delivery, EXPIRED, DeliveryExpiredError(_TOO_LATE))
+                self._endings.end(delivery, EXPIRED, DeliveryExpiredError(_TOO_LATE))
                 ended.append(delivery)
                 continue
             if delivery.flags > MESSAGE_FLAGS:
@@ -313,9 +313,9 @@ class Outbox(Waits):
                 else:
                     packet = delivery.encode(0, now)
                     protocol.send_encoded(packet, delivery.flags)
-                    self.end(delivery, SENT, None)
+                    self._endings.end(delivery, SENT, None)
             except LocalProtocolError as error:
-                self.end(delivery, DROPPED, DroppedError(str(error)))
+                self._endings.end(delivery, DROPPED, DroppedError(str(error)))
                 ended.append(delivery)
         self.queued -= moved
         self.queued_bytes -= moved_bytes
@@ -334,8 +334,8 @@ class Outbox(Waits):
 
     def _leaves_queue(self, delivery: Delivery) -> None:
         """Undo what was only for the time in the queue."""
-        if delivery.flags & KEEP_LAST and self._latest is not None:
-            self._latest.discard(delivery.topic_field, delivery.sequence)
+        if delivery.flags & KEEP_LAST and self._keep_last is not None:
+            self._keep_last.discard(delivery.topic_field, delivery.sequence)
         if delivery.flags & AGED:
             delivery.expires_at = None  # the server is not told
         delivery.flags &= MESSAGE_FLAGS
@@ -419,12 +419,12 @@ class Outbox(Waits):
         self.queued -= count
         self.queued_bytes = self._memory_bytes + pages.new_bytes
         self._recount()
-        if self._latest is not None:
-            self._latest.forget(here, pages.asked_through)
+        if self._keep_last is not None:
+            self._keep_last.forget(here, pages.asked_through)
         for delivery in pages.deliveries():
             waits = delivery.status == QUEUED and delivery.sequence not in here
             if waits and delivery.sequence <= pages.asked_through:
-                self.end(delivery, DROPPED, DroppedError(_LOST))
+                self._endings.end(delivery, DROPPED, DroppedError(_LOST))
 
     def expire(self, now: float) -> list[Delivery]:
         """End the messages in memory whose time is over, looking through them once a second at most."""
@@ -442,15 +442,15 @@ class Outbox(Waits):
             expired += [item for item in gone if item.status == QUEUED]
         for delivery in expired:
             self._left(delivery)
-            self.end(delivery, EXPIRED, DeliveryExpiredError(_TOO_LATE))
+            self._endings.end(delivery, EXPIRED, DeliveryExpiredError(_TOO_LATE))
         known = self._known_beyond()
         for delivery, expires_at in known:
             if expires_at <= now:
                 self._left(delivery, beyond=True)
-                self.end(delivery, EXPIRED, DeliveryExpiredError(_TOO_LATE))
+                self._endings.end(delivery, EXPIRED, DeliveryExpiredError(_TOO_LATE))
                 expired.append(delivery)
         if expired:
-            self.made_room()
+            self.waits.made_room()
         left = [item.expires_at for item in (*self.queue, *self._live) if item.expires_at is not None]
         left += [expires_at for _, expires_at in known if expires_at > now]
         pause = 1 + len(known) / _KNOWN_A_SECOND
@@ -483,48 +483,31 @@ class Outbox(Waits):
 
     # The end of a message
 
-    def invalidate(self, messages: Iterable[Outgoing]) -> None:
-        """End the messages of a lost session for an application that does not want them repeated."""
-        for message in messages:
-            assert isinstance(message, Delivery)
-            self.end(message, INVALIDATED, SessionLostError("the broker lost the session"))
-
     def end(self, delivery: Delivery, status: str, error: DeviceSdkError | None) -> None:
         """Give a delivery that is in no window its last state, forget it in the store, wake who waits."""
-        delivery.status = status
-        delivery.error = error
-        if self._session.journal and delivery.sequence:
-            self._session.record(("done", delivery.sequence, status))
-            self._pages.forget(delivery.sequence)
-        self.wake(delivery)
+        self._endings.end(delivery, status, error)
+
+    def invalidate(self, messages: Iterable[Outgoing]) -> None:
+        """End the messages of a lost session for an application that does not want them repeated."""
+        self._endings.invalidate(messages)
 
     def end_all(self, error: DeviceSdkError | None = None) -> list[Delivery]:
         """End what a closing client leaves behind; a store keeps it for the next one.
 
         Returns: the deliveries of which nothing is kept, as far as that is known before :meth:`settle`.
         """
-        kept = error or ClosedError("the client was closed; the store keeps the message")
-        session = self._session
-        left = [*session.in_flight.values(), *session.released.values(), *self.queue, *self._live]
-        left += self._pages.deliveries()
-        ended = {id(one): one for one in left if isinstance(one, Delivery) and not one.done}
-        for delivery in ended.values():
-            if error is not None or self._may_keep(delivery):
-                delivery.error = kept
-                delivery.status = DROPPED if self._store is None else STORED
-            else:
-                self._drop_at_end(delivery)
-            self.wake(delivery)
+        dropped = self._endings.end_all((*self.queue, *self._live, *self._pages.deliveries()), error)
         self.queue.clear()
         self._live.clear()
         self._pages.beyond = self.queued = self.queued_bytes = self._memory_bytes = 0
         self._recount()
-        self.made_room()
-        self._durable_wait.notify_all()
-        session.in_flight.clear()
-        session.released.clear()
-        self._left_behind = list(ended.values())
-        return [delivery for delivery in self._left_behind if delivery.status == DROPPED]
+        self.waits.made_room()
+        self.waits.stored()
+        return dropped
+
+    def settle(self) -> list[Delivery]:
+        """The store is closed: return the deliveries of which it kept nothing after all."""
+        return self._endings.settle()
 
     # What an earlier client left
 
@@ -551,13 +534,13 @@ class Outbox(Waits):
                     self._note_expiry(delivery.expires_at)
         self.queued, self.queued_bytes = saved.waiting, saved.waiting_bytes
         self._pages.beyond = saved.waiting - len(self.queue)
-        if self._latest is not None:
-            self._latest.restore(saved.latest)
+        if self._keep_last is not None:
+            self._keep_last.restore(saved.latest)
         self._recount()
 
     def _restored(self, message: SavedMessage) -> Delivery:
         delivery = Delivery(
-            self,
+            self.waits,
             message.topic_field,
             message.payload,
             message.flags,
@@ -572,7 +555,8 @@ class Outbox(Waits):
             self._pages.remember(delivery)
         return delivery
 
-    def _bounds(self, hint: str) -> str:
+    def fullness(self, hint: str) -> str:
+        """Say how full the queue is, and what to do about it."""
         messages = "any number of" if self.max_messages == _NO_BOUND else self.max_messages
         return (
             f"the queue holds {self.queued} of {messages} messages and "

@@ -8,12 +8,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Latest"]
+__all__ = ["KeepLast"]
 
 _CACHE_SIZE = 1_000
 
 
-class Latest:
+class KeepLast:
     """Which message waits on each of the topics that match one of the filters. Not thread-safe.
 
     Raises: ArgumentError: a topic filter that is not one.

@@ -6,9 +6,16 @@ from device_sdk.mqtt.session import PENDING_STATES, QUEUED, SENT, STORED, Outgoi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import threading
+    from typing import Protocol
 
-    from device_sdk.engine.outbox import Outbox
+    from device_sdk.engine.outgoing.waits import Waits
+
+    class Settable(Protocol):
+        """Something to be told that a delivery is done: an event, or an object that reacts like one."""
+
+        def set(self) -> None:
+            """The delivery is done. Called once, in any thread, with the engine's lock held."""
+
 
 __all__ = ["Delivery"]
 
@@ -16,14 +23,15 @@ __all__ = ["Delivery"]
 class Delivery(Outgoing):
     """What became of one published message.
 
-    Every method may be called from any thread, also inside a message handler.
+    Every method may be called from any thread, also inside a message handler. ``on_done`` and ``change`` (the
+    number under which a store has it) belong to the client; the engine's lock guards them.
     """
 
-    __slots__ = ("__weakref__", "_outbox", "_waiter", "change")
+    __slots__ = ("__weakref__", "_waits", "change", "on_done")
 
     def __init__(
         self,
-        outbox: Outbox,
+        waits: Waits,
         topic_field: bytes,
         payload: bytes,
         flags: int,
@@ -42,15 +50,15 @@ class Delivery(Outgoing):
         self.packet = None
         self.error = None
         self.change = 0
-        self._outbox = outbox
-        self._waiter: threading.Event | None = None
+        self.on_done: Settable | None = None
+        self._waits = waits
 
     @property
     def state(self) -> str:
         """``queued``, ``stored``, ``sent``, then ``acknowledged`` or one of ``refused``, ``expired``,
         ``dropped``, ``invalidated``. QoS 0 ends at ``sent``: nobody acknowledges it.
         """
-        if self.status == QUEUED and self._outbox.is_durable(self.change):
+        if self.status == QUEUED and self._waits.is_durable(self.change):
             return STORED
         return self.status
 
@@ -72,8 +80,8 @@ class Delivery(Outgoing):
         Raises: TimeoutError: not within ``timeout`` seconds (``None``: no limit). PublishRefused,
         DeliveryExpiredError, DroppedError, SessionLostError: it never will be.
         """
-        if not self.done and not self._outbox.wait_done(self, timeout):
-            failure = self._outbox.failure
+        if not self.done and not self._waits.wait_done(self, timeout):
+            failure = self._waits.failure
             why = "" if failure is None else f"; no connection: {failure}"
             raise TimeoutError(f"{self!r} was not acknowledged within {timeout:g} s{why}")
         if self.error is not None:
@@ -85,7 +93,7 @@ class Delivery(Outgoing):
         Raises: TimeoutError: not within ``timeout`` seconds. StoreError: the client has no store, or the
         store failed. Else as :meth:`wait`.
         """
-        if not self.done and not self._outbox.wait_stored(self, timeout):
+        if not self.done and not self._waits.wait_stored(self, timeout):
             raise TimeoutError(f"{self!r} was not stored within {timeout:g} s")
         if self.error is not None:
             raise self.error

@@ -6,7 +6,7 @@ from weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from device_sdk.engine.delivery import Delivery
+    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.store.base import SavedMessage, Store
 
 __all__ = ["Pages"]

@@ -1,0 +1,108 @@
+"""Blocking until a delivery is done or durable, or until the queue has room."""
+
+from __future__ import annotations
+
+import threading
+
+from device_sdk.errors import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from device_sdk.engine.outgoing.delivery import Delivery
+    from device_sdk.engine.waiting import Waiting
+    from device_sdk.errors import DeviceSdkError
+    from device_sdk.store.base import Store
+
+__all__ = ["Waits"]
+
+
+class Waits:
+    """What a delivery needs of its client, and where the threads that block on the queue wait.
+
+    A delivery refers to this object and not to the outbox: an outbox holds deliveries, and a reference back
+    would keep a dropped client in memory until the collector runs.
+
+    :meth:`wait_done` and :meth:`wait_stored` take the engine's lock; the caller of the others holds it.
+    """
+
+    def __init__(self, lock: threading.Lock, store: Store | None, waiting: Waiting) -> None:
+        self.blocked = 0  # threads that wait for room
+        self.failure: DeviceSdkError | None = None  # why there is no connection
+        self._lock = lock
+        self._store = store
+        self._waiting = waiting
+        self._room = threading.Condition(lock)
+        self._durable = threading.Condition(lock)
+        self._durable_waiters = 0  # threads in wait_stored()
+
+    # For a delivery
+
+    def wait_done(self, delivery: Delivery, timeout: float | None) -> bool:
+        """Block until the delivery is done; False after ``timeout`` seconds."""
+        with self._lock:
+            if delivery.done:
+                return True
+            event: Any = delivery.on_done  # of another thread that waits for it
+            if event is None:
+                event = delivery.on_done = threading.Event()
+        with self._waiting:
+            done: bool = event.wait(timeout)
+        return done
+
+    def wait_stored(self, delivery: Delivery, timeout: float | None) -> bool:
+        """Block until the delivery is durable or done; False after ``timeout`` seconds."""
+        with self._lock:
+            self.hurry(delivery)
+            self._durable_waiters += 1
+            try:
+                return self._durable.wait_for(lambda: self.is_stored(delivery), timeout)
+            finally:
+                self._durable_waiters -= 1
+
+    def hurry(self, delivery: Delivery) -> None:
+        """Have a delivery made durable soon. Raises: StoreError: there is no store."""
+        if self._store is None:
+            raise StoreError("this client keeps its queue in memory; give it store=... to survive a restart")
+        self._store.expedite(delivery.change)
+
+    def is_stored(self, delivery: Delivery) -> bool:
+        """Whether a delivery is durable or done. Raises: StoreError: the store failed."""
+        if delivery.done or self.is_durable(delivery.change):
+            return True
+        if self._store is not None and self._store.failure is not None:
+            raise self._store.failure
+        return False
+
+    def is_durable(self, change: int) -> bool:
+        """Whether the change with this number would survive a restart; without a store nothing does."""
+        store = self._store
+        return store is not None and store.durable_through >= change
+
+    # For a publisher that meets a full queue
+
+    def wait_room(self, timeout: float) -> bool:
+        """Block, with the lock released meanwhile, until there is room; False after ``timeout`` seconds."""
+        self.blocked += 1
+        try:
+            with self._waiting:
+                return self._room.wait(timeout)
+        finally:
+            self.blocked -= 1
+
+    # Who wakes them
+
+    def wake(self, delivery: Delivery) -> None:
+        """A delivery is done: tell who waits for it."""
+        if delivery.on_done is not None:
+            delivery.on_done.set()
+
+    def stored(self) -> None:
+        """The store moved on, or deliveries ended: wake the threads in :meth:`wait_stored`."""
+        if self._durable_waiters:
+            self._durable.notify_all()
+
+    def made_room(self) -> None:
+        """A message left the queue: wake the threads in :meth:`wait_room`."""
+        self._room.notify_all()
