@@ -220,7 +220,7 @@ class Client(Shell):
         deadline = monotonic() + self._policy.block_timeout
         while True:
             if not engine.outbox.waits.wait_room(deadline - monotonic()):
-                raise QueueFullError(engine.outbox.fullness("no room in time"))
+                raise QueueFullError(engine.outbox.bounds.text("no room in time"))
             self._check_open()
             delivery = engine.publish(topic_field, payload, flags, block, expires_at, monotonic())
             if delivery is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from device_sdk import Client
 from device_sdk.engine import arguments, authentication, exchange, report, router, stream
-from device_sdk.engine.outgoing import outbox
+from device_sdk.engine.outgoing import backlog, bounds
 from device_sdk.mqtt import aliasing, protocol, receive, topics, wire
 from device_sdk.net import sockets, srv, tcp, websocket
 from device_sdk.shell import Shell
@@ -109,9 +109,9 @@ def size(count: int) -> str:
 @pytest.mark.parametrize(
     ("what", "shown"),
     [
-        ("messages that wait", f"{outbox._MEMORY_MESSAGES:,} in memory"),
-        ("bytes that wait", f"{size(outbox._MEMORY_BYTES)} in memory, {size(outbox._DISK_BYTES)} on disk"),
-        ("QoS 0 bytes that the network", f"at most {size(outbox._MEMORY_BYTES)}"),
+        ("messages that wait", f"{bounds._MEMORY_MESSAGES:,} in memory"),
+        ("bytes that wait", f"{size(bounds._MEMORY_BYTES)} in memory, {size(bounds._DISK_BYTES)} on disk"),
+        ("QoS 0 bytes that the network", f"at most {size(bounds._MEMORY_BYTES)}"),
         ("wait for room under `block`", f"{StorePolicy().block_timeout:g} s"),
         ("payload ", size(arguments.LARGEST_PAYLOAD)),
         ("topic name, topic filter", f"{topics._MAX_BYTES:,} bytes, {topics.MAX_LEVELS} levels"),
@@ -119,12 +119,12 @@ def size(count: int) -> str:
         ("filters in one repeated SUBSCRIBE", f"{router._FILTERS_PER_PACKET}"),
         ("bytes joined for one `send()`", size(stream._SEND_SIZE)),
         ("sends before the next read", f"{exchange._SENDS_PER_FLUSH}"),
-        ("waiting messages in memory", f"{outbox.PAGES_IN_MEMORY} pages of {base.PAGE_MESSAGES} messages"),
+        ("waiting messages in memory", f"{backlog.PAGES_IN_MEMORY} pages of {base.PAGE_MESSAGES} messages"),
         ("waiting messages in memory", size(base.PAGE_BYTES)),
         ("messages that are not committed", f"{pending.BATCH_MESSAGES}, {size(pending.BATCH_BYTES)}"),
         ("messages that are not committed", f"{StorePolicy().linger:g} s"),
         ("acknowledgements, subscriptions and", f"{pending.LAZY_CHANGES} or {pending.LAZY_S:g} s"),
-        ("the same while the disk fails", f"{outbox._MEMORY_MESSAGES:,} messages"),
+        ("the same while the disk fails", f"{bounds._MEMORY_MESSAGES:,} messages"),
         ("pause before the next attempt", f"{sqlite.RETRY_S[0]:g} s, doubled up to {sqlite.RETRY_S[1]:g} s"),
         ("free space on the file system", size(StorePolicy().min_free)),
         ("free space on the file system", f"{size(files.RESERVE_BYTES)} in `queue.db.reserve`"),

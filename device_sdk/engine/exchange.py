@@ -307,7 +307,7 @@ class Exchange(Subscriber):
             self._weight.arrived(received)
             stats.received += received
         stats.acknowledged += acknowledged
-        if self.outbox.queued:
+        if self.outbox.backlog.messages:
             self._fill(now)
         if self._store is not None:
             self._hand_to_store(self._store)

@@ -356,7 +356,7 @@ def test_the_oldest_are_dropped_from_the_disk_as_well(server: Server, path: Path
 
 def test_the_bound_in_bytes_counts_what_is_on_disk(path: Path, offline: Any) -> None:
     client = offline(path)
-    assert client._engine.outbox.max_bytes == 64 * 1024 * 1024
+    assert client._engine.outbox.bounds.max_bytes == 64 * 1024 * 1024
     client.close(0)
     client = offline(path, policy=StorePolicy(max_bytes=2_000_000))
     with pytest.raises(QueueFullError, match="of 2000000 bytes"):
@@ -586,7 +586,7 @@ def test_what_was_queued_while_the_disk_failed_is_stored_when_it_recovers(
 def test_a_failing_disk_has_the_bound_of_a_queue_in_memory(
     path: Path, offline: Any, failing: type[FailingDatabase], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_sdk.engine.outgoing.outbox._MEMORY_MESSAGES", 100)
+    monkeypatch.setattr("device_sdk.engine.outgoing.bounds._MEMORY_MESSAGES", 100)
     client = offline(path)
     failing.code = sqlite3.SQLITE_IOERR
     first = client.publish("t", b"0", qos=1)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
+
+import pytest
 
 from device_sdk.engine.brokers import Broker
 from device_sdk.engine.engine import Engine
@@ -267,6 +270,16 @@ class Rig:
         with self.engine.lock:
             batch = self.engine.take_callbacks()
         return [item[1] for item in batch if isinstance(item, tuple) and isinstance(item[1], ClientEvent)]
+
+
+def set_pages(patch: pytest.MonkeyPatch, *, store: bool = True, **constants: int) -> None:
+    """Set PAGE_MESSAGES and the like wherever the queue has them, and in the store unless it is ``False``."""
+    names = [f"engine.outgoing.{name}" for name in ("backlog", "bounds", "outbox", "replay")]
+    for name in (*names, "store.memory") if store else names:
+        module = import_module(f"device_sdk.{name}")
+        for constant, value in constants.items():
+            if hasattr(module, constant):
+                patch.setattr(module, constant, value)
 
 
 def payloads(packets: Packets) -> list[bytes]:

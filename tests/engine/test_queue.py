@@ -15,7 +15,7 @@ from device_sdk.errors import DeliveryExpiredError, DroppedError
 from device_sdk.mqtt.packets import Puback
 from device_sdk.store.base import StorePolicy
 from device_sdk.store.memory import MemoryStore
-from tests.engine.rig import Packets, Rig, payloads
+from tests.engine.rig import Packets, Rig, payloads, set_pages
 
 PAGE = 4
 
@@ -24,9 +24,7 @@ PAGE = 4
 def small_pages() -> Iterator[None]:
     """Let a page hold four messages, so that a queue of a dozen has several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("device_sdk.engine.outgoing.outbox.PAGE_MESSAGES", PAGE)
-        patch.setattr("device_sdk.engine.outgoing.outbox.PAGES_IN_MEMORY", 2)
-        patch.setattr("device_sdk.store.memory.PAGE_MESSAGES", PAGE)
+        set_pages(patch, PAGE_MESSAGES=PAGE, PAGES_IN_MEMORY=2)
         yield
 
 
@@ -121,7 +119,7 @@ def test_closing_ends_the_wait_for_a_message_beyond_memory() -> None:
 
 
 def test_a_large_message_counts_against_the_memory_of_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_sdk.engine.outgoing.outbox.PAGE_BYTES", 100)
+    set_pages(monkeypatch, store=False, PAGE_BYTES=100)
     rig = Rig(store=MemoryStore())
     for _ in range(5):
         rig.publish(bytes(150))

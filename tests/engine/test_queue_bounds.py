@@ -14,7 +14,7 @@ from device_sdk.mqtt.packets import Connack, Puback, Publish, Pubrec, Suback
 from device_sdk.mqtt.session import Session
 from device_sdk.store.base import SavedMessage, StorePolicy
 from device_sdk.store.memory import MemoryStore
-from tests.engine.rig import Packets, Rig, SlowStore, payloads
+from tests.engine.rig import Packets, Rig, SlowStore, payloads, set_pages
 from tests.engine.test_queue_histories import LateStore
 
 PAGE = 4
@@ -24,9 +24,7 @@ PAGE = 4
 def small_pages() -> Iterator[None]:
     """Let a page hold four messages, so that a queue of a dozen has several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("device_sdk.engine.outgoing.outbox.PAGE_MESSAGES", PAGE)
-        patch.setattr("device_sdk.engine.outgoing.outbox.PAGES_IN_MEMORY", 2)
-        patch.setattr("device_sdk.store.memory.PAGE_MESSAGES", PAGE)
+        set_pages(patch, PAGE_MESSAGES=PAGE, PAGES_IN_MEMORY=2)
         yield
 
 
@@ -110,9 +108,7 @@ def test_replaced_messages_take_no_memory(store: type[MemoryStore] | None) -> No
 
 
 def test_large_messages_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("engine.outgoing.outbox", "store.memory"):
-        monkeypatch.setattr(f"device_sdk.{module}.PAGE_BYTES", 100)
-        monkeypatch.setattr(f"device_sdk.{module}.PAGE_MESSAGES", 500)
+    set_pages(monkeypatch, PAGE_BYTES=100, PAGE_MESSAGES=500)
     store = MemoryStore()
     first = Rig(store=store)
     for _ in range(40):
@@ -131,7 +127,7 @@ def test_a_store_that_fails_takes_as_many_messages_as_a_queue_in_memory(
         def backlog_messages(self) -> int:
             return self.submitted
 
-    monkeypatch.setattr("device_sdk.engine.outgoing.outbox._MEMORY_MESSAGES", 10)
+    monkeypatch.setattr("device_sdk.engine.outgoing.bounds._MEMORY_MESSAGES", 10)
     store = Failing()
     rig = Rig(store=store)
     store.fail()
@@ -154,7 +150,7 @@ def test_who_waits_for_room_is_told_when_the_store_has_caught_up(monkeypatch: py
 
 
 def test_queued_messages_leave_packet_identifiers_to_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_sdk.engine.outgoing.outbox._PACKET_IDS", 100)
+    monkeypatch.setattr("device_sdk.engine.outgoing.replay._PACKET_IDS", 100)
     monkeypatch.setattr("device_sdk.mqtt.session._HIGHEST_PACKET_ID", 100)
     rig = Rig(inflight=100, store=MemoryStore(), draw=0.0)
     for payload in numbers(0, 100):
@@ -169,7 +165,7 @@ def test_queued_messages_leave_packet_identifiers_to_requests(monkeypatch: pytes
 
 
 def test_buffered_qos_0_is_read_no_faster_than_the_network_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_sdk.engine.outgoing.outbox.PAGE_BYTES", 300)
+    set_pages(monkeypatch, store=False, PAGE_BYTES=300)
     rig = Rig(store=MemoryStore(), buffer_qos0=True)
     for _ in range(200):
         rig.publish(bytes(100), qos=0)
@@ -192,11 +188,11 @@ def test_a_page_that_a_publisher_has_taken_is_sent_by_the_network() -> None:
     for payload in numbers(0, 20):
         rig.publish(payload)
     packets = rig.connect()
-    while rig.engine.outbox.queue:
+    while rig.engine.outbox.backlog.queue:
         packets = rig.feed(*(Puback(packet.packet_id) for packet in packets if packet.type == "publish"))
     rig.feed(*(Puback(packet.packet_id) for packet in packets))
     store.read()
-    while not rig.engine.outbox.queue:
+    while not rig.engine.outbox.backlog.queue:
         rig.publish(b"new")
     assert payloads(rig.sent()) != []
 

@@ -14,7 +14,7 @@ from device_sdk.errors import DeliveryExpiredError, DroppedError, QueueFullError
 from device_sdk.mqtt.packets import Puback
 from device_sdk.store.base import SavedMessage, StorePolicy
 from device_sdk.store.memory import MemoryStore
-from tests.engine.rig import Packets, Rig
+from tests.engine.rig import Packets, Rig, set_pages
 
 PAGE = 4
 PAGE_BYTES = 40
@@ -28,9 +28,7 @@ LARGEST = 150
 def small_pages() -> Iterator[None]:
     """Let a page hold four messages or forty bytes."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("engine.outgoing.outbox", "store.memory"):
-            patch.setattr(f"device_sdk.{module}.PAGE_MESSAGES", PAGE)
-            patch.setattr(f"device_sdk.{module}.PAGE_BYTES", PAGE_BYTES)
+        set_pages(patch, PAGE_MESSAGES=PAGE, PAGE_BYTES=PAGE_BYTES)
         yield
 
 

@@ -37,8 +37,8 @@ def test_a_client_says_in_disconnect_what_the_table_of_the_standard_lets_it_say(
 
 def test_a_queue_in_memory_holds_10000_messages_and_16_mib() -> None:
     client = Client("mqtt://127.0.0.1:9")  # never opened
-    outbox = client._engine.outbox
-    assert (outbox.max_messages, outbox.max_bytes) == (10_000, 16 * 1024 * 1024)
+    bounds = client._engine.outbox.bounds
+    assert (bounds.max_messages, bounds.max_bytes) == (10_000, 16 * 1024 * 1024)
     client.close(0)
 
 

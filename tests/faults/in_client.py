@@ -139,9 +139,9 @@ IN_CLIENT = (
     Fault(
         "the queue is sent with one message too many in the window",
         v5("MQTT-3.3.4-7", "MQTT-4.9.0-2"),
-        "engine/outgoing/outbox.py",
-        " - len(session) - reserve\n",
-        " - len(session) - reserve + 1\n",
+        "engine/outgoing/replay.py",
+        " - len(session)\n",
+        " - len(session) + 1\n",
     ),
     Fault(
         "a full window holds SUBSCRIBE back",

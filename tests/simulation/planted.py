@@ -21,6 +21,7 @@ _SESSION, _PROTOCOL = "device_sdk.mqtt.session:Session", "device_sdk.mqtt.protoc
 _RECEIVER, _KEEP_ALIVE = "device_sdk.mqtt.receive:Receiver", "device_sdk.mqtt.keep_alive:KeepAlive"
 _ENGINE, _EXCHANGE = "device_sdk.engine.engine:Engine", "device_sdk.engine.exchange:Exchange"
 _OUTBOX, _PAGES = "device_sdk.engine.outgoing.outbox:Outbox", "device_sdk.engine.outgoing.pages:Pages"
+_BACKLOG, _REPLAY = "device_sdk.engine.outgoing.backlog:Backlog", "device_sdk.engine.outgoing.replay:Replay"
 _ROUTER, _POLICY = "device_sdk.engine.router:Router", "device_sdk.engine.reconnect:ReconnectPolicy"
 _PUBLISHER = "device_sdk.engine.publisher:Publisher"
 
@@ -119,8 +120,8 @@ PLANTED = (
     ),
     PlantedBug(
         "new messages overtake those that are repeated",
-        _OUTBOX, "_drain",
-        "- len(session) - reserve", "- (0 if protocol._resend else len(session)) - reserve",
+        _REPLAY, "fill",
+        "- len(session)", "- (0 if protocol._resend else len(session))",
     ),
     PlantedBug(
         "incoming QoS 2 identifiers are forgotten with the connection",
@@ -173,8 +174,8 @@ PLANTED = (
     ),
     PlantedBug(
         "new messages overtake those that only the store holds",
-        _OUTBOX, "_append",
-        "pages.beyond and not self._overtaking", "False",
+        _BACKLOG, "append",
+        "pages.beyond and not overtaking", "False",
     ),
     PlantedBug(
         "sequence numbers begin at 1 in each process",
@@ -183,12 +184,12 @@ PLANTED = (
     ),
     PlantedBug(
         "messages of a lost session are dropped",
-        _OUTBOX, "put_back",
+        _BACKLOG, "put_back",
         "reversed(list(messages))", "()",
     ),
     PlantedBug(
         "messages of a lost session are put behind the others",
-        _OUTBOX, "put_back",
+        _BACKLOG, "put_back",
         "self.queue.appendleft(message)", "self.queue.append(message)",
     ),
     PlantedBug(
@@ -219,7 +220,7 @@ PLANTED = (
     ),
     PlantedBug(
         "messages without an expiry expire when the clock leaps",
-        _OUTBOX, "expire",
+        _BACKLOG, "take_expired",
         "item.expires_at is not None and item.expires_at <= now", "(item.expires_at or 1e6) <= now",
     ),
     PlantedBug(

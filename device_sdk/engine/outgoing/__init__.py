@@ -1,1 +1,38 @@
-"""The messages of the application on their way out: queue, pages on disk, deliveries."""
+"""The messages of the application on their way out.
+
+===============  ========================================================  ==================================
+File             Its object                                                State that it owns
+===============  ========================================================  ==================================
+``outbox.py``    :class:`Outbox`: the engine talks to this one             next sequence number, ``ahead``
+``backlog.py``   :class:`Backlog`: the messages that wait, in their order  the two lanes in memory, the counts
+``pages.py``     :class:`Pages`: the messages that only the store holds    how far they were read, weak
+                                                                           references to their deliveries
+``keep_last.py`` :class:`KeepLast`: the newest message of a topic          which message waits on a topic
+``bounds.py``    :class:`Bounds`: whether one more may wait                the bounds
+``replay.py``    :class:`Replay`: from the backlog into the window         the pace of the replay
+``endings.py``   :class:`Endings`: last states without acknowledgement     what a closed client left behind
+``delivery.py``  :class:`Delivery`: what the application gets              the state of one message
+``waits.py``     :class:`Waits`: blocking until something is so            the threads that wait
+===============  ========================================================  ==================================
+
+Who knows whom: Outbox has a Backlog (with its Pages and its KeepLast), Bounds, Replay, Endings and Waits.
+Bounds and Replay know the Backlog, Replay the Endings. A Delivery knows Waits and nothing else, and Waits
+keeps no delivery. So there is no cycle: a dropped client is freed at once, even if the application keeps
+deliveries.
+
+Lock: the engine's guards everything here. The callers of all methods hold it, except those of
+:class:`Delivery`, which any thread may call, and of ``Waits.wait_done()`` and ``wait_stored()``, which take
+it themselves. Nothing here does I/O or calls the application.
+
+The life of a message, in the words of :attr:`Delivery.state`:
+
+- *queued*: ``Outbox.add()`` has given it a sequence number and put it into the backlog, in memory or beyond.
+  With room in the window the engine passes it to the protocol at once, and it is never in the backlog.
+- *stored*: the store has written it; it survives a restart.
+- *sent*: ``Replay.fill()`` has moved it into the window: ``session.in_flight``, after PUBREC
+  ``session.released``. QoS 0 ends here.
+- *acknowledged* or *refused*: the server has answered. The protocol ends it, not this package.
+- *expired*, *dropped* or *invalidated*: ``Endings`` has ended it. Its time was over; or there was no room for
+  it, or the client was closed and could not keep it; or the server lost the session and the application does
+  not want it repeated. Otherwise a lost session puts it back: *queued* again, before all others.
+"""

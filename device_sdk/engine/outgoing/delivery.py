@@ -6,16 +6,7 @@ from device_sdk.mqtt.session import PENDING_STATES, QUEUED, SENT, STORED, Outgoi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
-
-    from device_sdk.engine.outgoing.waits import Waits
-
-    class Settable(Protocol):
-        """Something to be told that a delivery is done: an event, or an object that reacts like one."""
-
-        def set(self) -> None:
-            """The delivery is done. Called once, in any thread, with the engine's lock held."""
-
+    from device_sdk.engine.outgoing.waits import Settable, Waits
 
 __all__ = ["Delivery"]
 

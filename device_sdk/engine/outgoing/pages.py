@@ -100,6 +100,14 @@ class Pages:
             self.new_bytes = self.new_bytes if self.beyond else 0
         return [message for message in page if message.sequence not in gone]
 
+    def left(self, messages: int) -> None:
+        """So many messages are not beyond any more."""
+        self.beyond -= messages
+
+    def reset(self, beyond: int) -> None:
+        """So many messages are beyond, whatever was counted."""
+        self.beyond = beyond
+
     def deliveries(self) -> list[Delivery]:
         """Return the known deliveries, those of messages in memory may be among them."""
         return [delivery for one in self._known.values() if (delivery := one()) is not None]

@@ -8,12 +8,28 @@ from device_sdk.errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
 
-    from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.waiting import Waiting
     from device_sdk.errors import DeviceSdkError
     from device_sdk.store.base import Store
+
+    class Settable(Protocol):
+        """An event, or an object that is told like one."""
+
+        def set(self) -> None:
+            """The delivery is done. Called once, in any thread, with the engine's lock held."""
+
+    class Awaited(Protocol):
+        """The members of a delivery that count here."""
+
+        change: int  # the number under which a store has it
+        on_done: Settable | None  # told when it is done
+
+        @property
+        def done(self) -> bool:
+            """Whether it has its last state."""
+
 
 __all__ = ["Waits"]
 
@@ -39,7 +55,7 @@ class Waits:
 
     # For a delivery
 
-    def wait_done(self, delivery: Delivery, timeout: float | None) -> bool:
+    def wait_done(self, delivery: Awaited, timeout: float | None) -> bool:
         """Block until the delivery is done; False after ``timeout`` seconds."""
         with self._lock:
             if delivery.done:
@@ -51,7 +67,7 @@ class Waits:
             done: bool = event.wait(timeout)
         return done
 
-    def wait_stored(self, delivery: Delivery, timeout: float | None) -> bool:
+    def wait_stored(self, delivery: Awaited, timeout: float | None) -> bool:
         """Block until the delivery is durable or done; False after ``timeout`` seconds."""
         with self._lock:
             self.hurry(delivery)
@@ -61,13 +77,13 @@ class Waits:
             finally:
                 self._durable_waiters -= 1
 
-    def hurry(self, delivery: Delivery) -> None:
+    def hurry(self, delivery: Awaited) -> None:
         """Have a delivery made durable soon. Raises: StoreError: there is no store."""
         if self._store is None:
             raise StoreError("this client keeps its queue in memory; give it store=... to survive a restart")
         self._store.expedite(delivery.change)
 
-    def is_stored(self, delivery: Delivery) -> bool:
+    def is_stored(self, delivery: Awaited) -> bool:
         """Whether a delivery is durable or done. Raises: StoreError: the store failed."""
         if delivery.done or self.is_durable(delivery.change):
             return True
@@ -93,7 +109,7 @@ class Waits:
 
     # Who wakes them
 
-    def wake(self, delivery: Delivery) -> None:
+    def wake(self, delivery: Awaited) -> None:
         """A delivery is done: tell who waits for it."""
         if delivery.on_done is not None:
             delivery.on_done.set()

@@ -1,0 +1,317 @@
+"""The messages that wait, in their order: the first of them in memory, the rest in the store alone."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from device_sdk.engine.outgoing.delivery import Delivery
+from device_sdk.engine.outgoing.keep_last import KeepLast
+from device_sdk.engine.outgoing.pages import Pages
+from device_sdk.mqtt.session import QUEUED, SENT
+from device_sdk.store.base import AGED, KEEP_LAST, MESSAGE_FLAGS, PAGE_BYTES, PAGE_MESSAGES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from device_sdk.engine.outgoing.waits import Waits
+    from device_sdk.mqtt.session import Outgoing
+    from device_sdk.store.base import SavedMessage, SavedSession, Store, StorePolicy
+
+__all__ = ["Backlog", "size_of"]
+
+PAGES_IN_MEMORY = 8  # fewer, and a publisher that is a little ahead of the network has to read back from disk
+_KNOWN_A_SECOND = 10_000  # deliveries to look through for those that have expired
+
+
+class Backlog:
+    """The lanes of waiting messages, and how much is in them. It ends no delivery. Not thread-safe.
+
+    ``queue`` has the messages in the order of their sequence numbers. With a store only its head is in
+    memory; what follows is *beyond*, see :class:`~device_sdk.engine.outgoing.pages.Pages`. ``live`` is the
+    second lane of ``replay="live"``: the messages published since the connection began, which overtake.
+    """
+
+    def __init__(self, policy: StorePolicy, store: Store | None, waits: Waits) -> None:
+        self.queue: deque[Delivery] = deque()
+        self.live: deque[Delivery] = deque()
+        self.overtaking = False  # new messages go into the live lane
+        self.messages = 0  # that wait, those beyond included
+        self.bytes = 0  # of them
+        self.memory_bytes = 0  # of those in the two lanes
+        self.next_expiry: float | None = None  # when take_expired() is worth a call
+        self.pages = Pages(store)
+        self.keep_last = KeepLast(policy.keep_last) if policy.keep_last else None
+        self._replaced = 0  # messages that are in a lane still, though newer ones took their place
+        self._has_store = store is not None
+        self._has_live_lane = policy.replay == "live"
+        self._waits = waits
+
+    # Which lane
+
+    def connected(self) -> None:
+        """A connection begins: new messages may overtake, if the policy says so."""
+        self.overtaking = self._has_live_lane
+
+    def disconnected(self) -> None:
+        """The connection is over: everything waits in one queue again."""
+        if self.live:
+            self.queue = deque(sorted((*self.queue, *self.live), key=_sequence))
+            self.live.clear()
+        self.overtaking = False
+
+    # In
+
+    def append(self, delivery: Delivery, size: int) -> None:
+        """Let a new message of so many bytes wait. Its sequence number is above all before it."""
+        pages, overtaking = self.pages, self.overtaking
+        lane = self.live if overtaking else self.queue
+        crowded = len(lane) >= PAGES_IN_MEMORY * PAGE_MESSAGES or (
+            lane and self.memory_bytes + size > PAGES_IN_MEMORY * PAGE_BYTES
+        )
+        if self._has_store and (crowded or (pages.beyond and not overtaking)):
+            pages.put(delivery, size)
+        else:
+            lane.append(delivery)
+            self.memory_bytes += size
+            if not overtaking:
+                pages.passed(delivery.sequence)
+        if delivery.flags & KEEP_LAST and self.keep_last is not None:
+            pages.remember(delivery)
+            self.keep_last.put(delivery.topic_field, delivery.sequence, size)
+        self.messages += 1
+        self.bytes += size
+        if delivery.expires_at is not None:
+            self._note_expiry(delivery.expires_at)
+
+    def put_back(self, messages: Iterable[Outgoing]) -> None:
+        """Let messages that had left wait again, in this order, before all others."""
+        for message in reversed(list(messages)):
+            assert isinstance(message, Delivery)
+            self.queue.appendleft(message)
+            size = size_of(message)
+            self.messages += 1
+            self.bytes += size
+            self.memory_bytes += size
+            if message.expires_at is not None:
+                self._note_expiry(message.expires_at)
+
+    def restore(self, saved: SavedSession) -> None:
+        """Take over what waited when an earlier client ended."""
+        for message in saved.messages:
+            if message.packet_id:
+                continue  # in the window
+            delivery = self.delivery_for(message)
+            self.queue.append(delivery)
+            self.memory_bytes += size_of(delivery)
+            self.pages.passed(message.sequence)
+            if delivery.expires_at is not None:
+                self._note_expiry(delivery.expires_at)
+        self.messages, self.bytes = saved.waiting, saved.waiting_bytes
+        self.pages.reset(saved.waiting - len(self.queue))
+        if self.keep_last is not None:
+            self.keep_last.restore(saved.latest)
+
+    def delivery_for(self, message: SavedMessage) -> Delivery:
+        """Return a new delivery for a message that the store has kept."""
+        delivery = Delivery(
+            self._waits,
+            message.topic_field,
+            message.payload,
+            message.flags,
+            message.properties,
+            message.expires_at,
+        )
+        delivery.sequence = message.sequence
+        delivery.packet_id = message.packet_id
+        if message.packet_id:
+            delivery.status = SENT
+        elif delivery.flags & KEEP_LAST:
+            self.pages.remember(delivery)
+        return delivery
+
+    # Out
+
+    def took(self, messages: int, size: int) -> None:
+        """So many messages were popped from a lane; together they have so many bytes."""
+        self.messages -= messages
+        self.bytes -= size
+        self.memory_bytes -= size
+
+    def unmark(self, delivery: Delivery) -> None:
+        """Undo the marks that a message has only while it waits."""
+        if delivery.flags & KEEP_LAST and self.keep_last is not None:
+            self.keep_last.discard(delivery.topic_field, delivery.sequence)
+        if delivery.flags & AGED:
+            delivery.expires_at = None  # the server is not told
+        delivery.flags &= MESSAGE_FLAGS
+
+    def pop_oldest(self) -> Delivery | None:
+        """Take the oldest message in memory; ``None``: there is none, or an older one is beyond."""
+        oldest = self._pop(self.queue)
+        return oldest if oldest is not None or self.pages.beyond else self._pop(self.live)
+
+    def pop_older(self, topic_field: bytes) -> tuple[int, Delivery | None] | None:
+        """Take the message that waits on a topic of ``keep_last`` for a newer one.
+
+        Returns: its sequence number, and its delivery if anybody holds it. In a lane it stays until
+        :meth:`tidy`, but once it has ended the lane passes over it.
+        """
+        found = None if self.keep_last is None else self.keep_last.pop(topic_field)
+        if found is None:
+            return None
+        sequence, size = found
+        older = self.pages.find(sequence)
+        if self._is_in_memory(sequence, older):
+            self.memory_bytes -= size
+            self._replaced += 1
+        else:
+            self.pages.left(1)
+        self.messages -= 1
+        self.bytes -= size
+        return sequence, older
+
+    def tidy(self) -> None:
+        """Remove the replaced messages once they are the majority: offline nobody else does."""
+        if 2 * self._replaced <= len(self.queue) + len(self.live):
+            return
+        for lane in (self.queue, self.live):
+            kept = [item for item in lane if item.status == QUEUED]
+            lane.clear()
+            lane.extend(kept)
+        self._replaced = 0
+
+    def take_expired(self, now: float) -> list[Delivery]:
+        """Take the messages whose time is over, as far as they are in memory or somebody may wait for them.
+
+        Called when ``next_expiry`` has come; that is once a second at most.
+        """
+        known = self._known_beyond()
+        expired: list[Delivery] = []
+        for lane in (self.queue, self.live):
+            gone = [item for item in lane if item.expires_at is not None and item.expires_at <= now]
+            if gone:
+                late = set(map(id, gone))
+                kept = [item for item in lane if id(item) not in late]
+                lane.clear()
+                lane.extend(kept)
+            expired += [item for item in gone if item.status == QUEUED]
+        for delivery in expired:
+            self._left(delivery)
+        for delivery, expires_at in known:
+            if expires_at <= now:
+                self._left(delivery, beyond=True)
+                expired.append(delivery)
+        left = [item.expires_at for item in (*self.queue, *self.live) if item.expires_at is not None]
+        left += [expires_at for _, expires_at in known if expires_at > now]
+        pause = 1 + len(known) / _KNOWN_A_SECOND
+        if self.pages.beyond and (expired or self.pages.asked):
+            left.append(now)  # the next page may have expired as well
+        self.next_expiry = max(min(left), now + pause) if left else None
+        return expired
+
+    def clear(self) -> None:
+        """Nothing waits any more."""
+        self.queue.clear()
+        self.live.clear()
+        self.pages.reset(0)
+        self.messages = self.bytes = self.memory_bytes = 0
+
+    def deliveries(self) -> Iterable[Delivery]:
+        """Return the deliveries of all messages that wait, as far as there are any; some may come twice."""
+        return (*self.queue, *self.live, *self.pages.deliveries())
+
+    # Pages
+
+    def take_page(self, now: float) -> tuple[int, list[Delivery]] | None:
+        """Continue the queue with the page that the store has read; ``None``: it has not read one.
+
+        Returns: how many messages the store has lost, and their deliveries as far as there are any.
+        """
+        pages = self.pages
+        counted = pages.beyond
+        page = pages.take()
+        if page is None:
+            return None
+        here = self._in_memory()
+        lost = counted - pages.beyond
+        orphans = self._lose(lost, here) if lost else []
+        read = 0
+        for message in page:
+            delivery = pages.find(message.sequence)
+            if message.sequence in here or (delivery is not None and delivery.status != QUEUED):
+                continue
+            read += 1
+            if delivery is None:
+                delivery = self.delivery_for(message)
+            self.queue.append(delivery)
+            self.memory_bytes += size_of(delivery)
+            if delivery.expires_at is not None:
+                self._note_expiry(max(delivery.expires_at, now))
+        pages.left(read)
+        return lost, orphans
+
+    def _lose(self, count: int, here: set[int]) -> list[Delivery]:
+        """The store has so many messages less than were given to it; it says itself what happened."""
+        pages = self.pages
+        self.messages -= count
+        self.bytes = self.memory_bytes + pages.new_bytes
+        if self.keep_last is not None:
+            self.keep_last.forget(here, pages.asked_through)
+        return [
+            delivery
+            for delivery in pages.deliveries()
+            if delivery.status == QUEUED
+            and delivery.sequence not in here
+            and delivery.sequence <= pages.asked_through
+        ]
+
+    # Inside
+
+    def _pop(self, lane: deque[Delivery]) -> Delivery | None:
+        while lane:
+            delivery = lane.popleft()
+            if delivery.status == QUEUED:
+                self._left(delivery)
+                return delivery
+        return None
+
+    def _left(self, delivery: Delivery, *, beyond: bool = False) -> None:
+        """A message left without being sent."""
+        size = size_of(delivery)
+        if delivery.flags > MESSAGE_FLAGS:
+            self.unmark(delivery)
+        self.messages -= 1
+        self.bytes -= size
+        if beyond:
+            self.pages.left(1)
+        else:
+            self.memory_bytes -= size
+
+    def _is_in_memory(self, sequence: int, delivery: Delivery | None) -> bool:
+        if not self.pages.is_beyond(sequence):
+            return True
+        # In the live lane, or from there, a message may have overtaken those beyond.
+        return self._has_live_lane and any(item is delivery for item in (*self.live, *self.queue))
+
+    def _in_memory(self) -> set[int]:
+        return {item.sequence for item in (*self.queue, *self.live) if item.status == QUEUED}
+
+    def _known_beyond(self) -> list[tuple[Delivery, float]]:
+        """Deliveries beyond memory that somebody may wait for and that expire, and when they do."""
+        found = [(one, one.expires_at) for one in self.pages.deliveries() if one.status == QUEUED]
+        here = self._in_memory() if found else ()
+        return [(one, at) for one, at in found if at is not None and one.sequence not in here]
+
+    def _note_expiry(self, expires_at: float) -> None:
+        if self.next_expiry is None or expires_at < self.next_expiry:
+            self.next_expiry = expires_at
+
+
+def size_of(delivery: Delivery) -> int:
+    """Return the bytes that a message counts for: topic field, properties and payload."""
+    return len(delivery.topic_field) + len(delivery.properties) + len(delivery.payload)
+
+
+def _sequence(delivery: Delivery) -> int:
+    return delivery.sequence

@@ -1,0 +1,119 @@
+"""From the backlog into the window: how much of what waits is sent now, and how fast."""
+
+from __future__ import annotations
+
+from device_sdk.errors import DeliveryExpiredError, DroppedError, LocalProtocolError
+from device_sdk.mqtt.session import DROPPED, EXPIRED, QUEUED, SENT
+from device_sdk.store.base import MESSAGE_FLAGS, PAGE_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.engine.outgoing.backlog import Backlog
+    from device_sdk.engine.outgoing.delivery import Delivery
+    from device_sdk.engine.outgoing.endings import Endings
+    from device_sdk.errors import DeviceSdkError
+    from device_sdk.mqtt.protocol import Protocol
+    from device_sdk.mqtt.session import Session
+
+__all__ = ["TOO_LATE", "Replay"]
+
+_QOS_FLAGS = 6
+_PACKET_IDS = 65_535  # SUBSCRIBE takes from them as well
+_NO_PAST = -1  # a message that was sent without a store has the number 0
+_BURST_SECONDS = 0.05  # what a replay rate may make up for after a late wake-up
+
+TOO_LATE = "it expired before it could be sent"
+
+
+class Replay:
+    """Sends what waits, as the window, the network and the rate allow. Not thread-safe.
+
+    The rate is for the *past* only: the messages published before the connection began.
+    """
+
+    def __init__(self, session: Session, rate: float | None, backlog: Backlog, endings: Endings) -> None:
+        self.wants_more = False  # the last fill() stopped until the network has taken what is buffered
+        self.held_until: float | None = None  # it stopped because of the rate, which allows a message then
+        self._session = session
+        self._rate = rate or 0.0
+        self._backlog = backlog
+        self._endings = endings
+        self._past = _NO_PAST  # sequence number of the last message that the rate holds back
+        self._next_at = 0.0  # when the rate allows the next message of the past
+        self._has_properties: bool | None = None  # what this client sends; None: all messages are its own
+
+    def speak(self, version: str) -> None:
+        """Translate from now on: the store has messages of a client that may have spoken another version."""
+        self._has_properties = version == "5.0"
+
+    def connected(self, last_sequence: int) -> None:
+        """A connection begins: the messages up to this one are the past."""
+        self._past = last_sequence if self._rate else _NO_PAST
+
+    def fill(self, protocol: Protocol, now: float) -> list[Delivery]:
+        """Move messages from the backlog into the window; return those that ended instead."""
+        session, backlog, endings = self._session, self._backlog, self._endings
+        pages, has_properties = backlog.pages, self._has_properties
+        room = min(protocol.window, _PACKET_IDS - len(session.requests)) - len(session)
+        # Half of the window stays free for what is published now.
+        reserve = protocol.window // 2 if backlog.overtaking else 0
+        self.wants_more, self.held_until = False, None
+        ended: list[Delivery] = []
+        moved = moved_bytes = 0
+        for lane, reserved, past in ((backlog.live, 0, _NO_PAST), (backlog.queue, reserve, self._past)):
+            room -= reserved
+            while lane:
+                delivery = lane[0]
+                if delivery.status != QUEUED:  # replaced by a newer one, and counted then
+                    lane.popleft()
+                    continue
+                if delivery.flags & _QOS_FLAGS:
+                    if room <= 0:
+                        break
+                elif protocol.buffered > PAGE_BYTES:
+                    self.wants_more = True
+                    break
+                if delivery.sequence <= past and not self._in_pace(now):
+                    break
+                lane.popleft()
+                moved += 1
+                moved_bytes += len(delivery.topic_field) + len(delivery.properties) + len(delivery.payload)
+                if delivery.expires_at is not None and delivery.expires_at <= now:
+                    self._give_up(delivery, EXPIRED, DeliveryExpiredError(TOO_LATE), ended)
+                    continue
+                if delivery.flags > MESSAGE_FLAGS:
+                    backlog.unmark(delivery)
+                if has_properties is not None and bool(delivery.properties) is not has_properties:
+                    self.translate(delivery)
+                try:
+                    if delivery.flags >= 2:
+                        protocol.publish(delivery, now)
+                        room -= 1
+                        if pages.asked:
+                            pages.forget(delivery.sequence)
+                    else:
+                        protocol.send_encoded(delivery.encode(0, now), delivery.flags)
+                        endings.end(delivery, SENT, None)
+                except LocalProtocolError as error:
+                    self._give_up(delivery, DROPPED, DroppedError(str(error)), ended)
+        backlog.took(moved, moved_bytes)
+        return ended
+
+    def translate(self, delivery: Delivery) -> None:
+        """Fit a message to the version of MQTT that this client speaks: one of two has properties."""
+        if not self._has_properties:
+            delivery.properties = b""
+        elif not delivery.properties:
+            delivery.properties = b"\0"
+
+    def _give_up(self, delivery: Delivery, status: str, error: DeviceSdkError, ended: list[Delivery]) -> None:
+        self._endings.end(delivery, status, error)
+        ended.append(delivery)
+
+    def _in_pace(self, now: float) -> bool:
+        """Whether the rate allows one more message of the past."""
+        if now < self._next_at:
+            self.held_until = self._next_at
+            return False
+        self._next_at = max(self._next_at, now - _BURST_SECONDS) + 1 / self._rate
+        return True
