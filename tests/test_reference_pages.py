@@ -12,7 +12,7 @@ import pytest
 from device_sdk import Client
 from device_sdk.engine import arguments, authentication, exchange, report, router, stream
 from device_sdk.engine.outgoing import backlog, bounds
-from device_sdk.mqtt import aliasing, protocol, receive, topics, wire
+from device_sdk.mqtt import aliasing, framing, handshake, inbound, protocol, topics, wire
 from device_sdk.net import sockets, srv, tcp, websocket
 from device_sdk.shell import Shell
 from device_sdk.store import base, database, files, pending, sqlite
@@ -130,15 +130,15 @@ def size(count: int) -> str:
         ("free space on the file system", f"{size(files.RESERVE_BYTES)} in `queue.db.reserve`"),
         ("waiting for another program", f"{database.BUSY_S:g} s"),
         ("waiting for a disk that hangs", f"{sqlite._CLOSE_S:g} s"),
-        ("our answers that it does not read", f"{receive.MOST_ANSWERS:,}"),
-        ("repetitions of a QoS 2 message", f"{receive._MOST_HELD:,}"),
+        ("our answers that it does not read", f"{protocol.MOST_ANSWERS:,}"),
+        ("repetitions of a QoS 2 message", f"{inbound._MOST_HELD:,}"),
         ("AUTH rounds of one exchange", f"{authentication._MOST_ROUNDS}"),
         ("properties of one packet", f"{wire.MAX_PROPERTIES}, of them {wire.MAX_USER_PROPERTIES}"),
         ("properties of one packet", f"{wire.MAX_PROPERTY_BYTES:,} bytes"),
-        ("assigned client identifier", f"{protocol.LONGEST_CLIENT_ID:,} characters"),
+        ("assigned client identifier", f"{handshake.LONGEST_CLIENT_ID:,} characters"),
         (
             "decoded topic names kept",
-            f"{receive._TOPIC_CACHE_SIZE:,} of up to {receive._LONGEST_CACHED_TOPIC}",
+            f"{inbound._TOPIC_CACHE_SIZE:,} of up to {inbound._LONGEST_CACHED_TOPIC}",
         ),
         ("routes kept", f"{router._ROUTE_CACHE_SIZE:,}"),
         ("one read", size(sockets.RECV_BYTES)),
@@ -148,7 +148,7 @@ def size(count: int) -> str:
         ("reads from a stream that has ended", f"{stream.LAST_READS} of"),
         (
             "a packet that has begun to arrive",
-            f"{receive._PATIENCE:g} s, and 1 s for each {receive._SLOWEST}",
+            f"{framing._PATIENCE:g} s, and 1 s for each {framing._SLOWEST}",
         ),
         ("data that the peer's host", f"{tcp.USER_TIMEOUT_S:g} s"),
     ],

@@ -32,7 +32,6 @@ from device_sdk.errors import (
     TransportClosedError,
     TransportError,
 )
-from device_sdk.mqtt.aliasing import AliasingProtocol
 from device_sdk.mqtt.events import ConnectAcknowledged, ConnectionEnded, SessionUnknown
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.options import check_range
@@ -127,7 +126,7 @@ class Engine(Exchange):
         self.on_disconnect: Callable[[DeviceSdkError], object] | None = None
         if use_identifiers:
             self.router.identifiers = Identifiers()
-        self._protocol_class = AliasingProtocol if use_topic_aliases else Protocol
+        self._use_aliases = use_topic_aliases
         self._personals = personals or Personals(options)
         self._attempt: Attempt | None = None  # whose stream is being opened
         self._acks = None if ack_timeout is None else AckWatch(ack_timeout)
@@ -222,8 +221,12 @@ class Engine(Exchange):
                 # under one of them as a repetition.
                 self.session.last_packet_id = int(self._draw() * 65_535)
             vouched = self._clean_start is False
-            protocol = self._protocol = self._protocol_class(
-                self.session, self.options, inflight=self._inflight, vouched=vouched
+            protocol = self._protocol = Protocol(
+                self.session,
+                self.options,
+                inflight=self._inflight,
+                vouched=vouched,
+                use_aliases=self._use_aliases,
             )
             if is_debugged(_TRACE_LOGGER):
                 self._use(load(_TRACE)(self.brokers.current.transport, self.options.version))

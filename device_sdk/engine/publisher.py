@@ -70,12 +70,12 @@ class Publisher(Reporter):
                 Delivery(outbox.waits, topic_field, payload, flags, properties, expires_at), now
             )
         if flags < 2 and expires_at is None:
-            if protocol.buffered <= outbox.max_buffered:
+            if protocol.output.buffered <= outbox.max_buffered:
                 protocol.publish_qos0(topic_field, payload, flags, properties)
                 self._stats.published += 1
                 return outbox.sent_qos0
             return self._output_full(
-                Delivery(outbox.waits, topic_field, payload, flags, properties), protocol.buffered
+                Delivery(outbox.waits, topic_field, payload, flags, properties), protocol.output.buffered
             )
         delivery = Delivery(outbox.waits, topic_field, payload, flags, properties, expires_at)
         session = self.session

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from device_sdk.mqtt.packets import Packet
 
-__all__ = ["DECODERS", "decode_body", "decode_packet", "read_topic_name"]
+__all__ = ["DECODERS", "decode_body", "decode_packet", "read_acknowledgement", "read_topic_name"]
 
 _V5 = "5.0"
 
@@ -99,6 +99,17 @@ def decode_body(first_byte: int, data: bytes, start: int, end: int, version: str
     if first_byte not in _FIRST_BYTES[version]:
         raise _wrong_first_byte(first_byte, version)
     return DECODERS[first_byte >> 4](first_byte, data, start, end, version)
+
+
+def read_acknowledgement(
+    first_byte: int, data: bytes, start: int, end: int, version: str
+) -> tuple[int, int, dict[str, Any]]:
+    """Return packet identifier, reason code and properties of PUBACK, PUBREC, PUBREL or PUBCOMP.
+
+    Raises: as :func:`decode_body`.
+    """
+    packet: Any = decode_body(first_byte, data, start, end, version)
+    return packet.packet_id, packet.reason_code, packet.properties
 
 
 # The fixed header

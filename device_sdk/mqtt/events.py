@@ -85,16 +85,23 @@ class ConnectionEnded:
     ``error`` says why: :class:`ConnectRefused` (CONNACK), :class:`RefusedError` (the server's DISCONNECT),
     :class:`RemoteProtocolError` or :class:`TransportClosedError` (closed, reset, no answer in time).
     ``reason_code`` is the code that the server sent, or ``None`` when the end came from elsewhere.
+    ``silent``: the server did not answer in time.
     """
 
-    __slots__ = ("error", "properties", "reason_code")
+    __slots__ = ("error", "properties", "reason_code", "silent")
 
     def __init__(
-        self, error: DeviceSdkError, reason_code: int | None = None, properties: dict[str, Any] | None = None
+        self,
+        error: DeviceSdkError,
+        reason_code: int | None = None,
+        properties: dict[str, Any] | None = None,
+        *,
+        silent: bool = False,
     ) -> None:
         self.error = error
         self.reason_code = reason_code
         self.properties = properties or {}
+        self.silent = silent
 
 
 class SessionUnknown(ConnectionEnded):

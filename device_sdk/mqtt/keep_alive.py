@@ -23,24 +23,28 @@ class KeepAlive:
     it to come. So a link that died without a word is noticed within one and a half intervals of the last byte
     received, as a server notices a dead client. While reading is ``paused`` silence proves nothing: PINGREQ
     goes on and no answer is expected.
+
+    ``sent``, ``received``: when bytes went and came last.
     """
 
-    __slots__ = ("_answer_due", "_paused", "interval", "last_received", "last_sent")
+    __slots__ = ("_answer_due", "_paused", "interval")
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
-        self.last_sent = 0.0
-        self.last_received = 0.0
         self._answer_due: float | None = None  # PINGREQ has gone; when we give the server up
         self._paused = False
+
+    def agree(self, interval: float) -> None:
+        """The server has its own opinion of the interval. Source: MQTT 5.0 §3.2.2.3.14."""
+        self.interval = interval
 
     @property
     def paused(self) -> bool:
         """Whether our side does not read."""
         return self._paused
 
-    @paused.setter
-    def paused(self, paused: bool) -> None:
+    def pause(self, paused: bool) -> None:
+        """Stop reading, or go on."""
         if self._paused and not paused:
             self._answer_due = None  # the PINGRESP may wait unread: ask again before judging
         self._paused = paused
@@ -50,24 +54,23 @@ class KeepAlive:
         """How long PINGRESP may take."""
         return self.interval * _PATIENCE
 
-    def deadline(self) -> float | None:
+    def deadline(self, sent: float, received: float) -> float | None:
         """When :meth:`act` has something to do; ``None``: keep alive is off."""
         if not self.interval:
             return None
         period = self.interval - min(_MARGIN, self.interval / 10)
         if self._answer_due is None:
-            return min(self.last_sent, self.last_received) + period
+            return min(sent, received) + period
         # While PINGRESP is awaited only our own silence counts: the server measures it all the same.
-        repeat = self.last_sent + period
-        return repeat if self._paused else min(repeat, self._dead_at())
+        repeat = sent + period
+        return repeat if self._paused else min(repeat, self._dead_at(self._answer_due, received))
 
-    def act(self, now: float) -> str:
+    def act(self, now: float, received: float) -> str:
         """The deadline has come: return :data:`DEAD`, or ``"ping"`` if PINGREQ is to be sent."""
         if self._answer_due is None:
             self._answer_due = now + self.patience
-        elif not self._paused and now >= self._dead_at():
+        elif not self._paused and now >= self._dead_at(self._answer_due, received):
             return DEAD
-        self.last_sent = now  # as good as sent: one PINGREQ per period, even while the stream is stuck
         return "ping"
 
     def answered(self) -> None:
@@ -79,7 +82,6 @@ class KeepAlive:
         if self._answer_due is not None:
             self._answer_due = now + self.patience
 
-    def _dead_at(self) -> float:
+    def _dead_at(self, answer_due: float, received: float) -> float:
         """When an unanswered PINGREQ is fatal. Bytes that do arrive, of a long packet, are an answer."""
-        assert self._answer_due is not None
-        return max(self._answer_due, self.last_received + self.patience)
+        return max(answer_due, received + self.patience)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectOptions", "check_range"]
 
+_BRIDGE = 0x80
+
 
 def check_range(argument: str, value: object, low: int, high: int) -> int:
     """Return ``value`` if it is a whole number from ``low`` to ``high``.
@@ -28,6 +30,13 @@ def check_range(argument: str, value: object, low: int, high: int) -> int:
     return value
 
 
+def _as_bridge(connect: bytes, version: str) -> bytes:
+    """Return CONNECT with the mark of a bridge in its protocol level, as Mosquitto understands it."""
+    name, level = VERSIONS[version]
+    where = connect.index(name.encode()) + len(name)
+    return connect[:where] + bytes((level | _BRIDGE,)) + connect[where + 1 :]
+
+
 class ConnectOptions:
     """The fields of CONNECT and the limits that we announce in it.
 
@@ -35,10 +44,13 @@ class ConnectOptions:
     ``receive_maximum`` QoS 1 and 2 messages that the server may send unacknowledged, 1 to 65,535;
     ``maximum_packet_size`` bytes of one received packet, also enforced for MQTT 3.x, 64 to 268,435,460;
     ``topic_alias_maximum`` aliases that the server may use, 0 to 65,535; ``connect_timeout`` seconds to wait
-    for CONNACK. Source: MQTT 5.0 §3.1.
+    for CONNACK; ``announces_limits``: say these in the properties of CONNECT, else only ``properties`` are
+    sent; ``bridge``: ask the server to treat the client as a bridge. Source: MQTT 5.0 §3.1.
     """
 
     __slots__ = (
+        "announces_limits",
+        "bridge",
         "client_id",
         "connect_timeout",
         "keep_alive",
@@ -68,6 +80,8 @@ class ConnectOptions:
         will: Will | None = None,
         connect_timeout: float = 10.0,
         properties: Mapping[str, Any] | None = None,
+        announces_limits: bool = True,
+        bridge: bool = False,
     ) -> None:
         if version not in VERSIONS:
             raise ArgumentError("version", f'must be "5.0", "3.1.1" or "3.1", not {version!r}')
@@ -87,6 +101,8 @@ class ConnectOptions:
         self.will = will
         self.connect_timeout = connect_timeout
         self.properties = dict(properties or {})
+        self.announces_limits = announces_limits
+        self.bridge = bridge
         self.encode(clean_start=True)  # so that a wrong field is an error of the constructor
 
     def encode(self, *, clean_start: bool) -> bytes:
@@ -94,17 +110,7 @@ class ConnectOptions:
 
         Raises: ArgumentError: a field that cannot be represented, by its name.
         """
-        properties: dict[str, Any] = {}
-        if self.version == "5.0":
-            properties = {
-                "session_expiry_interval": self.session_expiry,
-                "maximum_packet_size": self.maximum_packet_size,
-            }
-            if self.receive_maximum < 65_535:
-                properties["receive_maximum"] = self.receive_maximum
-            if self.topic_alias_maximum:
-                properties["topic_alias_maximum"] = self.topic_alias_maximum
-            properties.update(self.properties)
+        properties = self._properties() if self.version == "5.0" else {}
         packet = Connect(
             self.client_id,
             clean_start=clean_start,
@@ -114,7 +120,25 @@ class ConnectOptions:
             will=self.will,
             properties=properties,
         )
-        return encode_packet(packet, self.version)
+        encoded = encode_packet(packet, self.version)
+        return _as_bridge(encoded, self.version) if self.bridge else encoded
+
+    def _properties(self) -> dict[str, Any]:
+        if not self.announces_limits:
+            return self.properties
+        limits = {
+            "session_expiry_interval": self.session_expiry,
+            "maximum_packet_size": self.maximum_packet_size,
+        }
+        if self.receive_maximum < 65_535:
+            limits["receive_maximum"] = self.receive_maximum
+        if self.topic_alias_maximum:
+            limits["topic_alias_maximum"] = self.topic_alias_maximum
+        return {**limits, **self.properties}
+
+    def take_name(self, client_id: str) -> None:
+        """Use from now on the client identifier that the server has assigned."""
+        self.client_id = client_id
 
     def __repr__(self) -> str:
         secret = "" if self.password is None else ", password=***"

@@ -114,19 +114,19 @@ class Outgoing:
     def encode(self, packet_id: int, now: float) -> bytes:
         """Return the PUBLISH packet; ``packet_id`` is 0 at QoS 0, ``now`` matters only with an expiry."""
         topic, payload = self.topic_field, self.payload
-        properties = self.properties
-        if self.expires_at is not None and properties:
-            properties = self._with_expiry(self.expires_at - now)
+        properties = self.properties if self.expires_at is None else self.current_properties(now)
         identifier = packet_id.to_bytes(2, "big") if packet_id else b""
         size = len(topic) + len(identifier) + len(properties) + len(payload)
         length = SHORT_LENGTHS[size] if size < 128 else encode_varint(size)
         return b"".join((FIRST_BYTES[self.flags], length, topic, identifier, properties, payload))
 
-    def _with_expiry(self, seconds_left: float) -> bytes:
-        """Return the property block with the life that the message has left, at least one second."""
+    def current_properties(self, now: float) -> bytes:
+        """Return the property block; with an expiry it has the life that is left, at least one second."""
         block = self.properties
+        if self.expires_at is None or not block:
+            return block
         start = next(index for index in range(4) if block[index] < 128) + 1
-        seconds = min(max(1, ceil(seconds_left)), 0xFFFFFFFF)
+        seconds = min(max(1, ceil(self.expires_at - now)), 0xFFFFFFFF)
         body = b"\x02" + seconds.to_bytes(4, "big") + block[start:]
         return encode_varint(len(body)) + body
 
@@ -170,6 +170,14 @@ class Session:
             return packet_id
         return self._search_packet_id()
 
+    def allocate_from(self, packet_id: int) -> int:
+        """As :meth:`allocate`: the first free one from here on. Others are sought from where they were."""
+        last, self.last_packet_id = self.last_packet_id, packet_id - 1
+        try:
+            return self.allocate()
+        finally:
+            self.last_packet_id = last
+
     def _search_packet_id(self) -> int:
         """The slow half of :meth:`allocate`: wrap around, pass over what is in use, reserve the next block.
 
@@ -199,6 +207,18 @@ class Session:
         self.change_number += 1
         return self.change_number
 
+    def begin(self, client_id: str, *, assigned: bool) -> None:
+        """A connection has begun the session, or goes on with it; ``assigned``: the server made up the name.
+
+        Source: MQTT 5.0 §3.2.2.3.7 [MQTT-3.2.2-16].
+        """
+        if assigned:
+            self.record(("fact", "client_id", client_id))
+            self.known = False
+        if not self.known:
+            self.known = True
+            self.record(("fact", "session", client_id))
+
     def take_changes(self) -> list[Change]:
         """Return the changes since the last call. The last of them has the number ``change_number``."""
         changes = self._changes
@@ -212,6 +232,19 @@ class Session:
             if message is not None and message.handled:
                 self.received[packet_id] = None
                 self.record(("received", packet_id))
+
+    def forget_received(self) -> None:
+        """The server may use the packet identifiers of its messages for others now."""
+        for packet_id in list(self.received):
+            del self.received[packet_id]
+            self.record(("completed", packet_id))
+
+    def begin_released_anew(self) -> None:
+        """Put what is past PUBREC back in flight, before what was sent after it. It must still be whole."""
+        unfinished = {**self.released, **self.in_flight}
+        self.released.clear()
+        self.in_flight.clear()
+        self.in_flight.update(unfinished)
 
     def lose(self) -> tuple[list[Outgoing], list[Outgoing]]:
         """Discard what the server no longer knows.

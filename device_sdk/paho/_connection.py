@@ -29,8 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.net.base import Transport
-    from device_sdk.paho._protocol import ConnectFields
     from device_sdk.paho._stream import SocketStream
     from device_sdk.paho.reasoncodes import ReasonCode
 
@@ -176,7 +176,7 @@ class Connection(Events):
         self._added_output(self._unpark())
         return _SUCCESS
 
-    def _log_connect(self, fields: ConnectFields) -> None:
+    def _log_connect(self, fields: ConnectOptions) -> None:
         will = fields.will
         properties = f" properties={self._connect_properties}" if self._protocol == 5 else ""
         self._log(

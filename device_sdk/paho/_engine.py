@@ -5,6 +5,8 @@ Callbacks wait in the engine's list in the order in which things happened; the f
 
 from __future__ import annotations
 
+import weakref
+
 from device_sdk.engine.engine import CONNECTING, IDLE, Engine
 from device_sdk.engine.manual_ack import ManualAcks
 from device_sdk.engine.outgoing.delivery import Delivery
@@ -16,7 +18,9 @@ from device_sdk.mqtt.events import (
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
-from device_sdk.paho._protocol import ConnectFields, PahoProtocol
+from device_sdk.mqtt.options import ConnectOptions
+from device_sdk.mqtt.protocol import Protocol
+from device_sdk.paho._protocol import DISCONNECT, LOGGED, RULES, PacketNotes
 from device_sdk.paho._stream import NoStream
 from device_sdk.paho.enums import MQTTErrorCode
 from device_sdk.store.base import StorePolicy
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from device_sdk.mqtt.message import Message
-    from device_sdk.mqtt.protocol import Protocol
     from device_sdk.net.base import Transport
     from device_sdk.paho._message import MQTTMessageInfo
     from device_sdk.store.base import Store
@@ -42,6 +45,18 @@ _TOLD_OTHERWISE = frozenset({"connected", "disconnected", "connect_failed", "ses
 
 def _no_draw() -> float:
     return 0.0
+
+
+def _weakly(method: Callable[[str], object]) -> Callable[[str], object]:
+    """Return a function that calls the method for as long as somebody else keeps its object."""
+    reference = weakref.WeakMethod(method)
+
+    def call(text: str) -> None:
+        found = reference()
+        if found is not None:
+            found(text)
+
+    return call
 
 
 class PahoEngine(Engine):
@@ -62,7 +77,7 @@ class PahoEngine(Engine):
         super().__init__(
             lock,
             NoStream(),
-            ConnectFields("nobody"),
+            ConnectOptions("nobody", announces_limits=False),
             policy=StorePolicy(max_messages=_UNLIMITED, max_bytes=_UNLIMITED),
             store=store,
             reconnect=ReconnectPolicy(),
@@ -71,7 +86,8 @@ class PahoEngine(Engine):
         )
         self._to_tell = tell
         self._wants_log = wants_log
-        self.ended: PahoProtocol | None = None  # the last connection that ended by itself
+        self._notes = PacketNotes(_weakly(self.tell))
+        self._logs_packets = False
         self.unsent: list[MQTTMessageInfo] = []  # QoS 0, among the output of the protocol
         self._leaving: list[MQTTMessageInfo] = []  # QoS 0, handed to the stream
         self._source: Protocol | None = None  # the connection whose bytes are being taken in
@@ -79,7 +95,7 @@ class PahoEngine(Engine):
     # Connections
 
     def begin(
-        self, transport: Transport, options: ConnectFields, *, clean_start: bool, inflight: int, now: float
+        self, transport: Transport, options: ConnectOptions, *, clean_start: bool, inflight: int, now: float
     ) -> None:
         """A stream is open: CONNECT is the first packet on it. Takes the lock."""
         with self.lock:
@@ -88,10 +104,21 @@ class PahoEngine(Engine):
             self.options = options
             self._clean_start = clean_start
             self.state = CONNECTING
-            protocol = PahoProtocol(self.session, options, inflight=inflight or _HIGHEST_MID, vouched=True)
-            protocol.note, protocol.wants_log = self.tell, self._wants_log
+            protocol = Protocol(
+                self.session, options, inflight=inflight or _HIGHEST_MID, vouched=True, rules=RULES
+            )
+            self._notes = PacketNotes(_weakly(self.tell))
+            self._watch(protocol)
             protocol.connect(now, clean_start=clean_start)
             self._protocol = protocol
+
+    def _watch(self, protocol: Protocol) -> None:
+        """Look at the packets of a connection: as many of them as somebody wants to hear of."""
+        self._logs_packets = self._wants_log()
+        if self._logs_packets:
+            protocol.watch(self._notes.on_packet, received=LOGGED, sent=LOGGED)
+        else:
+            protocol.watch(self._notes.on_packet, received=(DISCONNECT,), sent=())
 
     def leave(self) -> None:
         """Forget the connection as it is, without a word to the broker or the program. Takes the lock."""
@@ -121,7 +148,7 @@ class PahoEngine(Engine):
     def open_connection(self) -> Protocol | None:
         """The protocol of the open stream, unless DISCONNECT is on its way. The lock is held."""
         protocol = self._protocol
-        return protocol if isinstance(protocol, PahoProtocol) and protocol.is_open else None
+        return protocol if protocol is not None and protocol.is_open else None
 
     # Messages
 
@@ -144,9 +171,14 @@ class PahoEngine(Engine):
             return True
         return not (self.outstanding or self.stream.pending or protocol.has_output)
 
+    @property
+    def goodbye_size(self) -> int:
+        """Bytes of the body of the DISCONNECT with which the broker ended the last connection, or 0."""
+        return self._notes.goodbye_size
+
     def drop_outgoing(self) -> list[Delivery]:
         """Forget what the broker has not acknowledged; return it. The lock is held."""
-        if isinstance(self._protocol, PahoProtocol):
+        if self._protocol is not None:
             self._protocol.forget_repeats()
         dropped = self.outbox.end_all(DroppedError("drop_out_messages() was called"))
         for delivery in dropped:
@@ -202,7 +234,6 @@ class PahoEngine(Engine):
     def _tell_ended(self, event: ConnectionEnded, now: float) -> None:
         if self._is_left():
             return
-        self.ended = self._protocol if isinstance(self._protocol, PahoProtocol) else None
         self._lose_unsent()
         self._on_ended(event, now)
         self.tell(event)
@@ -215,6 +246,8 @@ class PahoEngine(Engine):
         if self._leaving:
             self._left()
         self._leaving, self.unsent = self.unsent, []
+        if not self._logs_packets and self._wants_log():
+            self._watch(protocol)
         chunks = super()._take_output(protocol, now)
         if not chunks and self._leaving:
             self._left()

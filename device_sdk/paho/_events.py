@@ -92,8 +92,8 @@ class Events(Callbacks):
         return (self._told_subscribed, event)
 
     def _tell_ended(self, event: ConnectionEnded) -> Any:
-        error, connection = event.error, self._engine.ended
-        rc = _KEEPALIVE if connection is not None and connection.silent else _CONN_LOST
+        error = event.error
+        rc = _KEEPALIVE if event.silent else _CONN_LOST
         if isinstance(error, ConnectRefused):
             rc = _PROTOCOL if self._protocol == 5 else _CONN_REFUSED
             self._mqttv5_first_connect = False
@@ -108,7 +108,7 @@ class Events(Callbacks):
             rc = _SUCCESS
         else:
             self._state = CONNECTION_LOST
-        return (self._told_ended, (event, rc, 0 if connection is None else connection.goodbye_size))
+        return (self._told_ended, (event, rc, self._engine.goodbye_size))
 
     def _begins_again(self, code: int) -> bool:
         """Whether a refused client tries another version or a client identifier of its own."""

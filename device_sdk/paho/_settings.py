@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 
 from device_sdk._load import load
 from device_sdk.mqtt.message import Will
+from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.net.base import ParsedUrl, Transport
 from device_sdk.paho._codes import LOGGING_LEVEL
 from device_sdk.paho._message import encode_payload
-from device_sdk.paho._protocol import ConnectFields
 from device_sdk.paho._stream import SocketStream, socks
 from device_sdk.paho.enums import LogLevel, MQTTProtocolVersion
 from device_sdk.paho.properties import Properties, as_mapping
@@ -383,14 +383,14 @@ class Settings(ABC):
 
     # For connecting
 
-    def _connect_fields(self) -> ConnectFields:
+    def _connect_fields(self) -> ConnectOptions:
         """Return the fields of the next CONNECT. Raises: ValueError: one that MQTT cannot express."""
         will = None
         if self._will is not None:
             topic, payload, qos, retain = self._will
             will = Will(topic, payload, qos=qos, retain=retain, properties=as_mapping(self._will_properties))
         properties = as_mapping(self._connect_properties)
-        return ConnectFields(
+        return ConnectOptions(
             self._client_id.decode(),
             bridge=self._bridge,
             version=VERSIONS[MQTTProtocolVersion(self._protocol)],
@@ -403,6 +403,7 @@ class Settings(ABC):
             will=will,
             connect_timeout=float(self._keepalive or _LONGEST_TIMEOUT),
             properties=properties,
+            announces_limits=False,
         )
 
     def _new_stream(self) -> tuple[Transport, SocketStream]:

@@ -7,6 +7,7 @@ from tests.faults.fault import Fault, v5, v31, v311
 __all__ = ["IN_CLIENT"]
 
 _AUTHENTICATION, _ENGINE, _EXCHANGE = "engine/authentication.py", "engine/engine.py", "engine/exchange.py"
+_PROTOCOL, _SESSION = "mqtt/protocol.py", "mqtt/session.py"
 _ROUTER, _WEBSOCKET = "engine/router.py", "net/websocket.py"
 
 _CONNECT = "            protocol.connect(now, clean_start=clean)\n"
@@ -16,9 +17,9 @@ IN_CLIENT = (
     Fault(
         "something leaves before CONNECT",
         v5("MQTT-3.1.0-1") + v311("MQTT-3.1.0-1"),
-        "mqtt/protocol.py",
-        "        self._send(self.options.encode(clean_start=clean_start))\n",
-        "        self._send(_PINGREQ)\n        self._send(self.options.encode(clean_start=clean_start))\n",
+        _PROTOCOL,
+        "        self.output.add(self.handshake.connect(",
+        "        self.output.add(_PINGREQ)\n        self.output.add(self.handshake.connect(",
     ),
     Fault(
         "CONNECT is sent twice",
@@ -51,9 +52,9 @@ IN_CLIENT = (
     Fault(
         "the assigned client identifier is not kept in the store",
         v5("MQTT-3.1.3-7", "MQTT-3.2.2-16"),
-        "mqtt/protocol.py",
-        'session.record(("fact", "client_id", assigned))',
-        'session.record(("fact", "client_id", ""))',
+        _SESSION,
+        'self.record(("fact", "client_id", client_id))',
+        'self.record(("fact", "client_id", ""))',
     ),
     Fault(
         "every connection asks for a clean start",
@@ -81,8 +82,8 @@ IN_CLIENT = (
     Fault(
         "the application is not told that its session is present",
         v311("MQTT-3.2.2-2"),
-        "mqtt/protocol.py",
-        "events.append(ConnectAcknowledged(True, server, []))",
+        _PROTOCOL,
+        "events.append(ConnectAcknowledged(present, server, []))",
         "events.append(ConnectAcknowledged(False, server, []))",
     ),
     # A connection ends

@@ -7,7 +7,8 @@ from tests.faults.fault import Fault, v5, v31, v311
 __all__ = ["IN_CODEC"]
 
 _CODES, _DECODE, _ENCODE, _WIRE = "mqtt/codes.py", "mqtt/decode.py", "mqtt/encode.py", "mqtt/wire.py"
-_RECEIVE, _SESSION = "mqtt/receive.py", "mqtt/session.py"
+_SESSION = "mqtt/session.py"
+_FRAMING, _INBOUND, _OUTPUT = "mqtt/framing.py", "mqtt/inbound.py", "mqtt/output.py"
 
 _REQUEST_FLAGS = 'if name in ("pubrel", "subscribe", "unsubscribe")'
 
@@ -25,9 +26,9 @@ IN_CODEC = (
     Fault(
         "the flags of a short PUBREL are not looked at",
         v5("MQTT-2.1.3-1", "MQTT-3.6.1-1") + v311("MQTT-2.2.2-2", "MQTT-3.6.1-1"),
-        _RECEIVE,
-        "if stop - start == 2 and first & 15 == flags:",
-        "if stop - start == 2:",
+        _INBOUND,
+        "if stop - start == 2 and first == 0x62 else",
+        "if stop - start == 2 else",
     ),
     Fault(
         "PUBREL has no flags",
@@ -53,7 +54,7 @@ IN_CODEC = (
     Fault(
         "QoS 3 is received like another",
         v5("MQTT-3.3.1-4") + v311("MQTT-3.3.1-4"),
-        _RECEIVE,
+        _INBOUND,
         "if qos == 3 or (first",
         "if (first",
     ),
@@ -67,15 +68,15 @@ IN_CODEC = (
     Fault(
         "DUP at QoS 0 is received like another flag",
         v5("MQTT-3.3.1-2") + v311("MQTT-3.3.1-2"),
-        _RECEIVE,
-        'qos == 3 or (first & 14 == 8 and self.version != "3.1") or',
+        _INBOUND,
+        'qos == 3 or (first & 14 == 8 and self._version != "3.1") or',
         "qos == 3 or",
     ),
     Fault(
         "DUP at QoS 0 is malformed in MQTT 3.1 too",
         v31("MQTT-3.1/DUP-QOS-0"),
-        _RECEIVE,
-        '(first & 14 == 8 and self.version != "3.1")',
+        _INBOUND,
+        '(first & 14 == 8 and self._version != "3.1")',
         "first & 14 == 8",
     ),
     Fault(
@@ -96,7 +97,7 @@ IN_CODEC = (
     Fault(
         "a remaining length that is longer than it has to be is read",
         v5("MQTT-1.5.5-1"),
-        _RECEIVE,
+        _FRAMING,
         "if byte == 0:",
         "if byte == 0 and False:",
     ),
@@ -110,14 +111,14 @@ IN_CODEC = (
     Fault(
         "QoS 0 is read with a packet identifier",
         v5("MQTT-2.2.1-2") + v311("MQTT-2.3.1-5"),
-        _RECEIVE,
+        _INBOUND,
         "        if qos:\n            if end + 2",
         "        if True:\n            if end + 2",
     ),
     Fault(
         "QoS 0 is sent with a packet identifier",
         v5("MQTT-2.2.1-2") + v311("MQTT-2.3.1-5"),
-        "mqtt/protocol.py",
+        _OUTPUT,
         "        size = len(topic_field) + len(properties) + len(payload)\n",
         '        topic_field += b"\\0\\1"\n'
         "        size = len(topic_field) + len(properties) + len(payload)\n",
@@ -132,7 +133,7 @@ IN_CODEC = (
     Fault(
         "packet identifier 0 is read in PUBLISH",
         v5("MQTT-2.2.1-3") + v311("MQTT-2.3.1-1"),
-        _RECEIVE,
+        _INBOUND,
         '            if not packet_id:\n                raise RemoteProtocolError("PUBLISH with',
         '            if packet_id < 0:\n                raise RemoteProtocolError("PUBLISH with',
     ),

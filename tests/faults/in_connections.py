@@ -7,7 +7,9 @@ from tests.faults.fault import Fault, v5, v31, v311
 __all__ = ["IN_CONNECTIONS"]
 
 _ALIASING, _KEEP_ALIVE = "mqtt/aliasing.py", "mqtt/keep_alive.py"
-_PROTOCOL, _RECEIVE, _SESSION = "mqtt/protocol.py", "mqtt/receive.py", "mqtt/session.py"
+_PROTOCOL, _SESSION = "mqtt/protocol.py", "mqtt/session.py"
+_FRAMING, _HANDSHAKE = "mqtt/framing.py", "mqtt/handshake.py"
+_INBOUND, _OUTPUT = "mqtt/inbound.py", "mqtt/output.py"
 
 IN_CONNECTIONS = (
     # CONNACK
@@ -19,7 +21,7 @@ IN_CONNECTIONS = (
         )
         + v311("MQTT-3.1.2-2", "MQTT-3.1.3-8", "MQTT-3.1.3-9", "MQTT-3.2.2-5")
         + v31("MQTT-3.1/ONLY-WHEN-ASKED"),
-        _PROTOCOL,
+        _HANDSHAKE,
         "        if connack.reason_code:\n",
         "        if connack.reason_code > 255:\n",
     ),
@@ -27,43 +29,46 @@ IN_CONNECTIONS = (
         "a refused connection stays open",
         v5("MQTT-3.2.2-7", "MQTT-3.1.4-6", "MQTT-4.13.2-1") + v311("MQTT-3.2.2-5"),
         _PROTOCOL,
-        "        self._close()\n        reason_code, properties = connack.reason_code",
-        "        reason_code, properties = connack.reason_code",
+        "            self._fail(end.error)\n"
+        "            events.append(end)\n",
+        "            events.append(end)\n",
     ),
     Fault(
         "a second CONNACK is taken",
         v5("MQTT-3.2.0-2"),
-        _RECEIVE,
-        "        handlers[2] = self._unexpected\n",
-        "",
+        _PROTOCOL,
+        "    handlers[3] = inbound.on_publish\n",
+        "    handlers[2] = read\n"
+        "    handlers[3] = inbound.on_publish\n",
     ),
     Fault(
         "PUBLISH is taken before CONNACK",
         v5("MQTT-3.2.0-1") + v311("MQTT-3.2.0-1"),
-        _RECEIVE,
-        "        self._handlers[2] = self._on_connack\n",
-        "        self._handlers[2] = self._on_connack\n        self._handlers[3] = self._on_publish\n",
+        _PROTOCOL,
+        "        self.state = CONNECTING\n",
+        "        self.state = CONNECTING\n"
+        "        self.framing.use(_handlers(self.version, self.inbound, self.outbound))\n",
     ),
     Fault(
         "session present is taken after a clean start",
         v5("MQTT-3.2.2-2") + v311("MQTT-3.2.2-1"),
-        _PROTOCOL,
-        "        if present and self._clean_start:\n",
-        '        if present and self._clean_start and self.version == "3.1":\n',
+        _HANDSHAKE,
+        "        if present and self.clean_start and not",
+        '        if present and self.clean_start and options.version == "3.1" and not',
     ),
     Fault(
         "a session that the client does not know is resumed",
         v5("MQTT-3.2.2-4"),
-        _PROTOCOL,
-        "and not (self.session.known or self._vouched):",
+        _HANDSHAKE,
+        "and not (self._session.known or self._vouched):",
         "and False:",
     ),
     Fault(
         "MQTT 3.1 has session present",
         v31("MQTT-3.1/SESSION-PRESENT"),
-        _PROTOCOL,
-        '        if self.version == "3.1":\n            present =',
-        '        if self.version == "3":\n            present =',
+        _HANDSHAKE,
+        '        if options.version == "3.1" and',
+        '        if options.version == "3" and',
     ),
     Fault(
         "what a lost session had in flight is repeated",
@@ -96,113 +101,119 @@ IN_CONNECTIONS = (
     Fault(
         "an assigned client identifier is not used",
         v5("MQTT-3.1.3-7", "MQTT-3.2.2-16"),
-        _PROTOCOL,
-        "            options.client_id = assigned  # Source",
+        _HANDSHAKE,
+        "            options.take_name(assigned)  # Source",
         "            pass  # Source",
     ),
     # The limits of the server
     Fault(
         "maximum QoS is ignored",
         v5("MQTT-3.2.2-9", "MQTT-3.2.2-11"),
-        _PROTOCOL,
-        'if flags >> 1 > server.get("maximum_qos", 2)\n',
-        "if flags >> 1 > 2\n",
+        _OUTPUT,
+        "if flags >> 1 > self._maximum_qos or",
+        "if flags >> 1 > 2 or",
     ),
     Fault(
         "retain available is ignored",
         v5("MQTT-3.2.2-14"),
-        _PROTOCOL,
+        _OUTPUT,
         'or (flags & 1 and not server.get("retain_available", 1))',
         "or flags > 5",
     ),
     Fault(
         "a PUBLISH may be one byte larger than the server takes",
         v5("MQTT-3.2.2-15"),
-        _PROTOCOL,
-        "        if len(packet) > self._largest_packet or flags in self._refused_flags:\n"
-        "            self.check(flags, len(packet))\n"
-        "        message.packet_id",
-        "        if len(packet) > self._largest_packet + 1 or flags in self._refused_flags:\n"
-        "            self.check(flags, len(packet))\n"
-        "        message.packet_id",
+        _OUTPUT,
+        '        identifier = packet_id.to_bytes(2, "big")\n'
+        '        packet = b"".join((FIRST_BYTES[flags], length, topic, identifier, properties, payload))\n'
+        "        size = len(packet)\n"
+        "        if size > self.largest_packet or",
+        '        identifier = packet_id.to_bytes(2, "big")\n'
+        '        packet = b"".join((FIRST_BYTES[flags], length, topic, identifier, properties, payload))\n'
+        "        size = len(packet)\n"
+        "        if size > self.largest_packet + 1 or",
     ),
     Fault(
         "a SUBSCRIBE may be larger than the server takes",
         v5("MQTT-3.2.2-15"),
         _PROTOCOL,
-        "        if len(encoded) > self._largest_packet:\n            raise LocalProtocolError(\n"
+        "        if len(encoded) > largest:\n"
+        "            raise LocalProtocolError(\n"
         '                f"topic filters',
-        "        if len(encoded) > self._largest_packet + 10:\n            raise LocalProtocolError(\n"
+        "        if len(encoded) > largest + 10:\n"
+        "            raise LocalProtocolError(\n"
         '                f"topic filters',
     ),
     Fault(
         "the server's receive maximum is ignored",
         v5("MQTT-3.3.4-7", "MQTT-4.9.0-1", "MQTT-4.9.0-2"),
         _PROTOCOL,
-        'self.window = min(self._inflight, server.get("receive_maximum", 65_535))',
-        "self.window = self._inflight",
+        'self.window = min(handshake.inflight, server.get("receive_maximum", 65_535))',
+        "self.window = handshake.inflight",
     ),
     Fault(
         "topic aliases are used although the server allows none",
         v5("MQTT-3.2.2-17", "MQTT-3.2.2-18"),
-        _ALIASING,
-        'self.server.get("topic_alias_maximum", 0)',
-        'self.server.get("topic_alias_maximum", 9)',
+        _OUTPUT,
+        'server.get("topic_alias_maximum", 0)',
+        'server.get("topic_alias_maximum", 9)',
     ),
     Fault(
         "one topic alias too many is used",
         v5("MQTT-3.2.2-17", "MQTT-3.3.2-9"),
         _ALIASING,
-        "alias = len(given) + 1 if len(given) < self._most_aliases else",
-        "alias = len(given) + 1 if len(given) <= self._most_aliases else",
+        "alias = len(given) + 1 if len(given) < self._most else",
+        "alias = len(given) + 1 if len(given) <= self._most else",
     ),
     Fault(
         "the copy for a repeat has the topic alias",
         v5("MQTT-3.3.2-7"),
-        _ALIASING,
-        "        self._shorten_last(2)\n",
-        "        self._shorten_last(2)\n        message.packet = self._out[-1]\n",
+        _OUTPUT,
+        "message.payload)\n"
+        "        return packet\n",
+        "message.payload)\n"
+        "        return self._chunks[-1]\n",
     ),
     # What the client announces
     Fault(
         "a packet one byte above our maximum is taken",
         v5("MQTT-3.1.2-24"),
-        _RECEIVE,
+        _FRAMING,
         "        if total > self._limit:\n",
         "        if total > self._limit + 1:\n",
     ),
     Fault(
         "a topic alias above our maximum is taken",
         v5("MQTT-3.1.2-26", "MQTT-3.1.2-27", "MQTT-3.3.2-11"),
-        _RECEIVE,
+        _INBOUND,
         "if not 0 < alias <= self._alias_maximum:",
         "if not 0 < alias <= 65_535:",
     ),
     Fault(
         "the highest topic alias that we announced is refused",
         v5("MQTT-3.3.2-10"),
-        _RECEIVE,
+        _INBOUND,
         "if not 0 < alias <= self._alias_maximum:",
         "if not 0 < alias < self._alias_maximum:",
     ),
     Fault(
         "a topic alias cannot be set again",
         v5("MQTT-3.3.2-10"),
-        _RECEIVE,
-        "            self._aliases[alias] = topic\n",
-        "            self._aliases.setdefault(alias, topic)\n",
+        _INBOUND,
+        "            self.aliases[alias] = topic\n",
+        "            self.aliases.setdefault(alias, topic)\n",
     ),
     Fault(
         "topic aliases survive the connection",
         v5("MQTT-3.3.2-7"),
-        _RECEIVE,
-        "        self._aliases: dict[int, str] = {}\n",
-        '        self._aliases = session.__dict__.setdefault("aliases", {})\n',
+        _INBOUND,
+        "        self.aliases: dict[int, str] = {}\n",
+        '        self.aliases = session.__dict__.setdefault("aliases", {})\n',
     ),
     Fault(
         "the server may send more messages than our receive maximum",
         v5("MQTT-3.3.4-9"),
-        _RECEIVE,
+        _INBOUND,
         "if self._incoming >= self._receive_maximum:",
         "if self._incoming > self._receive_maximum:",
     ),
@@ -211,8 +222,8 @@ IN_CONNECTIONS = (
         "the server's keep alive is ignored",
         v5("MQTT-3.1.2-21", "MQTT-3.2.2-21"),
         _PROTOCOL,
-        'self.keep_alive.interval = server.get("server_keep_alive", self.options.keep_alive)',
-        "self.keep_alive.interval = self.options.keep_alive",
+        'self.keep_alive.agree(server.get("server_keep_alive", self.keep_alive.interval))',
+        "self.keep_alive.agree(self.keep_alive.interval)",
     ),
     Fault(
         "PINGREQ comes after the keep alive time",
@@ -225,8 +236,8 @@ IN_CONNECTIONS = (
         "what comes in postpones PINGREQ",
         v5("MQTT-3.1.2-20"),
         _KEEP_ALIVE,
-        "return min(self.last_sent, self.last_received) + period",
-        "return max(self.last_sent, self.last_received) + period",
+        "return min(sent, received) + period",
+        "return max(sent, received) + period",
     ),
     Fault(
         "a server that does not answer PINGREQ is never given up",
@@ -270,35 +281,37 @@ IN_CONNECTIONS = (
     Fault(
         "AUTH of the server may have another method",
         v5("MQTT-4.12.0-5"),
-        _PROTOCOL,
-        "        if not (known and self._is_our_method(packet.properties)):\n",
+        _HANDSHAKE,
+        "        if not (known and self.is_our_method(properties)):\n",
         "        if not known:\n",
     ),
     Fault(
         "AUTH of the server is taken although CONNECT had no method",
         v5("MQTT-4.12.0-6"),
-        _PROTOCOL,
-        "        if not (known and self._is_our_method(packet.properties)):\n",
-        "        if known and not self._is_our_method(packet.properties):\n",
+        _HANDSHAKE,
+        "        if not (known and self.is_our_method(properties)):\n",
+        "        if known and not self.is_our_method(properties):\n",
     ),
     Fault(
         "CONNACK may have another authentication method",
         v5("MQTT-4.12.0-5", "MQTT-4.12.0-6"),
-        _PROTOCOL,
-        "        if not self._is_our_method(connack.properties):\n",
+        _HANDSHAKE,
+        "        if not self.is_our_method(server):\n",
         "        if not connack:\n",
     ),
     Fault(
         "we send AUTH with another method",
         v5("MQTT-4.12.1-1", "MQTT-4.12.0-5"),
-        _PROTOCOL,
-        "        if not self._is_our_method(properties):\n            raise LocalProtocolError",
-        "        if not self.options:\n            raise LocalProtocolError",
+        _HANDSHAKE,
+        "        if not self.is_our_method(properties):\n"
+        "            raise LocalProtocolError",
+        "        if not self.options:\n"
+        "            raise LocalProtocolError",
     ),
     Fault(
         "we send AUTH although CONNECT had no method",
         v5("MQTT-4.12.0-7"),
-        _PROTOCOL,
+        _HANDSHAKE,
         'if "authentication_method" not in self.options.properties:\n            raise LocalProtocolError(',
         "if not self.options:\n            raise LocalProtocolError(",
     ),
@@ -313,9 +326,11 @@ IN_CONNECTIONS = (
         "we send an AUTH that its explanations make too large",
         v5("MQTT-3.15.2-2", "MQTT-3.15.2-3"),
         _PROTOCOL,
-        "        if len(packet) > self._largest_packet:\n            raise LocalProtocolError(\n"
+        "        if len(packet) > largest:\n"
+        "            raise LocalProtocolError(\n"
         '                f"properties: the AUTH',
-        "        if not packet:\n            raise LocalProtocolError(\n"
+        "        if not packet:\n"
+        "            raise LocalProtocolError(\n"
         '                f"properties: the AUTH',
     ),
     Fault(
@@ -343,9 +358,11 @@ IN_CONNECTIONS = (
     Fault(
         "packets leave after DISCONNECT",
         v5("MQTT-3.14.4-1", "MQTT-4.12.1-2") + v311("MQTT-3.14.4-2"),
-        _PROTOCOL,
-        "        if self.state > CONNECTED and self._last_packet is None:\n            return []\n",
-        "",
+        _OUTPUT,
+        "        if self._ended and self._last_packet is None:\n"
+        "            return []\n"
+        "        chunks",
+        "        chunks",
     ),
     Fault(
         "DISCONNECT of the server may have a session expiry interval",
@@ -358,28 +375,41 @@ IN_CONNECTIONS = (
         "DISCONNECT of the server does not end the connection",
         v5("MQTT-3.1.4-3", "MQTT-4.13.2-1", "MQTT-4.12.1-2"),
         _PROTOCOL,
-        "        self._close()\n        error = disconnected(",
-        "        error = disconnected(",
+        "        self._fail(error)\n"
+        "        events.append(ConnectionEnded(error, packet",
+        "        events.append(ConnectionEnded(error, packet",
     ),
     Fault(
         "DISCONNECT before CONNACK is a protocol error",
         v5("MQTT-3.14.0-1"),
-        _RECEIVE,
-        "            self._handlers[14] = self._on_disconnect\n",
-        "            pass\n",
+        _PROTOCOL,
+        "        handlers[14] = handlers[15] = read\n"
+        "    else:\n"
+        "        handlers[15] = no_packet\n"
+        "    return handlers\n"
+        "\n"
+        "\n"
+        "def _handlers(",
+        "        handlers[15] = read\n"
+        "    else:\n"
+        "        handlers[15] = no_packet\n"
+        "    return handlers\n"
+        "\n"
+        "\n"
+        "def _handlers(",
     ),
     Fault(
         "a fault of the server is not answered with its reason",
         v5("MQTT-4.13.1-1"),
         _PROTOCOL,
-        "self._last_packet = encode_packet(Disconnect(error.reason_code), self.version)",
-        "self._last_packet = encode_packet(Disconnect(), self.version)",
+        "last_words = encode_packet(Disconnect(error.reason_code), self.version)",
+        "last_words = encode_packet(Disconnect(), self.version)",
     ),
     Fault(
         "a fault of the server does not end the connection",
         v5("MQTT-4.13.1-1") + v311("MQTT-4.8.0-1", "MQTT-2.2.2-2"),
         _PROTOCOL,
-        "        return [ConnectionEnded(error)]",
+        "        return [ConnectionEnded(error, silent=silent)]",
         "        return []",
     ),
     Fault(

@@ -155,7 +155,10 @@ class _Connection:
         self.protocol.subscribe([Subscription("t", 1), Subscription("u", 2)])
         self.protocol.unsubscribe(["t"])
         self.protocol.data_to_send(0, 1.0)
-        self._saved = [_saved(owner) for owner in (self.session, self.protocol, *self.messages)]
+        protocol = self.protocol
+        parts = (protocol.handshake, protocol.framing, protocol.inbound, protocol.outbound, protocol.output)
+        owners = (self.session, protocol, protocol.keep_alive, *parts, *self.messages)
+        self._saved = [_saved(owner) for owner in owners]
 
     @staticmethod
     def _say(version: str, protocol: Protocol, *packets: Packet) -> None:
@@ -195,10 +198,10 @@ class _Connection:
 
     def _check_memory(self, size: int, piece: int) -> None:
         protocol, session = self.protocol, self.session
-        assert len(protocol._partial) < _MAXIMUM_PACKET_SIZE + piece
-        assert sum(map(len, protocol._topics)) <= size
-        assert protocol._aliases.keys() <= {1, 2}
-        assert len(protocol._unacknowledged) <= size // 5
+        assert protocol.framing.begun < _MAXIMUM_PACKET_SIZE + piece
+        assert sum(map(len, protocol.inbound.topics)) <= size
+        assert protocol.inbound.aliases.keys() <= {1, 2}
+        assert protocol.held_acknowledgements <= size // 5
         if protocol.version == "5.0":
             assert len(session.received) <= 1 + _RECEIVE_MAXIMUM
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import pytest
 
 from device_sdk.errors import RemoteProtocolError
-from device_sdk.mqtt.receive import Receiver
+from device_sdk.mqtt.inbound import Inbound
+from device_sdk.mqtt.protocol import Protocol
 from tests.fuzz.mutate import fuzz, mutations
 from tests.fuzz.run import main, read_corpus
 from tests.fuzz.targets import TARGETS
@@ -58,18 +59,18 @@ def _unchecked_number(data: bytes, position: int, end: int) -> tuple[int, int]:
     return data[position] << 8 | data[position + 1], position + 2
 
 
-def _forgets_the_end(receiver: Receiver, data: bytes, now: float) -> list[object]:
+def _forgets_the_end(protocol: Protocol, data: bytes, now: float) -> list[object]:
     events: list[object] = []
     try:
-        receiver._decode(data, events)  # type: ignore[arg-type]
+        protocol.framing.feed(data, now, events, lambda packet, events: True)
     except RemoteProtocolError:
         pass
     return events
 
 
-def _any_alias(receiver: Receiver, topic: str, properties: dict[str, int] | None) -> str:
+def _any_alias(inbound: Inbound, topic: str, properties: dict[str, int] | None) -> str:
     if properties and topic:
-        receiver._aliases[properties.get("topic_alias", 0)] = topic
+        inbound.aliases[properties.get("topic_alias", 0)] = topic
     return topic
 
 
@@ -78,7 +79,7 @@ def _any_alias(receiver: Receiver, topic: str, properties: dict[str, int] | None
     [
         ("packet_connect", "device_sdk.mqtt.wire.read_binary", _unchecked_length),
         ("receive_311", "device_sdk.mqtt.protocol.Protocol.receive_data", _forgets_the_end),
-        ("receive_50", "device_sdk.mqtt.protocol.Protocol._resolve_alias", _any_alias),
+        ("receive_50", "device_sdk.mqtt.inbound.Inbound._resolve_alias", _any_alias),
         ("decode_50", "device_sdk.mqtt.decode.read_uint16", _unchecked_number),
     ],
 )

@@ -14,6 +14,7 @@ from device_sdk.mqtt.events import ConnectAcknowledged, ConnectionEnded
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.mqtt.protocol import Protocol
+from device_sdk.mqtt.rules import STANDARD, ProtocolRules
 from device_sdk.mqtt.session import Outgoing, Session
 from device_sdk.mqtt.wire import encode_properties
 
@@ -78,13 +79,17 @@ class Peer:
         session: Session | None = None,
         inflight: int = 20,
         now: float = 0.0,
+        rules: ProtocolRules = STANDARD,
+        use_aliases: bool = False,
         **options: Any,
     ) -> None:
         self.version = version
         self.now = now
         self.session = Session() if session is None else session
         self.options = ConnectOptions("c", version=version, **options)
-        self.protocol = Protocol(self.session, self.options, inflight=inflight)
+        self.protocol = Protocol(
+            self.session, self.options, inflight=inflight, use_aliases=use_aliases, rules=rules
+        )
 
     def connect(self, *, clean_start: bool = True) -> Connect:
         """Send CONNECT and return it as the server reads it."""

@@ -8,7 +8,6 @@ import pytest
 
 from device_sdk import Client
 from device_sdk.errors import ArgumentError
-from device_sdk.mqtt.aliasing import AliasingProtocol
 from device_sdk.mqtt.packets import Connack, Puback, Pubrec
 from device_sdk.mqtt.session import Session
 from tests.engine.rig import Packets, Rig
@@ -21,8 +20,7 @@ class AliasingPeer(Peer):
     """A Peer past CONNACK whose client uses aliases."""
 
     def __init__(self, maximum: int | None, *, session: Session | None = None, **server: Any) -> None:
-        super().__init__(session=session)
-        self.protocol = AliasingProtocol(self.session, self.options)
+        super().__init__(session=session, use_aliases=True)
         self.connect(clean_start=session is None)
         if maximum is not None:
             server["topic_alias_maximum"] = maximum

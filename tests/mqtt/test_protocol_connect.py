@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -49,9 +51,10 @@ from device_sdk.mqtt.events import (
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
+from device_sdk.mqtt.handshake import LONGEST_CLIENT_ID
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.options import ConnectOptions
-from device_sdk.mqtt.protocol import CLOSED, CONNECTED, CONNECTING, IDLE, LONGEST_CLIENT_ID, Protocol
+from device_sdk.mqtt.protocol import CLOSED, CONNECTED, CONNECTING, IDLE, Protocol
 from device_sdk.mqtt.session import Outgoing, Session
 from tests.mqtt.peer import (
     EVERYTHING,
@@ -468,23 +471,26 @@ class CountingBytes(bytes):
         return part
 
 
-def test_a_payload_of_a_mebibyte_in_small_reads_is_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_payload_of_a_mebibyte_in_small_reads_is_joined_once() -> None:
     payload = bytes(1 << 20)
     data = encode_packet(Publish("t", payload), "5.0")
     peer = connected(maximum_packet_size=2 << 20)
-    decoded: list[int] = []
-    decode = peer.protocol._decode
-
-    def counting(data: bytes, events: list[Any]) -> int:
-        decoded.append(len(data))
-        return decode(data, events)
-
-    monkeypatch.setattr(peer.protocol, "_decode", counting)
+    pieces = [data[start : start + 1000] for start in range(0, len(data), 1000)]
     events: list[Any] = []
-    for start in range(0, len(data), 1000):
-        events += peer.receive_bytes(data[start : start + 1000])
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        for piece in pieces:
+            events += peer.protocol.receive_data(piece, 0.0)
+    finally:
+        sys.setprofile(None)
     assert messages_in(events)[0].payload == payload
-    assert decoded == [1000, len(data)]
+    assert calls < 2 * len(pieces) + 20  # the fixed header is read for the first piece and the last
 
 
 def test_many_packets_in_one_read_copy_only_their_payloads() -> None:
@@ -500,10 +506,10 @@ def test_long_topic_names_are_not_kept_for_the_life_of_the_connection() -> None:
     for number in range(20):
         topic = f"{number:05}" + "x" * (LONGEST_TOPIC - 5)
         assert messages_in(peer.receive(Publish(topic)))[0].topic == topic
-    assert peer.protocol._topics == {}
+    assert peer.protocol.inbound.topics == {}
     for number in range(5_000):
         peer.receive(Publish(f"t/{number}"))
-    assert 0 < len(peer.protocol._topics) <= 1_000
+    assert 0 < len(peer.protocol.inbound.topics) <= 1_000
 
 
 # Whatever arrives: events, in any pieces the same

@@ -39,16 +39,24 @@ CONNECTED = "connected"  # Client.state
 ACKNOWLEDGED, EXPIRED = "acknowledged", "expired"  # Delivery.state
 
 
-def _first(*places: str) -> str:
-    """Return the first of the alternatives, each a "module:name", that this package has."""
+def _there(*places: str) -> list[str]:
+    """Return those of the places, each a "module:name", that this package has; at least one."""
+    found = []
     for place in places:
         module, _, name = place.partition(":")
         try:
             if hasattr(import_module(module), name):
-                return place
+                found.append(place)
         except ModuleNotFoundError:
             continue
-    raise ImportError(f"the package has none of {', '.join(places)}")
+    if not found:
+        raise ImportError(f"the package has none of {', '.join(places)}")
+    return found
+
+
+def _first(*places: str) -> str:
+    """Return the first of the alternatives that this package has."""
+    return _there(*places)[0]
 
 
 def _found(*places: str) -> Any:
@@ -56,11 +64,15 @@ def _found(*places: str) -> Any:
     return getattr(import_module(module), name)
 
 
-# How many messages fill a page, wherever that is read.
+# How many messages fill a page, wherever that is read: each of these that the package has.
 _PAGE_SIZES = (
-    ("device_sdk.engine.outbox:PAGE_MESSAGES",),
-    ("device_sdk.store.memory:PAGE_MESSAGES",),
-    ("device_sdk.store.database:PAGE_MESSAGES",),
+    "device_sdk.engine.outbox:PAGE_MESSAGES",
+    "device_sdk.engine.outgoing.backlog:PAGE_MESSAGES",
+    "device_sdk.engine.outgoing.bounds:PAGE_MESSAGES",
+    "device_sdk.engine.outgoing.outbox:PAGE_MESSAGES",
+    "device_sdk.store.base:PAGE_MESSAGES",
+    "device_sdk.store.database:PAGE_MESSAGES",
+    "device_sdk.store.memory:PAGE_MESSAGES",
 )
 # Where events are logged.
 _LOGS = (("device_sdk.engine.report:log",),)
@@ -224,8 +236,8 @@ class _Silence:
 def surroundings(page_messages: int) -> Iterator[None]:
     """Log nothing, and let few messages fill a page of the queue, so that a run has many."""
     with ExitStack() as patches:
-        for places in _PAGE_SIZES:
-            patches.enter_context(mock.patch(_first(*places).replace(":", "."), page_messages))
+        for place in _there(*_PAGE_SIZES):
+            patches.enter_context(mock.patch(place.replace(":", "."), page_messages))
         for places in _LOGS:
             patches.enter_context(mock.patch(_first(*places).replace(":", "."), _Silence()))
         yield

@@ -18,7 +18,8 @@ from types import ModuleType
 __all__ = ["PLANTED", "PlantedBug"]
 
 _SESSION, _PROTOCOL = "device_sdk.mqtt.session:Session", "device_sdk.mqtt.protocol:Protocol"
-_RECEIVER, _KEEP_ALIVE = "device_sdk.mqtt.receive:Receiver", "device_sdk.mqtt.keep_alive:KeepAlive"
+_HANDSHAKE, _KEEP_ALIVE = "device_sdk.mqtt.handshake:Handshake", "device_sdk.mqtt.keep_alive:KeepAlive"
+_INBOUND, _OUTBOUND = "device_sdk.mqtt.inbound:Inbound", "device_sdk.mqtt.outbound:Outbound"
 _ENGINE, _EXCHANGE = "device_sdk.engine.engine:Engine", "device_sdk.engine.exchange:Exchange"
 _OUTBOX, _PAGES = "device_sdk.engine.outgoing.outbox:Outbox", "device_sdk.engine.outgoing.pages:Pages"
 _BACKLOG, _REPLAY = "device_sdk.engine.outgoing.backlog:Backlog", "device_sdk.engine.outgoing.replay:Replay"
@@ -95,33 +96,33 @@ PLANTED = (
     ),
     PlantedBug(
         "PUBREL is not repeated after a reconnect",
-        _PROTOCOL, "_resume",
-        "for packet_id in self.session.released:", "for packet_id in ():",
+        _OUTBOUND, "resume",
+        "for packet_id in session.released:", "for packet_id in ():",
     ),
     PlantedBug(
         "what is repeated ignores the window",
-        _PROTOCOL, "_resend_more",
-        "while resend and len(self.session) - len(resend) < self.window:", "while resend:",
+        _OUTBOUND, "_resend_more",
+        "while resend and len(session) - len(resend) < self._window:", "while resend:",
     ),
     PlantedBug(
         "the server's receive maximum is ignored",
         _PROTOCOL, "_accept_connack",
-        'min(self._inflight, server.get("receive_maximum", 65_535))', "self._inflight",
+        'min(handshake.inflight, server.get("receive_maximum", 65_535))', "handshake.inflight",
     ),
     PlantedBug(
         "DUP is not set on what is repeated",
-        _PROTOCOL, "_resend_more",
+        _OUTBOUND, "_resend_more",
         "packet[0] | _DUP", "packet[0]",
     ),
     PlantedBug(
         "what is repeated leaves in reverse order",
-        _PROTOCOL, "_resend_more",
+        _OUTBOUND, "_resend_more",
         "popitem(last=False)", "popitem(last=True)",
     ),
     PlantedBug(
         "new messages overtake those that are repeated",
         _REPLAY, "fill",
-        "- len(session)", "- (0 if protocol._resend else len(session))",
+        "- len(session)", "- (0 if protocol.outbound._resend else len(session))",
     ),
     PlantedBug(
         "incoming QoS 2 identifiers are forgotten with the connection",
@@ -136,24 +137,23 @@ PLANTED = (
     ),
     PlantedBug(
         "a QoS 2 PUBLISH does not wait for the store",
-        _PROTOCOL, "publish",
-        "        if flags >= 4:\n            self._gates.append((len(self._out), number))\n", "",
+        _OUTBOUND, "publish",
+        "        if message.flags >= 4:\n            self._output.hold_last(number)\n", "",
         first_seed=25,
     ),
     PlantedBug(
         "PUBREL does not wait for the store",
-        _PROTOCOL, "_accept_pubrec",
-        'self._gates.append((len(self._out), session.record(("released", message.sequence))))',
-        'session.record(("released", message.sequence))',
+        _OUTBOUND, "on_pubrec",
+        "output.add(pubrel, change)", "output.add(pubrel)",
     ),
     PlantedBug(
         "PUBCOMP does not wait for the store",
-        _PROTOCOL, "_accept_pubrel",
-        "self._gates.append((len(self._out), session.change_number))", "pass",
+        _INBOUND, "on_pubrel",
+        "self._output.answer(pubcomp, session.change_number)", "self._output.answer(pubcomp)",
     ),
     PlantedBug(
         "messages are acknowledged before they were handled",
-        _PROTOCOL, "acknowledge_handled",
+        _INBOUND, "acknowledge_handled",
         "while waiting and waiting[0].handled:", "while waiting:",
     ),
     PlantedBug(
@@ -163,8 +163,8 @@ PLANTED = (
     ),
     PlantedBug(
         "MQTT 3.1: a clean session is believed to outlive its connection",
-        _PROTOCOL, "_accept_connack",
-        "self.session.outlives_connection and not", "not",
+        _HANDSHAKE, "accept",
+        "self._session.outlives_connection and not", "not",
         first_seed=92,
     ),
     PlantedBug(
@@ -231,7 +231,7 @@ PLANTED = (
     PlantedBug(
         "an attempt to connect that hangs is never given up",
         _PROTOCOL, "next_deadline",
-        "return self._connect_deadline", "return None",
+        "return self.handshake.deadline", "return None",
         first_seed=85,
     ),
     PlantedBug(

@@ -304,7 +304,7 @@ def receives_with_aliases(place: Place, topic_filters: list[str], topics: list[s
         assert [box.get(timeout=PATIENCE).topic for _ in topics] == topics
         protocol = client._engine.connection()
         assert protocol is not None
-        return bool(protocol._aliases)
+        return bool(protocol.inbound.aliases)
 
 
 @on_every_broker("asyncio client", lambda case: case.stream == "tcp")

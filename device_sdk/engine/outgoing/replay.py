@@ -70,7 +70,7 @@ class Replay:
                 if delivery.flags & _QOS_FLAGS:
                     if room <= 0:
                         break
-                elif protocol.buffered > PAGE_BYTES:
+                elif protocol.output.buffered > PAGE_BYTES:
                     self.wants_more = True
                     break
                 if delivery.sequence <= past and not self._in_pace(now):
@@ -92,7 +92,12 @@ class Replay:
                         if pages.asked:
                             pages.forget(delivery.sequence)
                     else:
-                        protocol.send_encoded(delivery.encode(0, now), delivery.flags)
+                        protocol.publish_qos0(
+                            delivery.topic_field,
+                            delivery.payload,
+                            delivery.flags,
+                            delivery.current_properties(now),
+                        )
                         endings.end(delivery, SENT, None)
                 except LocalProtocolError as error:
                     self._give_up(delivery, DROPPED, DroppedError(str(error)), ended)

@@ -1,0 +1,137 @@
+"""CONNECT and its CONNACK: what is asked for, what the server grants, and whether it may be believed.
+
+Threads: the caller serialises all calls. Source: MQTT 5.0 §3.1, §3.2, §4.12.
+"""
+
+from __future__ import annotations
+
+from device_sdk.errors import LocalProtocolError, RemoteProtocolError
+from device_sdk.mqtt.events import ConnectionEnded, SessionUnknown
+from device_sdk.mqtt.refusals import connect_refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from device_sdk.mqtt.options import ConnectOptions
+    from device_sdk.mqtt.packets import Connack
+    from device_sdk.mqtt.rules import ProtocolRules
+    from device_sdk.mqtt.session import Session
+
+__all__ = ["LONGEST_CLIENT_ID", "Handshake"]
+
+#: Characters of a client identifier that a server may give us: it is kept, and repeated in every CONNECT.
+LONGEST_CLIENT_ID = 1_024
+
+
+class Handshake:
+    """The beginning of one connection.
+
+    ``inflight``: messages in flight that the application allows; ``vouched``: the application says that it
+    shares a session with the server, whatever we know about it.
+
+    ``deadline``: when CONNACK must have come, in seconds of the caller's clock; ``clean_start``: what CONNECT
+    asked for; ``server``: the properties of CONNACK; ``session_present``: what CONNACK says of the session.
+    """
+
+    __slots__ = (
+        "_session",
+        "_vouched",
+        "clean_start",
+        "deadline",
+        "inflight",
+        "options",
+        "rules",
+        "server",
+        "session_present",
+    )
+
+    def __init__(
+        self, session: Session, options: ConnectOptions, rules: ProtocolRules, *, inflight: int, vouched: bool
+    ) -> None:
+        self.options = options
+        self.inflight = inflight
+        self.rules = rules
+        self.clean_start = True
+        self.deadline = 0.0
+        self.server: dict[str, Any] = {}
+        self.session_present = False
+        self._session = session
+        self._vouched = vouched
+
+    def connect(self, now: float, *, clean_start: bool) -> bytes:
+        """Return CONNECT. Source: MQTT 5.0 §3.1."""
+        self.clean_start = clean_start
+        self.deadline = now + self.options.connect_timeout
+        return self.options.encode(clean_start=clean_start)
+
+    def accept(self, connack: Connack) -> ConnectionEnded | None:
+        """Take CONNACK; return the end of the connection if it is no success.
+
+        Raises: RemoteProtocolError: a success that says what it must not.
+        """
+        options, server = self.options, connack.properties
+        if connack.reason_code:
+            error = connect_refused(connack.reason_code, server, options.version)
+            return ConnectionEnded(error, connack.reason_code, server)
+        present = connack.session_present
+        if options.version == "3.1" and not self.rules.assumes_session:
+            present = self._session.outlives_connection and not self.clean_start
+        if present and self.clean_start and not self.assumes_session:
+            raise RemoteProtocolError("CONNACK says session present although a clean start was asked for")
+        if present and options.version == "5.0" and not (self._session.known or self._vouched):
+            # Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-4]
+            problem = RemoteProtocolError("CONNACK says session present, and this client knows of no session")
+            return SessionUnknown(problem)
+        if not self.is_our_method(server):
+            raise RemoteProtocolError("CONNACK with another authentication method than that of our CONNECT")
+        assigned = server.get("assigned_client_identifier", "")
+        if len(assigned) > LONGEST_CLIENT_ID:
+            raise RemoteProtocolError(
+                f"CONNACK assigns a client identifier of more than {LONGEST_CLIENT_ID} characters", 0x83
+            )
+        self.server = server
+        self.session_present = present
+        is_new = bool(assigned) and not options.client_id
+        if is_new:
+            options.take_name(assigned)  # Source: MQTT 5.0 §3.2.2.3.7 [MQTT-3.2.2-16]
+        self._session.begin(options.client_id, assigned=is_new)
+        return None
+
+    @property
+    def assumes_session(self) -> bool:
+        """Whether the session goes on whatever CONNACK says about it."""
+        return self.rules.assumes_session and self.options.version != "5.0"
+
+    def forget_what_is_lost(self) -> None:
+        """Before the session goes on: give up what the server certainly has no more, as the rules say."""
+        session, clean = self._session, self.clean_start
+        if self.session_present and not clean:
+            return
+        has_nothing = clean or self.options.version == "5.0"
+        if has_nothing and self.rules.keeps_payload_until_pubcomp and not session.journal:
+            session.begin_released_anew()
+        if self.assumes_session and (clean or self.options.version != "3.1"):
+            session.forget_received()
+
+    def is_our_method(self, properties: dict[str, Any]) -> bool:
+        """Whether an authentication method, or its absence, is that of our CONNECT (MQTT 5.0 §4.12)."""
+        method = self.options.properties.get("authentication_method")
+        return bool(properties.get("authentication_method") == method)
+
+    def check_auth(self, properties: dict[str, Any]) -> None:
+        """Make sure that an AUTH with these properties may leave.
+
+        Raises: LocalProtocolError: CONNECT had no authentication method, or another one.
+        Source: MQTT 5.0 §4.12 [MQTT-4.12.0-5].
+        """
+        if "authentication_method" not in self.options.properties:
+            raise LocalProtocolError("AUTH needs an authentication method in CONNECT")
+        if not self.is_our_method(properties):
+            raise LocalProtocolError("authentication_method: must be the one of CONNECT, in every AUTH")
+
+    def check_their_auth(self, properties: dict[str, Any]) -> None:
+        """Make sure that the server's AUTH answers ours. Raises: RemoteProtocolError: it does not."""
+        known = "authentication_method" in self.options.properties
+        if not (known and self.is_our_method(properties)):
+            raise RemoteProtocolError("AUTH with another authentication method than that of our CONNECT")

@@ -1,0 +1,226 @@
+"""What the server sends us: PUBLISH, decoded in place, and our end of its QoS 1 and 2 exchanges.
+
+An exchange of QoS 2 in this direction is PUBLISH (:meth:`Inbound.on_publish`), our PUBREC once the message is
+handled (:meth:`Inbound.acknowledge_handled`), PUBREL and our PUBCOMP (:meth:`Inbound.on_pubrel`). Everything
+that the server can get wrong is a :class:`RemoteProtocolError`.
+
+Threads: the caller serialises all calls. Source: MQTT 5.0 §3.3, §4.3, §4.6.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from device_sdk.errors import MalformedPacketError, RemoteProtocolError
+from device_sdk.mqtt.decode import read_acknowledgement
+from device_sdk.mqtt.encode import encode_packet
+from device_sdk.mqtt.events import PayloadNotText
+from device_sdk.mqtt.message import Message
+from device_sdk.mqtt.packets import Pubcomp
+from device_sdk.mqtt.wire import decode_properties
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from device_sdk.mqtt.options import ConnectOptions
+    from device_sdk.mqtt.output import Output
+    from device_sdk.mqtt.session import Session
+
+__all__ = ["Inbound"]
+
+_MOST_HELD = 65_535  # messages whose acknowledgement waits for a handler
+_NOT_FOUND = 0x92  # reason code: packet identifier not found
+_TOPIC_CACHE_SIZE = 1_000
+_LONGEST_CACHED_TOPIC = 512  # bytes; with the line above it bounds what a server can make us keep
+
+
+class Inbound:
+    """The messages that come on one connection, and the acknowledgements that we owe for them.
+
+    ``read_topic``: as in :class:`~device_sdk.mqtt.rules.ProtocolRules`; ``aliases``, ``topics``: the topic
+    names that the server has made us keep, by topic alias and by their encoded form. The handlers take the
+    first byte, the data, where the body starts and stops, and the list of events that they extend.
+    """
+
+    __slots__ = (
+        "_alias_maximum",
+        "_has_properties",
+        "_incoming",
+        "_incoming_qos2",
+        "_output",
+        "_read_topic",
+        "_receive_maximum",
+        "_session",
+        "_unacknowledged",
+        "_version",
+        "aliases",
+        "topics",
+    )
+
+    def __init__(
+        self, session: Session, output: Output, options: ConnectOptions, read_topic: Callable[[bytes], str]
+    ) -> None:
+        self._session = session
+        self._output = output
+        self._read_topic = read_topic
+        self._version = options.version
+        self._has_properties = options.version == "5.0"
+        self._receive_maximum = options.receive_maximum if self._has_properties else 65_535
+        self._alias_maximum = options.topic_alias_maximum
+        self.aliases: dict[int, str] = {}
+        self.topics: dict[bytes, str] = {}
+        self._unacknowledged: deque[Message] = deque()  # in receive order
+        # What the server has to count against our receive maximum: messages of this connection only.
+        self._incoming = 0
+        self._incoming_qos2: set[int] = set()  # those of them whose PUBREL will come
+
+    def on_publish(self, first: int, data: bytes, start: int, stop: int, events: list[Any]) -> None:
+        """PUBLISH: a message, to be acknowledged when it has been handled."""
+        qos = (first >> 1) & 3
+        position = start + 2
+        if qos == 3 or (first & 14 == 8 and self._version != "3.1") or position > stop:
+            raise MalformedPacketError("PUBLISH with illegal QoS or DUP bits, or without a topic name")
+        end = position + (data[start] << 8) + data[start + 1]
+        if end > stop:
+            raise MalformedPacketError("topic name of a PUBLISH is longer than its packet")
+        raw = data[start:end]
+        topic = self.topics.get(raw)
+        if topic is None:
+            topic = self._new_topic(raw)
+        packet_id = 0
+        if qos:
+            if end + 2 > stop:
+                raise MalformedPacketError("PUBLISH without its packet identifier")
+            packet_id = (data[end] << 8) | data[end + 1]
+            if not packet_id:
+                raise RemoteProtocolError("PUBLISH with packet identifier 0")
+            end += 2
+        properties = None
+        if self._has_properties:
+            if end < stop and not data[end]:
+                end += 1
+            else:
+                properties, end = decode_properties(data, end, stop, "publish")
+        if properties is not None or not topic:
+            topic = self._resolve_alias(topic, properties)
+            if properties and properties.get("payload_format_indicator"):
+                _check_text(topic, data[end:stop], events)
+        message = Message(topic, data[end:stop], qos, first & 1 == 1, first & 8 == 8, packet_id, properties)
+        if qos:
+            if self._incoming >= self._receive_maximum:
+                raise RemoteProtocolError(
+                    f"more than {self._receive_maximum} unacknowledged messages, our receive maximum", 0x93
+                )
+            if qos == 1:
+                self._incoming += 1
+            elif self._is_repeated(message):
+                return
+            self._unacknowledged.append(message)
+        events.append(message)
+
+    def acknowledge_handled(self) -> None:
+        """Queue PUBACK or PUBREC for the messages marked ``handled``, as far as receive order allows.
+
+        Source: MQTT 5.0 §4.6 [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+        """
+        waiting, output, session = self._unacknowledged, self._output, self._session
+        while waiting and waiting[0].handled:
+            message = waiting.popleft()
+            packet_id = message.packet_id
+            if message.qos == 1:
+                self._incoming -= 1
+                output.answer(b"\x40\x02" + packet_id.to_bytes(2, "big"))
+                continue
+            change = 0
+            if packet_id in session.received:
+                session.received[packet_id] = None
+                if session.journal:
+                    change = session.record(("received", packet_id))
+            output.answer(b"\x50\x02" + packet_id.to_bytes(2, "big"), change)
+
+    def on_pubrel(self, first: int, data: bytes, start: int, stop: int, events: list[Any]) -> None:
+        """PUBREL: forget the packet identifier, and answer with PUBCOMP."""
+        packet_id = (data[start] << 8) | data[start + 1] if stop - start == 2 and first == 0x62 else 0
+        if not packet_id:
+            packet_id, _, _ = read_acknowledgement(first, data, start, stop, self._version)
+        session = self._session
+        received = session.received
+        pubcomp = b"\x70\x02" + packet_id.to_bytes(2, "big")
+        if packet_id not in received:
+            if self._has_properties:
+                pubcomp = encode_packet(Pubcomp(packet_id, _NOT_FOUND), self._version)
+        elif received[packet_id] is not None:
+            raise RemoteProtocolError(f"PUBREL for packet identifier {packet_id} came before our PUBREC")
+        else:
+            del received[packet_id]
+            if session.journal:
+                session.record(("completed", packet_id))
+        if packet_id in self._incoming_qos2:
+            self._incoming_qos2.remove(packet_id)
+            self._incoming -= 1
+        # PUBCOMP lets the server give the identifier to a new message; a restart that still knew it would
+        # take that message for a repetition.
+        self._output.answer(pubcomp, session.change_number)
+
+    @property
+    def unacknowledged(self) -> deque[Message]:
+        """The received QoS 1 and 2 messages whose PUBACK or PUBREC has not been queued, in order."""
+        return self._unacknowledged
+
+    def _is_repeated(self, message: Message) -> bool:
+        """Count a QoS 2 message; return whether it has come before: then it is only answered."""
+        packet_id, received = message.packet_id, self._session.received
+        if packet_id not in self._incoming_qos2:
+            self._incoming_qos2.add(packet_id)
+            self._incoming += 1
+        if packet_id not in received:
+            received[packet_id] = message
+            return False
+        earlier = received[packet_id]
+        if earlier is None:
+            message.handled = True
+            earlier = message
+        elif len(self._unacknowledged) >= _MOST_HELD:
+            raise RemoteProtocolError(f"packet identifier {packet_id} is repeated without end", 0x93)
+        self._unacknowledged.append(earlier)
+        self.acknowledge_handled()
+        return True
+
+    def _new_topic(self, field: bytes) -> str:
+        """Decode and check a topic name once; the same bytes cost a dict look-up from then on."""
+        if field == b"\0\0" and self._has_properties:
+            return ""  # legal with a topic alias
+        topic = self._read_topic(field)
+        if len(field) <= _LONGEST_CACHED_TOPIC:
+            if len(self.topics) >= _TOPIC_CACHE_SIZE:
+                self.topics.clear()
+            self.topics[field] = topic
+        return topic
+
+    def _resolve_alias(self, topic: str, properties: dict[str, Any] | None) -> str:
+        """Set or use a topic alias. Source: MQTT 5.0 §3.3.2.3.4."""
+        alias = properties.get("topic_alias") if properties else None
+        if alias is None:
+            if not topic:
+                raise RemoteProtocolError("PUBLISH with an empty topic name and no topic alias")
+            return topic
+        if not 0 < alias <= self._alias_maximum:
+            raise RemoteProtocolError(
+                f"topic alias {alias} is outside 1..{self._alias_maximum}, what we announced", 0x94
+            )
+        if topic:
+            self.aliases[alias] = topic
+            return topic
+        try:
+            return self.aliases[alias]
+        except KeyError:
+            raise RemoteProtocolError(f"topic alias {alias} has not been set", 0x82) from None
+
+
+def _check_text(topic: str, payload: bytes, events: list[Any]) -> None:
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        events.append(PayloadNotText(topic, error.start))

@@ -1,0 +1,235 @@
+"""What we send to the server: the QoS 1 and 2 exchanges that we begin, and their repeat on a new connection.
+
+An exchange of QoS 2 in this direction is our PUBLISH (:meth:`Outbound.publish`), PUBREC and our PUBREL
+(:meth:`Outbound.on_pubrec`), and PUBCOMP (:meth:`Outbound.on_pubcomp`). The session remembers how far each
+has come; this part lives as long as its connection.
+
+Threads: the caller serialises all calls. Source: MQTT 5.0 §4.3, §4.4.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from device_sdk.errors import DroppedError, RemoteProtocolError
+from device_sdk.mqtt.decode import read_acknowledgement
+from device_sdk.mqtt.encode import encode_packet
+from device_sdk.mqtt.packets import Pubrel
+from device_sdk.mqtt.refusals import publish_refused
+from device_sdk.mqtt.session import ACKNOWLEDGED, DROPPED, REFUSED, SENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from device_sdk.errors import DeviceSdkError
+    from device_sdk.mqtt.output import Output
+    from device_sdk.mqtt.rules import ProtocolRules
+    from device_sdk.mqtt.session import Outgoing, Session
+
+__all__ = ["Outbound"]
+
+_DUP = 0x08
+_PUBACK, _PUBREC, _PUBCOMP = 4, 5, 7  # packet types
+_NOT_FOUND = 0x92  # reason code: packet identifier not found
+_NOTHING: dict[str, Any] = {}  # properties of an acknowledgement of two bytes
+
+
+class Outbound:
+    """The exchanges of one connection that we begin.
+
+    ``send``: :meth:`Output.publish`, or :meth:`Output.publish_short`. The handlers take the first byte, the
+    data, where the body starts and stops, and the list of events that they extend.
+    """
+
+    __slots__ = (
+        "_choose_packet_id",
+        "_keeps_payload",
+        "_note_answer",
+        "_output",
+        "_resend",
+        "_send",
+        "_session",
+        "_version",
+        "_window",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        output: Output,
+        version: str,
+        rules: ProtocolRules,
+        send: Callable[[Outgoing, int, float], bytes],
+    ) -> None:
+        self._session = session
+        self._output = output
+        self._version = version
+        self._note_answer = rules.note_answer
+        self._choose_packet_id = rules.choose_packet_id
+        self._keeps_payload = rules.keeps_payload_until_pubcomp
+        self._send = send
+        self._window = 0
+        self._resend: OrderedDict[int, Outgoing] = OrderedDict()  # to be repeated when there is room
+
+    def publish(self, message: Outgoing, now: float = 0.0, packet_id: int = 0) -> int:
+        """Give a QoS 1 or 2 message its packet identifier and queue its PUBLISH, encoded once and for all.
+
+        The caller has made sure that there is room in the window. ``now`` matters only with an expiry;
+        ``packet_id``: an identifier that the caller has allocated.
+
+        Raises: LocalProtocolError: the server does not take it; nothing has changed then.
+        Source: MQTT 5.0 §4.3.2, §4.3.3.
+        """
+        session = self._session
+        packet_id = packet_id or session.allocate()
+        packet = self._send(message, packet_id, now)
+        message.packet_id = packet_id
+        message.packet = packet
+        message.status = SENT
+        session.in_flight[packet_id] = message
+        if session.journal:
+            number = session.record(("sent", message.sequence, packet_id))
+            if message.flags >= 4:
+                self._output.hold_last(number)
+        return packet_id
+
+    def publish_by_choice(self, message: Outgoing, now: float = 0.0) -> int:
+        """As :meth:`publish`; the rules may have a packet identifier for it."""
+        choose = self._choose_packet_id
+        chosen = 0 if choose is None else choose(message)
+        return self.publish(message, now, self._session.allocate_from(chosen) if chosen else 0)
+
+    def on_puback(self, first: int, data: bytes, start: int, stop: int, events: list[Any]) -> None:
+        """PUBACK: the end of an exchange of QoS 1."""
+        session = self._session
+        if stop - start == 2 and first == 0x40:  # success, for a message that waits for it
+            waiting = session.in_flight.get((data[start] << 8) | data[start + 1])
+            if waiting is not None and waiting.flags < 4:
+                self._finish(waiting, ACKNOWLEDGED, events)
+                return
+        packet_id, reason_code, properties = read_acknowledgement(first, data, start, stop, self._version)
+        message = session.in_flight.get(packet_id)
+        if message is None:
+            if packet_id not in session.released:
+                return  # for a message that we have forgotten
+            message = session.released[packet_id]
+        # RabbitMQ takes QoS 2 for QoS 1, and MQTT 3.x cannot say so beforehand: refusing that would only send
+        # the message again and again.
+        downgraded = self._version != "5.0" and packet_id in session.in_flight
+        if message.flags >= 4 and not downgraded:
+            raise RemoteProtocolError(f"PUBACK answers packet identifier {packet_id}, which is QoS 2")
+        if self._note_answer is not None:
+            self._note_answer(message, _PUBACK, reason_code, properties)
+        if reason_code >= 0x80:
+            self._refuse(message, reason_code, properties, events)
+        else:
+            self._finish(message, ACKNOWLEDGED, events)
+
+    def on_pubrec(self, first: int, data: bytes, start: int, stop: int, events: list[Any]) -> None:
+        """PUBREC: the server has the message; PUBREL goes on with the exchange."""
+        packet_id = (data[start] << 8) | data[start + 1] if stop - start == 2 and first == 0x50 else 0
+        reason_code, properties = 0, _NOTHING
+        if not packet_id:
+            packet_id, reason_code, properties = read_acknowledgement(first, data, start, stop, self._version)
+        session, output = self._session, self._output
+        message = session.in_flight.get(packet_id)
+        if message is None:
+            if reason_code < 0x80:
+                # Repeated, or for an exchange that we have forgotten: let the server end it.
+                known = packet_id in session.released
+                code = 0 if known or self._version != "5.0" else _NOT_FOUND
+                output.answer(encode_packet(Pubrel(packet_id, code), self._version))
+            return
+        if message.flags < 4:
+            raise RemoteProtocolError(f"PUBREC answers packet identifier {packet_id}, which is not QoS 2")
+        if self._note_answer is not None:
+            self._note_answer(message, _PUBREC, reason_code, properties)
+        if reason_code >= 0x80:
+            self._refuse(message, reason_code, properties, events)
+            return
+        del session.in_flight[packet_id]
+        self._resend.pop(packet_id, None)
+        session.released[packet_id] = message
+        if not self._keeps_payload:
+            message.packet = None
+            message.payload = b""
+        change = session.record(("released", message.sequence)) if session.journal else 0
+        pubrel = b"\x62\x02" + packet_id.to_bytes(2, "big")
+        output.add(pubrel, change)
+
+    def on_pubcomp(self, first: int, data: bytes, start: int, stop: int, events: list[Any]) -> None:
+        """PUBCOMP: the end of an exchange of QoS 2."""
+        packet_id = (data[start] << 8) | data[start + 1] if stop - start == 2 and first == 0x70 else 0
+        reason_code, properties = 0, _NOTHING
+        if not packet_id:
+            packet_id, reason_code, properties = read_acknowledgement(first, data, start, stop, self._version)
+        message = self._session.released.get(packet_id)
+        if message is not None:
+            if self._note_answer is not None:
+                self._note_answer(message, _PUBCOMP, reason_code, properties)
+            self._finish(message, ACKNOWLEDGED, events)
+        elif packet_id in self._session.in_flight:
+            raise RemoteProtocolError(f"PUBCOMP for packet identifier {packet_id} came before our PUBREL")
+
+    # On a new connection
+
+    def resume(self, window: int, events: list[Any]) -> None:
+        """Repeat what the server has not finished, at most ``window`` messages at a time.
+
+        Source: MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6.
+        """
+        session, output = self._session, self._output
+        self._window = window
+        if session.journal:
+            output.hold_next(session.change_number)  # what the last connection wrote may not be durable yet
+        for packet_id in session.released:
+            output.add(b"\x62\x02" + packet_id.to_bytes(2, "big"))
+        for message in list(session.in_flight.values()):
+            packet = message.packet
+            assert packet is not None
+            if output.takes(message.flags, len(packet)):
+                self._resend[message.packet_id] = message
+            else:
+                error = DroppedError("the server no longer accepts a message of this size, QoS or RETAIN")
+                self._finish(message, DROPPED, events, error)
+        self._resend_more()
+
+    def forget_repeats(self) -> None:
+        """What waits to be repeated on this connection is not wanted any more."""
+        self._resend.clear()
+
+    def _resend_more(self) -> None:
+        """Repeat as many PUBLISH packets as the window of this connection holds."""
+        resend, session = self._resend, self._session
+        while resend and len(session) - len(resend) < self._window:
+            packet = resend.popitem(last=False)[1].packet
+            assert packet is not None
+            self._output.add(bytes((packet[0] | _DUP,)) + packet[1:])
+
+    # The end of an exchange
+
+    def _refuse(
+        self, message: Outgoing, reason_code: int, properties: dict[str, Any], events: list[Any]
+    ) -> None:
+        error = publish_refused(reason_code, properties, self._version)
+        self._finish(message, REFUSED, events, error)
+
+    def _finish(
+        self, message: Outgoing, status: str, events: list[Any], error: DeviceSdkError | None = None
+    ) -> None:
+        """End an exchange: free its packet identifier and its place in the window."""
+        session = self._session
+        if session.in_flight.pop(message.packet_id, None) is None:
+            session.released.pop(message.packet_id, None)
+        message.status = status
+        if error is not None:
+            message.error = error
+        message.packet = None
+        if session.journal:
+            session.record(("done", message.sequence, status))
+        events.append(message)
+        if self._resend:
+            self._resend.pop(message.packet_id, None)
+            self._resend_more()

@@ -1,0 +1,88 @@
+"""What a program may want otherwise than the standard has it, asked for by name.
+
+The defaults are the standard's behaviour. The rules are read where they matter and cost nothing elsewhere:
+one object may serve any number of connections and threads, because nobody writes to it.
+"""
+
+from __future__ import annotations
+
+from device_sdk.mqtt.decode import read_topic_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from device_sdk.mqtt.session import Outgoing
+
+__all__ = ["STANDARD", "ProtocolRules"]
+
+
+def _read_topic(field: bytes) -> str:
+    return read_topic_name(field, 0, len(field))[0]
+
+
+class ProtocolRules:
+    """The points at which a connection can be told to behave otherwise.
+
+    ``assumes_session``: in MQTT 3.x what is in flight is repeated with its packet identifiers, whether or not
+    CONNACK says that the server has the session; the application is told what CONNACK says.
+
+    ``keeps_payload_until_pubcomp``: a message past PUBREC stays whole. Where the server certainly has nothing
+    of it any more (after a clean start, or in MQTT 5.0 without a session) it is published again instead of
+    counted as acknowledged: it may arrive twice, but it is not lost with the server's half of the exchange.
+    Not with a journal: a store keeps the content only until PUBREC.
+
+    ``accepts_unasked_suback``: SUBACK and UNSUBACK that answer nothing are events like the others.
+
+    ``explains_early_end``: a server that breaks the protocol before it has accepted us is sent a DISCONNECT
+    with the reason, where MQTT 5.0 allows it.
+
+    ``mqtt_3_refusals``: reason code by return code, for servers that know only MQTT 3.x and refuse a CONNECT
+    of MQTT 5.0 in their own format; empty: such a CONNACK is malformed.
+
+    ``read_topic``: decodes and checks the topic name of a PUBLISH, given with its length; raises
+    MalformedPacketError or RemoteProtocolError. Source: MQTT 5.0 §3.3.2.1.
+
+    ``choose_packet_id``: returns the packet identifier that a message had better get, or 0; it gets the next
+    free one from there.
+
+    ``note_answer``: is told which packet type, reason code and properties acknowledged a message, each time:
+    PUBREC and PUBCOMP, and of the PUBACKs those that say more than success.
+    """
+
+    __slots__ = (
+        "accepts_unasked_suback",
+        "assumes_session",
+        "choose_packet_id",
+        "explains_early_end",
+        "keeps_payload_until_pubcomp",
+        "mqtt_3_refusals",
+        "note_answer",
+        "read_topic",
+    )
+
+    def __init__(
+        self,
+        *,
+        assumes_session: bool = False,
+        keeps_payload_until_pubcomp: bool = False,
+        accepts_unasked_suback: bool = False,
+        explains_early_end: bool = True,
+        mqtt_3_refusals: Mapping[int, int] | None = None,
+        read_topic: Callable[[bytes], str] = _read_topic,
+        choose_packet_id: Callable[[Any], int] | None = None,
+        note_answer: Callable[[Any, int, int, dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.assumes_session = assumes_session
+        self.keeps_payload_until_pubcomp = keeps_payload_until_pubcomp
+        self.accepts_unasked_suback = accepts_unasked_suback
+        self.explains_early_end = explains_early_end
+        self.mqtt_3_refusals = mqtt_3_refusals or {}
+        self.read_topic = read_topic
+        self.choose_packet_id: Callable[[Outgoing], int] | None = choose_packet_id
+        self.note_answer: Callable[[Outgoing, int, int, dict[str, Any]], None] | None = note_answer
+
+
+#: The rules of the standard.
+STANDARD = ProtocolRules()
