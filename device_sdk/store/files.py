@@ -167,13 +167,13 @@ def is_locked(path: str) -> bool:
 
 
 def is_our_lock(path: str) -> bool:
-    """Whether the file is the lock of a store, one that a process has held."""
+    """Whether the file is there and the lock of a store."""
     try:
         fd = os.open(path, _READ_FLAGS)
     except OSError:
         return False
     try:
-        return os.fstat(fd).st_size > 0 and _is_lock(fd)
+        return _is_lock(fd)
     finally:
         os.close(fd)
 

@@ -8,7 +8,8 @@ written yet. Other damage can hit anything. So the first of these that is found 
 nothing speaks for us is not ours, least of all a text:
 
 ==================================================  ====================================================
-it is missing, empty or all zeros                   ours to take, unless there is another program's log
+it is missing, empty or all zeros                   ours to take, if our lock lies beside it or nothing
+                                                    that SQLite would delete
 our application id is in its header, or in its log  ours
 another application id behind SQLite's magic        another program's
 SQLite's magic and no application id                ours to take if there are no tables
@@ -157,7 +158,12 @@ def _log_says(path: str) -> bool | None:
 
 
 def _check_beside(path: str) -> None:
-    """Refuse a new file if SQLite would delete another one for it. Raises: StoreError, OSError."""
+    """Refuse a new file if SQLite would delete another one for it. Raises: StoreError, OSError.
+
+    A power cut may leave anything in a log or journal of ours; our lock was made before them.
+    """
+    if is_our_lock(f"{path}.lock"):
+        return
     for suffix, magics in (("-wal", _LOG_MAGIC), ("-journal", (_JOURNAL_MAGIC,))):
         beside = path + suffix
         fd = _open(beside)

@@ -329,3 +329,13 @@ def test_reading_beside_a_client_in_the_same_process_ends_no_lock_of_sqlite(rig:
         capture_output=True, text=True, timeout=20, check=True,
     ).stdout  # fmt: skip
     assert "locked" in told
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_a_new_store_opens_whatever_a_power_cut_has_left_in_its_log_or_journal(rig: Rig, suffix: str) -> None:
+    rig.store.close()
+    rig.path.write_bytes(b"")
+    Path(f"{rig.path}{suffix}").write_bytes(b"what was in these sectors before" * 100)
+    rig.open()
+    rig.write(message(1))
+    assert rig.on_disk() == [1]
