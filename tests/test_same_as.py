@@ -15,6 +15,19 @@ pytestmark = pytest.mark.timeout(120)
 
 SEEDS = 3
 
+MISSING_WAKE_UP = """
+_overslept = []
+
+def _sleepy(self, unpark=Engine.unpark):
+    wakes = unpark(self)
+    if wakes and not _overslept:
+        _overslept.append(True)
+        return False
+    return wakes
+
+Engine.unpark = _sleepy
+"""
+
 #: Name -> (part that shows it, file of the package, what is added to its end).
 CHANGES = {
     "two events change places": (
@@ -40,22 +53,8 @@ def _further(self, allocate=Session.allocate):
 Session.allocate = _further
 """,
     ),
-    "a wake-up is missing": (
-        "engine",
-        "engine/engine.py",
-        """
-_overslept = []
-
-def _sleepy(self, unpark=Engine.unpark):
-    wakes = unpark(self)
-    if wakes and not _overslept:
-        _overslept.append(True)
-        return False
-    return wakes
-
-Engine.unpark = _sleepy
-""",
-    ),
+    "a wake-up is missing": ("engine", "engine/engine.py", MISSING_WAKE_UP),
+    "a wake-up of a thread is missing": ("clients", "engine/engine.py", MISSING_WAKE_UP),
     "a return code is another one": (
         "drop-in",
         "paho/client.py",

@@ -10,8 +10,12 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
+import os
 import sys
+import traceback
 from collections import Counter
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -20,7 +24,12 @@ __all__ = ["PARTS", "Tape"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 #: Name -> module with ``run(seed, note)``; in the order in which they are compared.
-PARTS = {"engine": "tests.same_as.engine", "drop-in": "tests.same_as.dropin"}
+PARTS = {
+    "engine": "tests.same_as.engine",
+    "clients": "tests.same_as.clients",
+    "drop-in": "tests.same_as.dropin",
+}
+_IN_STRANDS = {"clients"}  # whose threads take turns
 
 
 _SEEDS_PER_COLLECTION = 25
@@ -47,6 +56,29 @@ class Tape:
         return self._digest.hexdigest()
 
 
+class _NotedLog(logging.Handler):
+    """Notes what the package logs."""
+
+    note: Callable[..., None]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note one record, and which exception it tells of."""
+        from tests.simulation.tape import Text
+
+        kind = record.exc_info[0] if record.exc_info else None
+        named = None if kind is None else kind.__name__
+        self.note("logged", record.name, record.levelname, Text(record.getMessage()), named)
+
+
+def _note_log() -> _NotedLog:
+    log = logging.getLogger("device_sdk")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = _NotedLog()
+    log.addHandler(handler)
+    return handler
+
+
 def main() -> None:
     """Run the seeds."""
     package, part, first, count, *flags = sys.argv[1:]
@@ -54,6 +86,10 @@ def main() -> None:
     from tests.same_as import virtual
 
     virtual.install()
+    if part in _IN_STRANDS:
+        from tests.same_as import strands
+
+        strands.install()
     import device_sdk
 
     found = Path(device_sdk.__file__).resolve().parent.parent
@@ -63,11 +99,13 @@ def main() -> None:
     Text.hidden = "--without-texts" in flags
     keep = "--keep" in flags
     run = import_module(PARTS[part]).run
+    log = _note_log()
     gc.disable()  # when it comes is left to chance
     for seed in range(int(first), int(first) + int(count)):
         if seed % _SEEDS_PER_COLLECTION == 0:
             gc.collect()
         tape = Tape(keep=keep)
+        log.note = tape.note
         try:
             run(seed, tape.note)
         except Exception as error:
@@ -79,4 +117,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    code = 1
+    try:
+        main()
+        code = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        # What a run has left behind is not to be closed in good order: it may wait for ever.
+        os._exit(code)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import NoReturn, Self
 
 from tests.same_as.child import ROOT
 
@@ -23,6 +24,7 @@ __all__ = ["Comparison", "Difference", "ProcessFailed", "checkout", "compare"]
 _CHILD = Path(__file__).with_name("child.py")
 _CONTEXT = 6  # notes before a difference
 _AFTER = 4  # notes from the difference on, of either side
+_END_SECONDS = 30
 _WIDTH = 300  # characters of a note that are shown
 
 
@@ -76,10 +78,10 @@ def compare(
     """
     comparison = Comparison()
     with (
-        _process(old, part, first, count, texts=texts) as one,
-        _process(new, part, first, count, texts=texts) as other,
+        _Child(old, part, first, count, texts=texts) as one,
+        _Child(new, part, first, count, texts=texts) as other,
     ):
-        while comparison.seeds < count and (ours := _line(one)) == _line(other):
+        while comparison.seeds < count and (ours := one.line()) == other.line():
             comparison.seeds += 1
             comparison.counts.update(json.loads(ours)[2])
             progress(comparison.seeds)
@@ -89,39 +91,56 @@ def compare(
     return comparison
 
 
-@contextmanager
-def _process(
-    package: Path, part: str, first: int, count: int, *flags: str, texts: bool
-) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-P", str(_CHILD), str(package), part, str(first), str(count), *flags]
-    if not texts:
-        command.append("--without-texts")
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+class _Child:
+    """One of the two processes."""
 
+    def __init__(self, package: Path, part: str, first: int, count: int, *flags: str, texts: bool) -> None:
+        command = [sys.executable, "-P", str(_CHILD), str(package), part, str(first), str(count), *flags]
+        if not texts:
+            command.append("--without-texts")
+        self._package = package
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (see __exit__)
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "0"}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors,
+        )  # fmt: skip
 
-def _line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise ProcessFailed(process.communicate()[1].strip()[-3000:])
-    return line
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait(_END_SECONDS)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._errors.close()
+
+    def line(self) -> str:
+        """Return the next line. Raises: ProcessFailed: there is none."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._fail()
+        return line
+
+    def lines(self) -> list[str]:
+        """Return all lines, at the end. Raises: ProcessFailed: it ended with an error."""
+        assert self._process.stdout is not None
+        lines = self._process.stdout.read().splitlines()
+        if self._process.wait(_END_SECONDS):
+            self._fail()
+        return lines
+
+    def _fail(self) -> NoReturn:
+        code = self._process.wait(_END_SECONDS)
+        self._errors.seek(0)
+        said = self._errors.read().strip()[-3000:]
+        raise ProcessFailed(f"exit code {code} with the package in {self._package}: {said}")
 
 
 def _notes(package: Path, part: str, seed: int, *, texts: bool) -> list[str]:
-    with _process(package, part, seed, 1, "--keep", texts=texts) as process:
-        notes, errors = process.communicate()
-    if process.returncode:
-        raise ProcessFailed(errors.strip()[-3000:])
-    return notes.splitlines()
+    with _Child(package, part, seed, 1, "--keep", texts=texts) as child:
+        return child.lines()
 
 
 def _first_difference(part: str, old: Path, new: Path, seed: int, *, texts: bool) -> str:
