@@ -61,8 +61,8 @@ __all__ = [
 ]
 
 # Shows the packets of a connection; imported only when its logger is switched on.
-_TRACE = "device_sdk.engine.trace:TracedTransport"
-_TRACE_LOGGER = "device_sdk.packets"
+_PACKET_LOG = "device_sdk.engine.packet_log:PacketLog"
+_PACKET_LOGGER = "device_sdk.packets"
 
 
 class Engine(Exchange):
@@ -228,8 +228,9 @@ class Engine(Exchange):
                 vouched=vouched,
                 use_aliases=self._use_aliases,
             )
-            if is_debugged(_TRACE_LOGGER):
-                self._use(load(_TRACE)(self.brokers.current.transport, self.options.version))
+            if is_debugged(_PACKET_LOGGER):
+                packet_log = load(_PACKET_LOG)(self.transport.description, self.options.version)
+                protocol.watch(packet_log.on_packet)
             self.stream.reset()
             protocol.connect(now, clean_start=clean)
             self._is_clean = clean

@@ -103,7 +103,7 @@ class Framing:
         on_packet = self._on_packet
         if on_packet is not None:
             handlers = [
-                handler if handler in _REFUSING or number not in self._watched else _told(handler, on_packet)
+                _told(handler, on_packet) if number in self._watched else handler
                 for number, handler in enumerate(handlers)
             ]
         self._handlers = handlers
@@ -202,6 +202,6 @@ class Framing:
                 "of maximum_packet_size",
                 0x95,
             )
-        handler = self._handlers[first >> 4]
+        handler = self._given[first >> 4]
         if handler in _REFUSING:
             handler(first, b"", 0, 0, [])

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from device_sdk import Client, Subscription
 from device_sdk.engine.arguments import disconnect_fields, seconds
 from device_sdk.engine.authentication import Authenticator
 from device_sdk.engine.manual_ack import ManualAcks
-from device_sdk.engine.trace import TracedTransport
 from device_sdk.errors import ArgumentError
-from device_sdk.mqtt import Auth, Connack, Pingreq, Publish, Suback, Unsuback, encode_packet
+from device_sdk.mqtt import Auth, Connack, Publish, Suback, Unsuback
 from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.testing import ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, ignore, send
 from tests.conformance.scene import Scene, accept
-from tests.engine.rig import HandTransport
 from tests.mqtt.peer import connected, messages_in
 
 #: What a client may say in DISCONNECT. Source: MQTT 5.0 §3.14.2.1, table 3-10.
@@ -136,13 +132,3 @@ def test_a_stream_that_fails_is_closed_at_once() -> None:
     scene.client._engine.on_readable(scene.clock())
     assert scene.wire.ends == 1
     scene.client.close(0)
-
-
-def test_packets_after_one_that_is_too_large_are_shown(caplog: pytest.LogCaptureFixture) -> None:
-    stream = TracedTransport(HandTransport(), "5.0")
-    large = encode_packet(Publish("t", bytes(1 << 20)), "5.0")
-    with caplog.at_level(logging.DEBUG, "device_sdk.packets"):
-        stream.send(large + encode_packet(Pingreq(), "5.0"))
-        stream.send(encode_packet(Pingreq(), "5.0"))
-    assert ["too large" in line for line in caplog.messages] == [True, False, False]
-    assert all(line.endswith("PINGREQ") for line in caplog.messages[1:])

@@ -70,11 +70,19 @@ def test_watching_begins_and_changes_in_the_middle_of_a_connection() -> None:
     assert [body[-1:] for _, _, body in second] == [b"2"]
 
 
-def test_a_packet_that_must_not_come_ends_the_connection_untold() -> None:
+def test_a_packet_that_must_not_come_is_told_too() -> None:
     peer = connected()
     told = watch(peer)
     end_of(peer.receive(Pingreq()))
-    assert told == []
+    assert told == [("received", 12, b"")]
+    peer.sent()
+    assert [(direction, number) for direction, number, _ in told[1:]] == [("sent", 14)]
+
+
+def test_a_watched_connection_refuses_as_early_as_another() -> None:
+    peer = connected()
+    watch(peer)
+    end_of(peer.receive_bytes(b"\xc0\x05"))  # PINGREQ has no body to wait for
 
 
 # Nothing keeps a connection but those who use it

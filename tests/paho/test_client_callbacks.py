@@ -274,6 +274,17 @@ def test_on_log_and_the_logger_get_every_log_message(
     assert client.logger is None
 
 
+def test_packets_are_logged_as_soon_as_on_log_is_set(
+    clients: Clients, server: BrokerServer[ModelBroker]
+) -> None:
+    client = start(clients("c"), server)
+    client.publish("a", "x", 1).wait_for_publish(SECONDS)
+    texts: list[str] = []
+    client.on_log = lambda c, d, level, text: texts.append(text)
+    client.publish("a", "y", 1).wait_for_publish(SECONDS)
+    wait_for(lambda: "Received PUBACK (Mid: 2)" in texts)
+
+
 def test_what_on_log_raises_is_nobodys_business(clients: Clients, server: BrokerServer[ModelBroker]) -> None:
     def on_log(*_: object) -> None:
         raise LookupError

@@ -1,4 +1,4 @@
-"""The packet trace: what is shown, what is never shown, and that it costs nothing unless it is asked for."""
+"""The packet log: what is shown, what is never shown, and that it costs nothing unless it is asked for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import logging
 
 import pytest
 
-from device_sdk.engine.trace import TracedTransport, describe
+from device_sdk.engine.packet_log import PacketLog, describe
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.message import Subscription, Will
 from device_sdk.mqtt.packets import Auth, Connack, Connect, Packet, Puback, Publish, Subscribe
-from tests.engine.rig import HandTransport, Rig
+from device_sdk.mqtt.wire import read_length
+from tests.engine.rig import Rig
 
 SECRETS = Connect(
     "node",
@@ -21,12 +22,14 @@ SECRETS = Connect(
 )
 
 
-def traced(caplog: pytest.LogCaptureFixture, *pieces: bytes) -> list[str]:
-    """What the log says when these are sent in turn."""
-    stream = TracedTransport(HandTransport(), "5.0")
+def logged(caplog: pytest.LogCaptureFixture, *packets: bytes) -> list[str]:
+    """Return the log when these packets are received, each with a fixed header of two to five bytes."""
+    packet_log = PacketLog("a stream", "5.0")
     with caplog.at_level(logging.DEBUG, "device_sdk.packets"):
-        for piece in pieces:
-            stream.send(piece)
+        for packet in packets:
+            length = read_length(packet, 1, len(packet))
+            assert length is not None
+            packet_log.on_packet("received", packet[0], packet, length[1], len(packet))
     return list(caplog.messages)
 
 
@@ -60,27 +63,17 @@ def test_auth_is_shown_without_its_data() -> None:
     assert "proof" not in describe(Auth(0x18, properties))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_packets_are_found_in_pieces_of_any_size(size: int, caplog: pytest.LogCaptureFixture) -> None:
-    data = encoded(Puback(1), Publish("t", b"x" * 300), Puback(2))
-    lines = traced(caplog, *(data[start : start + size] for start in range(0, len(data), size)))
-    assert [line.split()[3] for line in lines] == ["PUBACK", "PUBLISH", "PUBACK"]
+def test_of_a_packet_that_is_too_large_the_length_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    fits, too_large = (encoded(Publish("t", bytes((1 << 20) - 4 + more))) for more in (0, 1))
+    lines = logged(caplog, fits, too_large, encoded(Puback(2)))
+    assert [line.split()[3] for line in lines] == ["PUBLISH", "a", "PUBACK"]
+    assert lines[1] == "a stream <- a packet of 1048577 bytes, too large to show"
 
 
-def test_a_packet_too_large_to_keep_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    data = encoded(Publish("t", bytes(2 << 20)), Puback(2))
-    lines = traced(caplog, *(data[start : start + 100_000] for start in range(0, len(data), 100_000)))
-    assert "too large to show" in lines[0]
-    assert [line.split()[3] for line in lines[1:]] == ["PUBACK"]
-
-
-@pytest.mark.parametrize("garbage", [b"\x00\x00", b"\x30\xff\xff\xff\xff\x01", b"HTTP/1.1 400"])
-def test_what_is_no_packet_ends_the_trace_and_nothing_else(
-    garbage: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    lines = traced(caplog, encoded(Puback(1)), garbage, encoded(Puback(2)))
-    assert "the trace of this direction ends" in lines[1]
-    assert len(lines) == 2
+def test_a_malformed_packet_is_logged_as_such_and_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    lines = logged(caplog, b"\x30\x03\x00\x09t", encoded(Puback(2)))
+    assert lines[0].startswith("a stream <- no packet: ")
+    assert lines[1] == "a stream <- PUBACK packet_id=2"
 
 
 def test_both_directions_of_a_connection_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -96,17 +89,19 @@ def test_both_directions_of_a_connection_are_in_the_log(caplog: pytest.LogCaptur
         ["<-", "CONNACK"],
         ["->", "PUBLISH"],
     ]
-    assert lines[3] == "hand made <- end of stream"
+    assert len(lines) == 3
     assert "private" not in caplog.text
 
 
-def test_a_client_that_is_not_traced_uses_its_stream_as_it_is() -> None:
+def test_a_client_that_nobody_watches_sends_as_it_is() -> None:
     rig = Rig()
     rig.connect()
-    assert rig.engine.transport is rig.transport
+    protocol = rig.engine._protocol
+    assert protocol is not None
+    assert protocol.data_to_send == protocol.output.data_to_send
 
 
-def test_the_next_connection_is_traced_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_next_connection_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig()
     with caplog.at_level(logging.DEBUG, "device_sdk.packets"):
         for _ in range(3):

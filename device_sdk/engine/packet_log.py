@@ -1,0 +1,73 @@
+"""The packets of a connection in the log, for whoever sets the logger ``device_sdk.packets`` to DEBUG.
+
+Looked at when a connection begins: a client that is not watched does not pay for it. Nothing of it is secret:
+user names, passwords and authentication data are masked, payloads and other binary data are their lengths.
+
+Threads: called under the engine's lock, by :meth:`Protocol.watch`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from device_sdk.errors import DeviceSdkError
+from device_sdk.mqtt.decode import decode_body
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.mqtt.packets import Packet
+
+__all__ = ["PacketLog", "describe"]
+
+log = logging.getLogger("device_sdk.packets")
+
+# Also the user name: several cloud services take an access token there.
+_SECRET = frozenset({"user_name", "password", "authentication_data"})
+_LARGEST_SHOWN = 1 << 20  # bytes; of a larger packet only the length is logged
+_ARROWS = {"received": "<-", "sent": "->"}
+
+
+class PacketLog:
+    """Logs the packets of one connection; ``where``: the description of its stream."""
+
+    __slots__ = ("_version", "_where")
+
+    def __init__(self, where: str, version: str) -> None:
+        self._where = where
+        self._version = version
+
+    def on_packet(self, direction: str, first: int, data: bytes, start: int, stop: int) -> None:
+        """Log a packet, as :meth:`Protocol.watch` tells of it."""
+        log.debug("%s %s %s", self._where, _ARROWS[direction], self._shown(first, data, start, stop))
+
+    def _shown(self, first: int, data: bytes, start: int, stop: int) -> str:
+        if stop - start > _LARGEST_SHOWN:
+            return f"a packet of {stop - start} bytes, too large to show"
+        try:
+            return describe(decode_body(first, data, start, stop, self._version))
+        except DeviceSdkError as error:
+            return f"no packet: {error}"
+
+
+def describe(packet: Packet) -> str:
+    """Return one line with the fields that are set, and with nothing that is secret."""
+    return " ".join((packet.type.upper(), *_shown(packet)))
+
+
+def _shown(value: Packet | object) -> list[str]:
+    fields = [(name, getattr(value, name)) for name in getattr(value, "_fields", ())]
+    return [f"{name}={_text(name, found)}" for name, found in fields if found not in (None, {}, [], False)]
+
+
+def _text(name: str, value: object) -> str:
+    if name in _SECRET:
+        return "***"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{len(value)} bytes"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}={_text(key, one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list) and value and hasattr(value[0], "_fields"):
+        return "[" + ", ".join(_text("", one) for one in value) + "]"
+    if hasattr(value, "_fields"):
+        return f"({' '.join(_shown(value))})"
+    return repr(value)
