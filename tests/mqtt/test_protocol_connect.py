@@ -42,7 +42,7 @@ from device_sdk.mqtt import (
     Will,
     encode_packet,
 )
-from device_sdk.mqtt.codes import REASON_CODES
+from device_sdk.mqtt.codes import REASON_CODES, VERSIONS
 from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
@@ -60,6 +60,7 @@ from tests.mqtt.peer import (
     EVERYTHING,
     Peer,
     connected,
+    decode_all,
     end_of,
     every_version,
     messages_in,
@@ -133,6 +134,28 @@ def test_an_option_of_the_wrong_type_is_an_error_of_the_constructor(field: str, 
 
 def test_options_never_show_the_password() -> None:
     assert "secret" not in repr(ConnectOptions("c", user_name="me", password="secret"))
+
+
+def test_limits_that_are_not_announced_are_not_in_connect() -> None:
+    options = ConnectOptions(
+        "c",
+        announces_limits=False,
+        receive_maximum=5,
+        topic_alias_maximum=3,
+        properties={"receive_maximum": 7},
+    )
+    (packet,) = decode_all(options.encode(clean_start=True), "5.0")
+    assert packet.properties == {"receive_maximum": 7}  # type: ignore[attr-defined]
+
+
+@every_version
+def test_a_bridge_says_so_in_its_protocol_level(version: str) -> None:
+    plain, bridge = (
+        ConnectOptions("c", version=version, bridge=on).encode(clean_start=True) for on in (False, True)
+    )
+    changed = [(old, new) for old, new in zip(plain, bridge, strict=True) if old != new]
+    level = VERSIONS[version][1]
+    assert changed == [(level, level | 0x80)]
 
 
 # CONNACK
