@@ -246,7 +246,7 @@ class PahoEngine(Engine):
         if self._leaving:
             self._left()
         self._leaving, self.unsent = self.unsent, []
-        if not self._logs_packets and self._wants_log():
+        if not (self._logs_packets or protocol.output.is_empty) and self._wants_log():
             self._watch(protocol)
         chunks = super()._take_output(protocol, now)
         if not chunks and self._leaving:
