@@ -13,28 +13,26 @@ from time import monotonic
 
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.topics import FilterTree
+from device_sdk.paho._callback_attributes import CallbackAttribute, Callbacks
 from device_sdk.paho._message import Runner, message_from
 from device_sdk.paho._settings import Settings
 from device_sdk.paho.enums import LogLevel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
+    from device_sdk.paho._callback_attributes import Callback, Decorator
     from device_sdk.paho._engine import PahoEngine
     from device_sdk.paho.enums import CallbackAPIVersion
 
-    Callback = Callable[..., object]
-    Decorator = Callable[[Callback], Callback]
-
-__all__ = ["Callbacks"]
+__all__ = ["CallbackRunner"]
 
 _ROUTE_CACHE_SIZE = 1_000
 _FLUSH_SECONDS = 0.005  # acknowledgements and pings of a long batch leave at least this often
 
 
-class Callbacks(Settings):
+class CallbackRunner(Settings):
     """The part of a client that calls the program."""
 
     _engine: PahoEngine
@@ -43,7 +41,7 @@ class Callbacks(Settings):
 
     def __init__(self, protocol: int, transport: str, userdata: Any) -> None:
         super().__init__(protocol, transport, userdata)
-        self._on: dict[str, Callback | None] = dict.fromkeys(_NAMES)
+        self._callbacks = Callbacks()
         self._filters: dict[str, Callback] = {}
         self._tree = FilterTree()
         self._routes: dict[str, tuple[Callback, ...]] = {}
@@ -213,181 +211,68 @@ class Callbacks(Settings):
 
     # The callbacks themselves, as attributes and as decorators
 
-    @property
-    def on_log(self) -> Callback | None:
-        """client, userdata, level, text: a copy of every log message."""
-        return self._on["on_log"]
-
-    @on_log.setter
-    def on_log(self, func: Callback | None) -> None:
-        self._on["on_log"] = func
-
-    def log_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_log`."""
-        return self._decorator("on_log")
-
-    @property
-    def on_pre_connect(self) -> Callback | None:
-        """client, userdata: immediately before each attempt to connect; it may set a new will."""
-        return self._on["on_pre_connect"]
-
-    @on_pre_connect.setter
-    def on_pre_connect(self, func: Callback | None) -> None:
-        self._on["on_pre_connect"] = func
-
-    def pre_connect_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_pre_connect`."""
-        return self._decorator("on_pre_connect")
-
-    @property
-    def on_connect(self) -> Callback | None:
-        """client, userdata, flags, reason code, properties: the broker has accepted or refused us."""
-        return self._on["on_connect"]
-
-    @on_connect.setter
-    def on_connect(self, func: Callback | None) -> None:
-        self._on["on_connect"] = func
-
-    def connect_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_connect`."""
-        return self._decorator("on_connect")
-
-    @property
-    def on_connect_fail(self) -> Callback | None:
-        """client, userdata: a loop could not open the stream."""
-        return self._on["on_connect_fail"]
-
-    @on_connect_fail.setter
-    def on_connect_fail(self, func: Callback | None) -> None:
-        self._on["on_connect_fail"] = func
-
-    def connect_fail_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_connect_fail`."""
-        return self._decorator("on_connect_fail")
-
-    @property
-    def on_subscribe(self) -> Callback | None:
-        """client, userdata, mid, reason codes, properties: the broker has answered SUBSCRIBE."""
-        return self._on["on_subscribe"]
-
-    @on_subscribe.setter
-    def on_subscribe(self, func: Callback | None) -> None:
-        self._on["on_subscribe"] = func
-
-    def subscribe_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_subscribe`."""
-        return self._decorator("on_subscribe")
-
-    @property
-    def on_message(self) -> Callback | None:
-        """client, userdata, message: a message that no filter of message_callback_add() matches."""
-        return self._on["on_message"]
-
-    @on_message.setter
-    def on_message(self, func: Callback | None) -> None:
-        self._on["on_message"] = func
-
-    def message_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_message`."""
-        return self._decorator("on_message")
-
-    @property
-    def on_publish(self) -> Callback | None:
-        """client, userdata, mid, reason code, properties: a message is published."""
-        return self._on["on_publish"]
-
-    @on_publish.setter
-    def on_publish(self, func: Callback | None) -> None:
-        self._on["on_publish"] = func
-
-    def publish_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_publish`."""
-        return self._decorator("on_publish")
-
-    @property
-    def on_unsubscribe(self) -> Callback | None:
-        """client, userdata, mid, reason codes, properties: the broker has answered UNSUBSCRIBE."""
-        return self._on["on_unsubscribe"]
-
-    @on_unsubscribe.setter
-    def on_unsubscribe(self, func: Callback | None) -> None:
-        self._on["on_unsubscribe"] = func
-
-    def unsubscribe_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_unsubscribe`."""
-        return self._decorator("on_unsubscribe")
-
-    @property
-    def on_disconnect(self) -> Callback | None:
-        """client, userdata, flags, reason code, properties: the stream has ended."""
-        return self._on["on_disconnect"]
-
-    @on_disconnect.setter
-    def on_disconnect(self, func: Callback | None) -> None:
-        self._on["on_disconnect"] = func
-
-    def disconnect_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_disconnect`."""
-        return self._decorator("on_disconnect")
-
-    @property
-    def on_socket_open(self) -> Callback | None:
-        """client, userdata, socket: the socket is open."""
-        return self._on["on_socket_open"]
-
-    @on_socket_open.setter
-    def on_socket_open(self, func: Callback | None) -> None:
-        self._on["on_socket_open"] = func
-
-    def socket_open_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_socket_open`."""
-        return self._decorator("on_socket_open")
-
-    @property
-    def on_socket_close(self) -> Callback | None:
-        """client, userdata, socket: the socket is about to be closed."""
-        return self._on["on_socket_close"]
-
-    @on_socket_close.setter
-    def on_socket_close(self, func: Callback | None) -> None:
-        self._on["on_socket_close"] = func
-
-    def socket_close_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_socket_close`."""
-        return self._decorator("on_socket_close")
-
-    @property
-    def on_socket_register_write(self) -> Callback | None:
-        """client, userdata, socket: call loop_write() when the socket is writable."""
-        return self._on["on_socket_register_write"]
-
-    @on_socket_register_write.setter
-    def on_socket_register_write(self, func: Callback | None) -> None:
-        self._on["on_socket_register_write"] = func
-
-    def socket_register_write_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_socket_register_write`."""
-        return self._decorator("on_socket_register_write")
-
-    @property
-    def on_socket_unregister_write(self) -> Callback | None:
-        """client, userdata, socket: no more."""
-        return self._on["on_socket_unregister_write"]
-
-    @on_socket_unregister_write.setter
-    def on_socket_unregister_write(self, func: Callback | None) -> None:
-        self._on["on_socket_unregister_write"] = func
-
-    def socket_unregister_write_callback(self) -> Decorator:
-        """As a decorator: sets :attr:`on_socket_unregister_write`."""
-        return self._decorator("on_socket_unregister_write")
-
-    def _decorator(self, name: str) -> Decorator:
-        def decorator(func: Callback) -> Callback:
-            setattr(self, name, func)
-            return func
-
-        return decorator
-
-
-_NAMES = tuple(name for name in vars(Callbacks) if name.startswith("on_"))
+    on_log = CallbackAttribute(
+        "_callbacks.on_log",
+        "client, userdata, level, text: a copy of every log message.",
+    )
+    log_callback = on_log.decorator()
+    on_pre_connect = CallbackAttribute(
+        "_callbacks.on_pre_connect",
+        "client, userdata: immediately before each attempt to connect; it may set a new will.",
+    )
+    pre_connect_callback = on_pre_connect.decorator()
+    on_connect = CallbackAttribute(
+        "_callbacks.on_connect",
+        "client, userdata, flags, reason code, properties: the broker has accepted or refused us.",
+    )
+    connect_callback = on_connect.decorator()
+    on_connect_fail = CallbackAttribute(
+        "_callbacks.on_connect_fail",
+        "client, userdata: a loop could not open the stream.",
+    )
+    connect_fail_callback = on_connect_fail.decorator()
+    on_subscribe = CallbackAttribute(
+        "_callbacks.on_subscribe",
+        "client, userdata, mid, reason codes, properties: the broker has answered SUBSCRIBE.",
+    )
+    subscribe_callback = on_subscribe.decorator()
+    on_message = CallbackAttribute(
+        "_callbacks.on_message",
+        "client, userdata, message: a message that no filter of message_callback_add() matches.",
+    )
+    message_callback = on_message.decorator()
+    on_publish = CallbackAttribute(
+        "_callbacks.on_publish",
+        "client, userdata, mid, reason code, properties: a message is published.",
+    )
+    publish_callback = on_publish.decorator()
+    on_unsubscribe = CallbackAttribute(
+        "_callbacks.on_unsubscribe",
+        "client, userdata, mid, reason codes, properties: the broker has answered UNSUBSCRIBE.",
+    )
+    unsubscribe_callback = on_unsubscribe.decorator()
+    on_disconnect = CallbackAttribute(
+        "_callbacks.on_disconnect",
+        "client, userdata, flags, reason code, properties: the stream has ended.",
+    )
+    disconnect_callback = on_disconnect.decorator()
+    on_socket_open = CallbackAttribute(
+        "_callbacks.on_socket_open",
+        "client, userdata, socket: the socket is open.",
+    )
+    socket_open_callback = on_socket_open.decorator()
+    on_socket_close = CallbackAttribute(
+        "_callbacks.on_socket_close",
+        "client, userdata, socket: the socket is about to be closed.",
+    )
+    socket_close_callback = on_socket_close.decorator()
+    on_socket_register_write = CallbackAttribute(
+        "_callbacks.on_socket_register_write",
+        "client, userdata, socket: call loop_write() when the socket is writable.",
+    )
+    socket_register_write_callback = on_socket_register_write.decorator()
+    on_socket_unregister_write = CallbackAttribute(
+        "_callbacks.on_socket_unregister_write",
+        "client, userdata, socket: no more.",
+    )
+    socket_unregister_write_callback = on_socket_unregister_write.decorator()

@@ -9,7 +9,7 @@ from device_sdk.mqtt.events import (
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
-from device_sdk.paho._callbacks import Callbacks
+from device_sdk.paho._callbacks import CallbackRunner
 from device_sdk.paho._codes import (
     ConnectFlags,
     DisconnectFlags,
@@ -46,7 +46,7 @@ _UNACCEPTABLE_VERSION, _IDENTIFIER_REJECTED = 1, 2
 _NO_ANSWER: tuple[int, int, dict[str, Any]] = (PacketTypes.PUBACK, 0, {})
 
 
-class Events(Callbacks):
+class Events(CallbackRunner):
     """The part of a client that reports to the program.
 
     :meth:`_tell` runs under the lock and only says which function is to run; those functions run where

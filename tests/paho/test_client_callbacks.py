@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pydoc
 import threading
 from typing import Any
 
@@ -180,6 +181,14 @@ def test_callbacks_may_be_set_by_decorators(clients: Clients) -> None:
 
         assert getattr(client, f"{name}_callback")()(function) is function
         assert getattr(client, f"on_{name}") is function
+
+
+@pytest.mark.parametrize("name", DECORATORS)
+def test_help_says_what_a_callback_gets_and_how_it_is_set(name: str) -> None:
+    text = pydoc.plain(pydoc.render_doc(mqtt.Client))
+    described = text.partition(f"\n |  on_{name}\n")[2].partition("\n |\n")[0]
+    assert "client, userdata" in described
+    assert f"\n |  {name}_callback(self)" in text
 
 
 def test_every_matching_filter_is_called_and_on_message_only_if_none_matches(
