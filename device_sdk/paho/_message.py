@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.mqtt.message import Message
 
-__all__ = ["MQTTMessage", "MQTTMessageInfo", "Runner", "encode_payload", "message_from"]
+__all__ = ["Listener", "MQTTMessage", "MQTTMessageInfo", "encode_payload", "info_for", "message_from"]
 
 _SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
 _NO_CONN = MQTTErrorCode.MQTT_ERR_NO_CONN
@@ -50,14 +50,17 @@ def encode_payload(payload: object) -> bytes:
     return bytes(payload)
 
 
-class Runner:
-    """Who runs callbacks: ``thread`` is its identifier at the moment, 0 nobody; ``tell`` queues one."""
+class Listener:
+    """Hears of a published message: ``tell`` queues its callback, and returns whether there is one.
+
+    ``thread``: identifier of the thread that runs callbacks at the moment, 0 without.
+    """
 
     __slots__ = ("tell", "thread")
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[MQTTMessageInfo], bool]) -> None:
+        self.tell = tell
         self.thread = 0
-        self.tell: Callable[[MQTTMessageInfo], bool] | None = None
 
 
 class MQTTMessageInfo:
@@ -69,13 +72,13 @@ class MQTTMessageInfo:
     """
 
     __slots__ = (
-        "_answer",
         "_delivery",
         "_event",
         "_iterpos",
+        "_listener",
         "_published",
-        "_runner",
         "_untold",
+        "answer",
         "mid",
         "rc",
     )
@@ -87,10 +90,10 @@ class MQTTMessageInfo:
         self._untold = False  # published, and on_publish has not been called yet
         self._event: threading.Event | None = None
         self._iterpos = 0
-        self._runner: Runner | None = None
+        self._listener: Listener | None = None
         self._delivery: Delivery | None = None
         # Type, reason code and properties of the packet that acknowledged it, if there is anything to tell.
-        self._answer: tuple[int, int, dict[str, Any]] | None = None
+        self.answer: tuple[int, int, dict[str, Any]] | None = None
 
     def __str__(self) -> str:
         return str((self.rc, self.mid))
@@ -119,13 +122,13 @@ class MQTTMessageInfo:
     def set(self) -> None:
         """The delivery has ended. Called by the engine: this is its ``on_done``."""
         delivery, self._delivery = self._delivery, None
-        runner = self._runner
+        listener = self._listener
         if delivery is not None and delivery.status not in _DELIVERED:
             self.lose(_NOT_SUPPORTED)
             return
         self.rc = _SUCCESS
-        if runner is not None and runner.tell is not None:
-            self._untold = runner.tell(self)
+        if listener is not None:
+            self._untold = listener.tell(self)
         self._published = True
         if self._event is not None:
             self._event.set()
@@ -153,7 +156,7 @@ class MQTTMessageInfo:
         """
         self._check()
         deadline = None if timeout is None else time.monotonic() + timeout
-        in_callback = self._runner is not None and self._runner.thread == threading.get_ident()
+        in_callback = self._listener is not None and self._listener.thread == threading.get_ident()
         if not self._published:
             if in_callback:
                 raise RuntimeError("wait_for_publish() in a callback would wait for itself; use on_publish")
@@ -189,6 +192,23 @@ class MQTTMessageInfo:
             raise ValueError("Message is not queued due to ERR_QUEUE_SIZE")
         if self.rc > 0:
             raise RuntimeError(f"Message publish failed: {error_string(self.rc)}")
+
+
+def info_for(listener: Listener, mid: int, delivery: Delivery | None = None) -> MQTTMessageInfo:
+    """Return the future of a message; with QoS 1 and 2 it takes the outcome from its delivery."""
+    # Written out, because the constructor would be a call more for every message.
+    info = _new_info(MQTTMessageInfo)
+    info.mid = mid
+    info.rc = _SUCCESS
+    info._published = info._untold = False
+    info._event = info.answer = None
+    info._iterpos = 0
+    info._listener = listener
+    info._delivery = delivery
+    return info
+
+
+_new_info = MQTTMessageInfo.__new__
 
 
 class MQTTMessage:

@@ -53,7 +53,7 @@ def _note_answer(message: Any, packet_type: int, reason_code: int, properties: d
     """Keep for on_publish what the broker answered."""
     info = _info(message)
     if info is not None:
-        info._answer = (packet_type, reason_code, properties)
+        info.answer = (packet_type, reason_code, properties)
 
 
 #: paho-mqtt repeats what is in flight whatever a broker of MQTT 3.x says about the session, and judges less.

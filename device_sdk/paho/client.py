@@ -1,20 +1,22 @@
 """``import device_sdk.paho.client as mqtt``: the client of paho-mqtt 2.x on the engine of device_sdk.
 
-Programs written for paho-mqtt run unchanged. :class:`Client` is put together from its parts, each a module:
-settings, callbacks, events, connection, publishing, loops.
+Programs written for paho-mqtt run unchanged. :class:`Client` checks and hands on; its parts do the work. The
+docstring of ``device_sdk.paho`` lists them.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import ssl
-import threading
 import warnings
-import weakref
 from collections.abc import Callable
 from time import monotonic
 
 from device_sdk._load import load
+from device_sdk.paho import _constants
+from device_sdk.paho._acks import Acknowledgements
+from device_sdk.paho._attributes import Attribute, CallbackAttribute
 from device_sdk.paho._codes import (
     LOGGING_LEVEL,
     ConnectFlags,
@@ -27,12 +29,22 @@ from device_sdk.paho._codes import (
     made_up_client_id,
     topic_matches_sub,
 )
-from device_sdk.paho._connection import CLEAN_START_FIRST_ONLY, resolver
-from device_sdk.paho._engine import PahoEngine
-from device_sdk.paho._loop import Loop
+from device_sdk.paho._connection import Connection
+from device_sdk.paho._constants import *  # noqa: F403
+from device_sdk.paho._core import Core, forward_to
+from device_sdk.paho._endpoint import TRANSPORTS, Endpoint, tls_context
+from device_sdk.paho._life_cycle import LifeCycle
+from device_sdk.paho._loop import Loop, LoopThread
 from device_sdk.paho._message import MQTTMessage, MQTTMessageInfo
-from device_sdk.paho._settings import TRANSPORTS
+from device_sdk.paho._outgoing import Outgoing
+from device_sdk.paho._program import Program
+from device_sdk.paho._reports import Reports
+from device_sdk.paho._runner import CallbackRunner
+from device_sdk.paho._settings import CLEAN_START_FIRST_ONLY, BackOff, ConnectSettings, Limits
+from device_sdk.paho._srv import find_brokers, resolver
 from device_sdk.paho._stream import socks
+from device_sdk.paho._subscribing import Subscribing
+from device_sdk.paho._waker import Waker
 from device_sdk.paho.enums import (
     CallbackAPIVersion,
     ConnackCode,
@@ -53,61 +65,15 @@ from device_sdk.store.base import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Self
 
-    from device_sdk.mqtt.session import Session
+    from device_sdk.paho._attributes import Callback, Decorator
 
 __all__ = [
-    "AUTH",
-    "CONNACK",
-    "CONNACK_ACCEPTED",
-    "CONNACK_REFUSED_BAD_USERNAME_PASSWORD",
-    "CONNACK_REFUSED_IDENTIFIER_REJECTED",
-    "CONNACK_REFUSED_NOT_AUTHORIZED",
-    "CONNACK_REFUSED_PROTOCOL_VERSION",
-    "CONNACK_REFUSED_SERVER_UNAVAILABLE",
-    "CONNECT",
-    "DISCONNECT",
     "EAGAIN",
     "HAVE_DNS",
     "LOGGING_LEVEL",
-    "MQTT_BRIDGE",
     "MQTT_CLEAN_START_FIRST_ONLY",
-    "MQTT_CLIENT",
-    "MQTT_ERR_ACL_DENIED",
-    "MQTT_ERR_AGAIN",
-    "MQTT_ERR_AUTH",
-    "MQTT_ERR_CONN_LOST",
-    "MQTT_ERR_CONN_REFUSED",
-    "MQTT_ERR_ERRNO",
-    "MQTT_ERR_INVAL",
-    "MQTT_ERR_KEEPALIVE",
-    "MQTT_ERR_NOMEM",
-    "MQTT_ERR_NOT_FOUND",
-    "MQTT_ERR_NOT_SUPPORTED",
-    "MQTT_ERR_NO_CONN",
-    "MQTT_ERR_PAYLOAD_SIZE",
-    "MQTT_ERR_PROTOCOL",
-    "MQTT_ERR_QUEUE_SIZE",
-    "MQTT_ERR_SUCCESS",
-    "MQTT_ERR_TLS",
-    "MQTT_ERR_UNKNOWN",
-    "MQTT_LOG_DEBUG",
-    "MQTT_LOG_ERR",
-    "MQTT_LOG_INFO",
-    "MQTT_LOG_NOTICE",
-    "MQTT_LOG_WARNING",
-    "PINGREQ",
-    "PINGRESP",
-    "PUBACK",
-    "PUBCOMP",
-    "PUBLISH",
-    "PUBREC",
-    "PUBREL",
-    "SUBACK",
-    "SUBSCRIBE",
-    "UNSUBACK",
-    "UNSUBSCRIBE",
     "CallbackAPIVersion",
     "CallbackOnConnect",
     "CallbackOnConnectFail",
@@ -149,9 +115,6 @@ __all__ = [
     "MQTTMessage",
     "MQTTMessageInfo",
     "MQTTProtocolVersion",
-    "MQTTv5",
-    "MQTTv31",
-    "MQTTv311",
     "MalformedPacket",
     "MessageState",
     "MessageType",
@@ -168,21 +131,12 @@ __all__ = [
     "convert_connack_rc_to_reason_code",
     "convert_disconnect_error_code_to_reason_code",
     "error_string",
-    "mqtt_ms_invalid",
-    "mqtt_ms_publish",
-    "mqtt_ms_queued",
-    "mqtt_ms_resend_pubcomp",
-    "mqtt_ms_resend_pubrel",
-    "mqtt_ms_send_pubrec",
-    "mqtt_ms_wait_for_puback",
-    "mqtt_ms_wait_for_pubcomp",
-    "mqtt_ms_wait_for_pubrec",
-    "mqtt_ms_wait_for_pubrel",
     "socks",
     "ssl",
     "time_func",
     "topic_matches_sub",
 ]
+__all__ += _constants.__all__
 
 _SQLITE_STORE = "device_sdk.store.sqlite:SqliteStore"  # imported when it is needed
 
@@ -232,76 +186,8 @@ CallbackOnUnsubscribe_v1 = CallbackOnUnsubscribe_v1_mqtt3 | CallbackOnUnsubscrib
 CallbackOnUnsubscribe_v2 = Callable[["Client", "Any", int, list[ReasonCode], "Properties | None"], None]
 CallbackOnUnsubscribe = CallbackOnUnsubscribe_v1 | CallbackOnUnsubscribe_v2
 
-# The numbers, under the names that programs use.
 
-CONNECT = MessageType.CONNECT
-CONNACK = MessageType.CONNACK
-PUBLISH = MessageType.PUBLISH
-PUBACK = MessageType.PUBACK
-PUBREC = MessageType.PUBREC
-PUBREL = MessageType.PUBREL
-PUBCOMP = MessageType.PUBCOMP
-SUBSCRIBE = MessageType.SUBSCRIBE
-SUBACK = MessageType.SUBACK
-UNSUBSCRIBE = MessageType.UNSUBSCRIBE
-UNSUBACK = MessageType.UNSUBACK
-PINGREQ = MessageType.PINGREQ
-PINGRESP = MessageType.PINGRESP
-DISCONNECT = MessageType.DISCONNECT
-AUTH = MessageType.AUTH
-
-MQTT_LOG_INFO = LogLevel.MQTT_LOG_INFO
-MQTT_LOG_NOTICE = LogLevel.MQTT_LOG_NOTICE
-MQTT_LOG_WARNING = LogLevel.MQTT_LOG_WARNING
-MQTT_LOG_ERR = LogLevel.MQTT_LOG_ERR
-MQTT_LOG_DEBUG = LogLevel.MQTT_LOG_DEBUG
-
-CONNACK_ACCEPTED = ConnackCode.CONNACK_ACCEPTED
-CONNACK_REFUSED_PROTOCOL_VERSION = ConnackCode.CONNACK_REFUSED_PROTOCOL_VERSION
-CONNACK_REFUSED_IDENTIFIER_REJECTED = ConnackCode.CONNACK_REFUSED_IDENTIFIER_REJECTED
-CONNACK_REFUSED_SERVER_UNAVAILABLE = ConnackCode.CONNACK_REFUSED_SERVER_UNAVAILABLE
-CONNACK_REFUSED_BAD_USERNAME_PASSWORD = ConnackCode.CONNACK_REFUSED_BAD_USERNAME_PASSWORD
-CONNACK_REFUSED_NOT_AUTHORIZED = ConnackCode.CONNACK_REFUSED_NOT_AUTHORIZED
-
-mqtt_ms_invalid = MessageState.MQTT_MS_INVALID
-mqtt_ms_publish = MessageState.MQTT_MS_PUBLISH
-mqtt_ms_wait_for_puback = MessageState.MQTT_MS_WAIT_FOR_PUBACK
-mqtt_ms_wait_for_pubrec = MessageState.MQTT_MS_WAIT_FOR_PUBREC
-mqtt_ms_resend_pubrel = MessageState.MQTT_MS_RESEND_PUBREL
-mqtt_ms_wait_for_pubrel = MessageState.MQTT_MS_WAIT_FOR_PUBREL
-mqtt_ms_resend_pubcomp = MessageState.MQTT_MS_RESEND_PUBCOMP
-mqtt_ms_wait_for_pubcomp = MessageState.MQTT_MS_WAIT_FOR_PUBCOMP
-mqtt_ms_send_pubrec = MessageState.MQTT_MS_SEND_PUBREC
-mqtt_ms_queued = MessageState.MQTT_MS_QUEUED
-
-MQTT_ERR_AGAIN = MQTTErrorCode.MQTT_ERR_AGAIN
-MQTT_ERR_SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
-MQTT_ERR_NOMEM = MQTTErrorCode.MQTT_ERR_NOMEM
-MQTT_ERR_PROTOCOL = MQTTErrorCode.MQTT_ERR_PROTOCOL
-MQTT_ERR_INVAL = MQTTErrorCode.MQTT_ERR_INVAL
-MQTT_ERR_NO_CONN = MQTTErrorCode.MQTT_ERR_NO_CONN
-MQTT_ERR_CONN_REFUSED = MQTTErrorCode.MQTT_ERR_CONN_REFUSED
-MQTT_ERR_NOT_FOUND = MQTTErrorCode.MQTT_ERR_NOT_FOUND
-MQTT_ERR_CONN_LOST = MQTTErrorCode.MQTT_ERR_CONN_LOST
-MQTT_ERR_TLS = MQTTErrorCode.MQTT_ERR_TLS
-MQTT_ERR_PAYLOAD_SIZE = MQTTErrorCode.MQTT_ERR_PAYLOAD_SIZE
-MQTT_ERR_NOT_SUPPORTED = MQTTErrorCode.MQTT_ERR_NOT_SUPPORTED
-MQTT_ERR_AUTH = MQTTErrorCode.MQTT_ERR_AUTH
-MQTT_ERR_ACL_DENIED = MQTTErrorCode.MQTT_ERR_ACL_DENIED
-MQTT_ERR_UNKNOWN = MQTTErrorCode.MQTT_ERR_UNKNOWN
-MQTT_ERR_ERRNO = MQTTErrorCode.MQTT_ERR_ERRNO
-MQTT_ERR_QUEUE_SIZE = MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
-MQTT_ERR_KEEPALIVE = MQTTErrorCode.MQTT_ERR_KEEPALIVE
-
-MQTTv31 = MQTTProtocolVersion.MQTTv31
-MQTTv311 = MQTTProtocolVersion.MQTTv311
-MQTTv5 = MQTTProtocolVersion.MQTTv5
-
-MQTT_CLIENT = PahoClientMode.MQTT_CLIENT
-MQTT_BRIDGE = PahoClientMode.MQTT_BRIDGE
-
-
-class Client(Loop):
+class Client:
     """An MQTT client with the interface of paho-mqtt 2.x.
 
     Args:
@@ -322,6 +208,8 @@ class Client(Loop):
     paho-mqtt 1.x.
     """
 
+    _is_1_x = False  # a subclass with the interface of paho-mqtt 1.x
+
     def __init__(
         self,
         callback_api_version: CallbackAPIVersion = CallbackAPIVersion.VERSION1,
@@ -338,7 +226,7 @@ class Client(Loop):
         transport = transport.lower()
         if transport not in TRANSPORTS:
             raise ValueError(f'transport must be "websockets", "tcp" or "unix", not {transport}')
-        _check_version(callback_api_version)
+        _check_version(callback_api_version, warns=not self._is_1_x)
         identifier = client_id.decode() if isinstance(client_id, bytes) else client_id or ""
         if protocol == MQTTProtocolVersion.MQTTv5:
             if clean_session is not None:
@@ -347,24 +235,36 @@ class Client(Loop):
             raise ValueError("A client id must be provided if clean session is False.")
         if not identifier and protocol == MQTTProtocolVersion.MQTTv31:
             identifier = made_up_client_id()
-        self._lock = threading.Lock()
-        super().__init__(protocol, transport, userdata)
-        self._callback_api_version = callback_api_version
-        self._client_id = identifier.encode()
-        self._clean_session = clean_session is None or bool(clean_session)
-        self._reconnect_on_failure = reconnect_on_failure
-        self._make_engine(None)
+        is_clean = clean_session is None or bool(clean_session)
+        self.suppress_exceptions = False
+        self._endpoint = Endpoint(transport)
+        self._connect = ConnectSettings(protocol, identifier.encode(), clean_session=is_clean)
+        self._back_off = BackOff(reconnects=reconnect_on_failure)
+        self._limits = Limits()
+        self._life = LifeCycle()
+        self._program = Program(self, callback_api_version, userdata)
+        self._loop_thread = LoopThread()
+        self._assemble(None)
         self.manual_ack_set(manual_ack)
         if store is not None:
             self.store_set(store)
 
-    def _make_engine(self, store: Store | None) -> None:
-        # The engine does not keep the client, so that dropping the client ends the connection at once.
-        tell = _forwarder(weakref.WeakMethod(self._tell))
-        wants_log = _forwarder(weakref.WeakMethod(self._wants_log))
-        self._engine = PahoEngine(self._lock, store, tell, wants_log)
-        self._engine.waiting.wake = _forwarder(weakref.WeakMethod(self._wake))
-        self._runner.tell = self._engine.tell
+    def _assemble(self, store: Store | None) -> None:
+        """Make the parts that act, from those that know what the program wants. None keeps the client."""
+        endpoint, connect, limits, back_off = self._endpoint, self._connect, self._limits, self._back_off
+        life, program, waker = self._life, self._program, Waker()
+        reports = Reports(program, connect, back_off, life)
+        self._core = core = Core(store, reports, program.wants_log, waker.wake)
+        self._acks = Acknowledgements(core)
+        runner = CallbackRunner(core, program, self._acks, connect)
+        self._connection = connection = Connection(
+            (endpoint, connect, limits), life, core, program, reports, runner, waker
+        )
+        added_output = connection.added_output
+        self._outgoing = Outgoing(connect, limits, life, core, program, runner.listener, waker, added_output)
+        self._subscribing = Subscribing(connect, core, program, added_output)
+        reconnect = forward_to(self, "reconnect")  # which a subclass may have made its own
+        self._loop = Loop(endpoint, back_off, life, core, program, runner, connection, waker, reconnect)
 
     def store_set(self, store: str | Store) -> None:
         """Keep messages of QoS 1 and 2 in this store, a path or a Store; call it before everything else.
@@ -375,53 +275,577 @@ class Client(Loop):
 
         Raises: RuntimeError: there is a connection, or messages wait. StoreError: it cannot be opened.
         """
-        if self._has_socket() or self._engine.outstanding:
+        if self._connection.sock is not None or self._core.has_outstanding():
             raise RuntimeError("store_set() must be called before connect() and publish()")
         opened = store if isinstance(store, Store) else load(_SQLITE_STORE)(store)
         saved = opened.open()
-        self._make_engine(opened)
-        # An earlier client may have spoken another version of MQTT.
-        self._engine.options = self._connect_fields()
-        self._engine.adopt(saved, opened, monotonic(), _forwarder(weakref.WeakMethod(self._wake)))
-        opened.on_progress = _forwarder(weakref.WeakMethod(self._store_progressed))
-        self.manual_ack_set(self._manual_ack)
-        # There is no close(): the end of the client or of the program has to do.
-        weakref.finalize(self, _close_store, opened, self._engine.session, self._lock)
-
-    def _store_progressed(self) -> None:
-        with self._lock:
-            wake = self._engine.on_store_progress()
-        if wake:
-            self._wake()
+        loop, by_hand = self._loop, self._acks.by_hand
+        self._assemble(opened)
+        self._core.restore(saved, opened, self._connect.fields())
+        self.manual_ack_set(by_hand)
+        loop.replace()
 
     def reinitialise(self, client_id: str = "", clean_session: bool = True, userdata: Any = None) -> None:
         """Close the connection and begin anew as a client of MQTT 3.1.1 over TCP, without callbacks."""
-        self._drop()
-        self.__init__(self._callback_api_version, client_id, clean_session, userdata)  # type: ignore[misc]
+        self._begin_anew(self._program.callback_api_version, client_id, clean_session, userdata)
+
+    def _begin_anew(self, *arguments: Any) -> None:
+        """Close the connection and call the constructor; a loop that runs goes on with what that makes."""
+        loop, thread = self._loop, self._loop_thread
+        self._connection.drop()
+        self.__init__(*arguments)  # type: ignore[misc]
+        self._loop_thread = thread
+        loop.replace()
+
+    # What is configured
+
+    # Private in paho-mqtt; its examples and tests, and libraries like Flask-MQTT, use them all the same.
+    _clean_session = Attribute("_connect.clean_session")
+    _client_id = Attribute("_connect.client_id")
+    _host = Attribute("_endpoint.host")
+    _keepalive = Attribute("_connect.keepalive")
+    _password = Attribute("_connect.password")
+    _port = Attribute("_endpoint.port")
+    _protocol = Attribute("_connect.protocol")
+    _ssl_context = Attribute("_endpoint.ssl_context")
+    _thread = Attribute("_loop_thread.thread")
+    _transport = Attribute("_endpoint.transport")
+    _userdata = Attribute("_program.userdata")
+    _username = Attribute("_connect.username")
+
+    def _check_closed(self, name: str) -> None:
+        if not self._life.is_closed(self._connection.sock is not None):
+            raise RuntimeError(f"updating {name} on established connection is not supported")
+
+    @property
+    def host(self) -> str:
+        """The broker's name or address; empty before ``connect()``. To be changed without a connection."""
+        return self._endpoint.host
+
+    @host.setter
+    def host(self, value: str) -> None:
+        self._check_closed("host")
+        self._endpoint.host = value
+
+    @property
+    def port(self) -> int:
+        """The broker's port, above 0. To be changed without a connection."""
+        return self._endpoint.port
+
+    @port.setter
+    def port(self, value: int) -> None:
+        self._check_closed("port")
+        self._endpoint.port = value
+
+    @property
+    def keepalive(self) -> int:
+        """Seconds of silence before PINGREQ, 0 is off. To be changed without a connection."""
+        return self._connect.keepalive
+
+    @keepalive.setter
+    def keepalive(self, value: int) -> None:
+        self._check_closed("keepalive")
+        self._connect.keepalive = value
+
+    @property
+    def transport(self) -> str:
+        """``"tcp"``, ``"websockets"`` or ``"unix"``. To be changed without a connection."""
+        return self._endpoint.transport
+
+    @transport.setter
+    def transport(self, value: str) -> None:
+        self._check_closed("transport")
+        self._endpoint.transport = value
+
+    @property
+    def protocol(self) -> MQTTProtocolVersion:
+        """The protocol version."""
+        return MQTTProtocolVersion(self._connect.protocol)
+
+    @property
+    def callback_api_version(self) -> CallbackAPIVersion:
+        """Which arguments the callbacks get."""
+        return self._program.callback_api_version
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds for opening the stream, above 0. To be changed without a connection."""
+        return self._endpoint.connect_timeout
+
+    @connect_timeout.setter
+    def connect_timeout(self, value: float) -> None:
+        self._check_closed("connect_timeout")
+        self._endpoint.connect_timeout = value
+
+    @property
+    def username(self) -> str | None:
+        """The user name, ``None`` without. To be changed without a connection."""
+        return self._connect.username
+
+    @username.setter
+    def username(self, value: str | None) -> None:
+        self._check_closed("username")
+        self._connect.username = value
+
+    @property
+    def password(self) -> str | None:
+        """The password, ``None`` without. To be changed without a connection."""
+        return None if self._connect.password is None else self._connect.password.decode()
+
+    @password.setter
+    def password(self, value: str | None) -> None:
+        self._check_closed("password")
+        self._connect.password = None if value is None else value.encode()
+
+    def username_pw_set(self, username: str | None, password: str | None = None) -> None:
+        """Set the credentials of the next CONNECT; ``None`` is none. May be called in ``on_pre_connect``."""
+        self._connect.username = username
+        self._connect.password = password.encode() if isinstance(password, str) else password
+
+    @property
+    def max_inflight_messages(self) -> int:
+        """Messages of QoS 1 and 2 on their way at once; 0 is no limit. To be changed without a connection."""
+        return self._limits.inflight
+
+    @max_inflight_messages.setter
+    def max_inflight_messages(self, value: int) -> None:
+        self._check_closed("max_inflight_messages")
+        self._limits.inflight = value
+
+    def max_inflight_messages_set(self, inflight: int) -> None:
+        """Set :attr:`max_inflight_messages`."""
+        self.max_inflight_messages = inflight
+
+    @property
+    def max_queued_messages(self) -> int:
+        """Messages of QoS 1 and 2 kept at once; 0 is no limit. To be changed without a connection."""
+        return self._limits.queued
+
+    @max_queued_messages.setter
+    def max_queued_messages(self, value: int) -> None:
+        self._check_closed("max_queued_messages")
+        self._limits.queued = value
+
+    def max_queued_messages_set(self, queue_size: int) -> Self:
+        """Set :attr:`max_queued_messages` and return the client. Raises: TypeError: not an int."""
+        if not isinstance(queue_size, int):
+            raise TypeError("queue_size should be an int")
+        self.max_queued_messages = queue_size
+        return self
+
+    def reconnect_delay_set(self, min_delay: float = 1, max_delay: float = 120) -> None:
+        """Set the seconds between attempts of a loop: the first wait, doubled each time, and the longest."""
+        self._back_off.set(min_delay, max_delay)
+
+    def will_set(
+        self,
+        topic: str,
+        payload: Any = None,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Properties | None = None,
+    ) -> None:
+        """Set the message that the broker publishes when this client disappears, from the next CONNECT on.
+
+        Raises: ValueError: no topic, a QoS other than 0, 1 and 2, or properties of another class.
+        TypeError: a payload that is neither text, bytes, a number nor None.
+        """
+        self._connect.set_will(topic, payload, qos, retain, properties)
+
+    def will_clear(self) -> None:
+        """Remove the will."""
+        self._connect.clear_will()
+
+    @property
+    def will_topic(self) -> str | None:
+        """The topic of the will, empty without one."""
+        return "" if self._connect.will is None else self._connect.will[0]
+
+    @property
+    def will_payload(self) -> bytes | bytearray | None:
+        """The payload of the will, empty without one."""
+        return b"" if self._connect.will is None else self._connect.will[1]
+
+    def enable_bridge_mode(self) -> None:
+        """Tell the broker that this client is a bridge: it gets nothing back that it has published."""
+        self._connect.bridge = True
+
+    def ws_set_options(self, path: str = "/mqtt", headers: Any = None) -> None:
+        """Set path and HTTP headers of a WebSocket.
+
+        ``headers``: a dict that is added to the default ones, or a callable that gets those and returns all.
+        Raises: ValueError: neither.
+        """
+        self._endpoint.set_websocket(path, headers)
+
+    def tls_set_context(self, context: ssl.SSLContext | None = None) -> None:
+        """Encrypt with this context, by default :func:`ssl.create_default_context`.
+
+        Raises: ValueError: encryption was configured before.
+        """
+        self._endpoint.set_tls_context(context)
+
+    def tls_set(
+        self,
+        ca_certs: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        cert_reqs: ssl.VerifyMode | None = None,
+        tls_version: int | None = None,
+        ciphers: str | None = None,
+        keyfile_password: str | None = None,
+        alpn_protocols: list[str] | None = None,
+    ) -> None:
+        """Encrypt: files in PEM, by default the system's CA certificates and a broker that must have one.
+
+        Raises: OSError: a file cannot be read. ValueError: encryption was configured before.
+        """
+        self.tls_set_context(
+            tls_context(
+                ca_certs, certfile, keyfile, cert_reqs, tls_version, ciphers, keyfile_password, alpn_protocols
+            )
+        )
+        self.tls_insecure_set(cert_reqs == ssl.CERT_NONE)
+
+    def tls_insecure_set(self, value: bool) -> None:
+        """Do not look for the broker's name in its certificate: anybody with a certificate can be it.
+
+        Raises: ValueError: encryption was not configured.
+        """
+        self._endpoint.set_tls_insecure(value)
+
+    def proxy_set(self, **proxy_args: Any) -> None:
+        """Go through a proxy; the arguments are those of PySocks: ``proxy_type``, ``proxy_addr``, ...
+
+        Raises: ValueError: PySocks is not installed, or type or address is missing.
+        """
+        self._endpoint.set_proxy(proxy_args)
+
+    def user_data_set(self, userdata: Any) -> None:
+        """Set what every callback gets as its second argument."""
+        self._program.userdata = userdata
+
+    def user_data_get(self) -> Any:
+        """Return what every callback gets as its second argument."""
+        return self._program.userdata
+
+    @property
+    def logger(self) -> logging.Logger | None:
+        """Where log messages go, ``None``: nowhere but ``on_log``."""
+        return self._program.logger
+
+    @logger.setter
+    def logger(self, value: logging.Logger | None) -> None:
+        self._program.logger = value
+
+    def enable_logger(self, logger: logging.Logger | None = None) -> None:
+        """Send log messages to ``logger``, by default one named after the client module."""
+        if logger is None:
+            logger = self._program.logger or logging.getLogger("device_sdk.paho.client")
+        self._program.logger = logger
+
+    def disable_logger(self) -> None:
+        """Send log messages only to ``on_log``."""
+        self._program.logger = None
+
+    # Callbacks
+
+    on_log = CallbackAttribute(
+        "_program.callbacks.on_log",
+        "client, userdata, level, text: a copy of every log message.",
+    )
+    log_callback = on_log.decorator()
+    on_pre_connect = CallbackAttribute(
+        "_program.callbacks.on_pre_connect",
+        "client, userdata: immediately before each attempt to connect; it may set a new will.",
+    )
+    pre_connect_callback = on_pre_connect.decorator()
+    on_connect = CallbackAttribute(
+        "_program.callbacks.on_connect",
+        "client, userdata, flags, reason code, properties: the broker has accepted or refused us.",
+    )
+    connect_callback = on_connect.decorator()
+    on_connect_fail = CallbackAttribute(
+        "_program.callbacks.on_connect_fail",
+        "client, userdata: a loop could not open the stream.",
+    )
+    connect_fail_callback = on_connect_fail.decorator()
+    on_subscribe = CallbackAttribute(
+        "_program.callbacks.on_subscribe",
+        "client, userdata, mid, reason codes, properties: the broker has answered SUBSCRIBE.",
+    )
+    subscribe_callback = on_subscribe.decorator()
+    on_message = CallbackAttribute(
+        "_program.callbacks.on_message",
+        "client, userdata, message: a message that no filter of message_callback_add() matches.",
+    )
+    message_callback = on_message.decorator()
+    on_publish = CallbackAttribute(
+        "_program.callbacks.on_publish",
+        "client, userdata, mid, reason code, properties: a message is published.",
+    )
+    publish_callback = on_publish.decorator()
+    on_unsubscribe = CallbackAttribute(
+        "_program.callbacks.on_unsubscribe",
+        "client, userdata, mid, reason codes, properties: the broker has answered UNSUBSCRIBE.",
+    )
+    unsubscribe_callback = on_unsubscribe.decorator()
+    on_disconnect = CallbackAttribute(
+        "_program.callbacks.on_disconnect",
+        "client, userdata, flags, reason code, properties: the stream has ended.",
+    )
+    disconnect_callback = on_disconnect.decorator()
+    on_socket_open = CallbackAttribute(
+        "_program.callbacks.on_socket_open",
+        "client, userdata, socket: the socket is open.",
+    )
+    socket_open_callback = on_socket_open.decorator()
+    on_socket_close = CallbackAttribute(
+        "_program.callbacks.on_socket_close",
+        "client, userdata, socket: the socket is about to be closed.",
+    )
+    socket_close_callback = on_socket_close.decorator()
+    on_socket_register_write = CallbackAttribute(
+        "_program.callbacks.on_socket_register_write",
+        "client, userdata, socket: call loop_write() when the socket is writable.",
+    )
+    socket_register_write_callback = on_socket_register_write.decorator()
+    on_socket_unregister_write = CallbackAttribute(
+        "_program.callbacks.on_socket_unregister_write",
+        "client, userdata, socket: no more.",
+    )
+    socket_unregister_write_callback = on_socket_unregister_write.decorator()
+
+    def message_callback_add(self, sub: str, callback: Callback) -> None:
+        """Call ``callback`` for messages whose topic matches, ``on_message`` only for those that match none.
+
+        One callback for each filter; all that match are called. Raises: ValueError: one is None.
+        """
+        if callback is None or sub is None:
+            raise ValueError("sub and callback must both be defined.")
+        self._program.topics.add(sub, callback)
+
+    def message_callback_remove(self, sub: str) -> None:
+        """Undo :meth:`message_callback_add`. Raises: ValueError: ``sub`` is None."""
+        if sub is None:
+            raise ValueError("sub must defined.")
+        self._program.topics.remove(sub)
+
+    def topic_callback(self, sub: str) -> Decorator:
+        """As a decorator: :meth:`message_callback_add`."""
+
+        def decorator(func: Callback) -> Callback:
+            self.message_callback_add(sub, func)
+            return func
+
+        return decorator
+
+    # Connecting and disconnecting
+
+    def connect(
+        self,
+        host: str,
+        port: int = 1883,
+        keepalive: int = 60,
+        bind_address: str = "",
+        bind_port: int = 0,
+        clean_start: bool | int = CLEAN_START_FIRST_ONLY,
+        properties: Properties | None = None,
+    ) -> MQTTErrorCode:
+        """Open the stream and send CONNECT, without waiting for the answer: a loop receives that.
+
+        ``clean_start`` and ``properties`` are for MQTT 5.0; 3 is clean only until the first answer. The port
+        is 1883 also with TLS. Raises: OSError: the stream cannot be opened. ValueError: a wrong argument.
+        """
+        self._connect.expect_first(clean_start, properties)
+        self.connect_async(host, port, keepalive, bind_address, bind_port, clean_start, properties)
+        return self.reconnect()
+
+    def connect_async(
+        self,
+        host: str,
+        port: int = 1883,
+        keepalive: int = 60,
+        bind_address: str = "",
+        bind_port: int = 0,
+        clean_start: bool | int = CLEAN_START_FIRST_ONLY,
+        properties: Properties | None = None,
+    ) -> None:
+        """End a connection that there is, and remember where the loop is to connect.
+
+        Raises: ValueError: a wrong argument.
+        """
+        if bind_port < 0:
+            raise ValueError("Invalid bind port number.")
+        self._connection.drop()
+        self._life.begin_anew()
+        self._endpoint.host = host
+        self._endpoint.port = port
+        self._connect.keepalive = keepalive
+        self._endpoint.source = (bind_address, bind_port)
+        self._connect.set_start(clean_start, properties)
+        self._life.wait_for_loop()
+
+    def connect_srv(
+        self,
+        domain: str | None = None,
+        keepalive: int = 60,
+        bind_address: str = "",
+        bind_port: int = 0,
+        clean_start: bool | int = CLEAN_START_FIRST_ONLY,
+        properties: Properties | None = None,
+    ) -> MQTTErrorCode:
+        """Connect to the first broker that answers, of those that the DNS names for ``domain``.
+
+        By default the domain of this computer. Servers are tried by priority, then by weight (RFC 2782).
+        Raises: ValueError: dnspython is not installed, the DNS names none, or none answers.
+        """
+        for host, port in find_brokers(domain, encrypted=self._endpoint.ssl_context is not None):
+            try:
+                return self.connect(host, port, keepalive, bind_address, bind_port, clean_start, properties)
+            except OSError as error:
+                self._program.log(LogLevel.MQTT_LOG_WARNING, "%s:%d does not answer: %s", host, port, error)
+        raise ValueError("No SRV hosts responded")
+
+    def reconnect(self) -> MQTTErrorCode:
+        """Open the stream again and send CONNECT; as :meth:`connect` with the arguments it had.
+
+        Raises: OSError: the stream cannot be opened. ValueError: there is no host yet.
+        """
+        return self._connection.reconnect()
+
+    def is_connected(self) -> bool:
+        """Tell whether the broker has accepted the connection, and it has not ended."""
+        return self._life.is_connected
+
+    def disconnect(
+        self, reasoncode: ReasonCode | None = None, properties: Properties | None = None
+    ) -> MQTTErrorCode:
+        """Send DISCONNECT after what is to be sent already, and do not connect again.
+
+        Both arguments are for MQTT 5.0. Messages that the broker has not acknowledged are kept.
+        Returns: ``MQTT_ERR_NO_CONN`` without a connection.
+        """
+        return self._connection.disconnect(reasoncode, properties)
+
+    def socket(self) -> Any:
+        """Return the socket of the connection, for ``select()`` and the like, or ``None``."""
+        return self._connection.socket()
+
+    def want_write(self) -> bool:
+        """Tell whether there is something to send."""
+        return self._core.wants_write()
+
+    # Messages
+
+    def publish(
+        self,
+        topic: str,
+        payload: Any = None,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Properties | None = None,
+    ) -> MQTTMessageInfo:
+        """Publish text, bytes, a number (as text) or nothing.
+
+        ``properties``: MQTT 5.0; a topic alias is understood and not sent: a repeat needs the whole topic.
+        Returns: ``mid`` and ``rc``: ``MQTT_ERR_NO_CONN`` without a connection (QoS 1 and 2 are sent with the
+        next one), ``_QUEUE_SIZE`` if the queue is full, ``_PAYLOAD_SIZE`` or ``_NOT_SUPPORTED`` if the broker
+        does not take it. Raises: ValueError: an empty topic, wildcards, another QoS, a payload too large.
+        TypeError: another payload.
+        """
+        return self._outgoing.publish(topic, payload, qos, retain, properties)
+
+    def subscribe(
+        self,
+        topic: Any,
+        qos: int = 0,
+        options: SubscribeOptions | None = None,
+        properties: Properties | None = None,
+    ) -> tuple[MQTTErrorCode, int | None]:
+        """Ask for messages, once: subscribe again in ``on_connect``.
+
+        ``topic``: a topic filter, a pair of filter and QoS, or a list of such pairs; in MQTT 5.0 a pair may
+        have :class:`SubscribeOptions` in the place of the QoS.
+
+        Returns: ``MQTT_ERR_SUCCESS`` and the mid that ``on_subscribe`` gets, or ``(MQTT_ERR_NO_CONN, None)``.
+        Raises: ValueError: a wrong filter, QoS or combination.
+        """
+        return self._subscribing.subscribe(topic, qos, options, properties)
+
+    def unsubscribe(
+        self, topic: str | list[str], properties: Properties | None = None
+    ) -> tuple[MQTTErrorCode, int | None]:
+        """Undo :meth:`subscribe` for a topic filter or a list of them. Returns and raises as it does."""
+        return self._subscribing.unsubscribe(topic, properties)
+
+    def drop_out_messages(self) -> list[MQTTMessage]:
+        """Forget all messages of QoS 1 and 2 that the broker has not acknowledged, and return them."""
+        return self._outgoing.drop()
+
+    def manual_ack_set(self, on: bool) -> None:
+        """Whether the program acknowledges every received message of QoS 1 and 2 with :meth:`ack`."""
+        self._acks.set_by_hand(on)
+
+    def ack(self, mid: int, qos: int) -> MQTTErrorCode:
+        """Acknowledge a received message; nothing happens unless the program acknowledges by hand."""
+        if self._acks.acknowledge(mid, qos):
+            self._connection.added_output(self._core.unpark())
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    # Loops
+
+    def loop(self, timeout: float = 1.0) -> MQTTErrorCode:
+        """Wait at most ``timeout`` seconds for the network once, and do what is to be done.
+
+        Returns: above 0 when the connection has ended or there is none.
+        Raises: ValueError: a timeout below 0; and what a callback raises.
+        """
+        if timeout < 0.0:
+            raise ValueError("Invalid timeout.")
+        return self._loop.turn(timeout)
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        """Run until ``disconnect()``; connect again as often as it takes.
+
+        ``timeout``: seconds between looks at the clock. Raises: OSError: the connection of connect_async()
+        cannot be opened, unless ``retry_first_connection``; and what a callback raises.
+        """
+        while True:
+            loop = self._loop
+            if not self._loop_thread.is_current():
+                loop.resume()
+            rc = loop.run(timeout, retry_first_connection)
+            if loop is self._loop:  # else reinitialise() or store_set() has put another in its place
+                return rc
+
+    def loop_start(self) -> MQTTErrorCode:
+        """Start a thread that runs :meth:`loop_forever`. Returns: ``MQTT_ERR_INVAL`` if there is one."""
+        name = f"paho-mqtt-client-{self._connect.client_id.decode()}"
+        return self._loop_thread.start(self._loop, self.loop_forever, name)
+
+    def loop_stop(self) -> MQTTErrorCode:
+        """End the thread, which first sends what waits and receives its acknowledgements, for at most 5 s.
+
+        In a callback: the thread ends after it. Returns: ``MQTT_ERR_INVAL`` if there is no thread.
+        """
+        return self._loop_thread.stop(self._loop)
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Read from the socket, which is readable, and run callbacks. ``max_packets`` has no meaning."""
+        return self._loop.read()
+
+    def loop_write(self) -> MQTTErrorCode:
+        """Write to the socket, which is writable, and run callbacks."""
+        return self._loop.write()
+
+    def loop_misc(self) -> MQTTErrorCode:
+        """Send pings, and notice a broker that does not answer; to be called every few seconds."""
+        return self._loop.keep_time()
 
 
-def _forwarder(method: weakref.WeakMethod[Callable[..., Any]]) -> Callable[..., Any]:
-    """Return a function that calls a method as long as its object is there, without keeping it."""
-
-    def forward(*arguments: object) -> Any:
-        function = method()
-        return None if function is None else function(*arguments)
-
-    return forward
-
-
-def _close_store(store: Store, session: Session, lock: threading.Lock) -> None:
-    """Hand over what is left, and where the packet identifiers are to go on."""
-    with lock:
-        session.record(("reserved", session.last_packet_id))
-        changes = session.take_changes()
-    if changes:
-        store.submit(changes, session.change_number)
-    store.close()
-
-
-def _check_version(callback_api_version: object) -> None:
-    if callback_api_version == CallbackAPIVersion.VERSION1:
+def _check_version(callback_api_version: object, *, warns: bool) -> None:
+    if warns and callback_api_version == CallbackAPIVersion.VERSION1:
         warnings.warn(
             "Callback API version 1 is deprecated, update to latest version",
             category=DeprecationWarning,

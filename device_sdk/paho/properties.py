@@ -360,6 +360,11 @@ def as_mapping(properties: Properties | None) -> dict[str, Any]:
     return mapping
 
 
+def publish_block(mapping: Mapping[str, Any]) -> bytes:
+    """Return what :func:`as_mapping` returned as the property block of a PUBLISH."""
+    return wire.encode_properties(mapping, "publish")
+
+
 def from_mapping(packet_type: int, mapping: Mapping[str, Any]) -> Properties:
     """Return received properties, by snake_case name and known to be valid, as an object of that packet."""
     properties = Properties(packet_type)

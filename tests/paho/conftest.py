@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,7 +33,7 @@ class Clients:
         for client in self.made:
             client.disconnect()
             client.loop_stop()
-            client._drop()
+            client.reinitialise()
 
 
 @pytest.fixture
@@ -66,6 +67,11 @@ def start(client: mqtt.Client, server: BrokerServer[Any], **arguments: Any) -> m
     client.loop_start()
     wait_for(client.is_connected)
     return client
+
+
+def loop_threads(client_id: str) -> list[threading.Thread]:
+    """Return the threads that loop_start() of clients with this identifier has started, and that run."""
+    return [one for one in threading.enumerate() if one.name == f"paho-mqtt-client-{client_id}"]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = SECONDS) -> None:

@@ -80,7 +80,6 @@ def conversation(client: mqtt.Client, protocol: int) -> list[tuple[str, tuple[An
         loop_until(client, lambda: len(calls) == 3)
         client.unsubscribe("a")
         loop_until(client, lambda: len(calls) == 5)
-    client._drop()
     assert [name for name, _ in calls] == list(names)
     return calls
 

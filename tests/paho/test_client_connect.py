@@ -15,7 +15,8 @@ import pytest
 
 import device_sdk.paho.client as mqtt
 from device_sdk.mqtt.packets import Connack
-from device_sdk.paho import _connection
+from device_sdk.paho import _srv
+from device_sdk.paho._endpoint import Endpoint
 from device_sdk.paho.packettypes import PacketTypes
 from device_sdk.paho.properties import Properties
 from device_sdk.testing import BrokerServer, ModelBroker
@@ -23,8 +24,14 @@ from device_sdk.testing.scripted_broker import close, expect, ignore, send
 from tests.paho.conftest import SECONDS, Clients, scripted, start, wait_for
 
 
-def packet_of(client: mqtt.Client, clean_start: bool = True) -> bytes:
-    return client._connect_fields().encode(clean_start=clean_start)
+def packet_of(client: mqtt.Client) -> bytes:
+    """Connect to a broker that says nothing, and return what it hears."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client.connect("127.0.0.1", listener.getsockname()[1])
+        peer, _ = listener.accept()
+        with peer:
+            peer.settimeout(SECONDS)
+            return peer.recv(1000)
 
 
 def test_connect_has_no_property_that_the_program_has_not_set(clients: Clients) -> None:
@@ -39,7 +46,9 @@ def test_bridge_mode_sets_the_high_bit_of_the_protocol_level(clients: Clients) -
 
 
 def test_mqtt_3_1_makes_up_a_client_identifier(clients: Clients) -> None:
-    made = clients(protocol=mqtt.MQTTv31)._client_id.decode()
+    packet = packet_of(clients(protocol=mqtt.MQTTv31))
+    head, made = packet[:16], packet[16:].decode()
+    assert head == b"\x10\x24\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x16"
     assert len(made) == 22
     assert made.isalnum()
 
@@ -138,7 +147,7 @@ def test_a_unix_socket_works(clients: Clients, tmp_path: Path) -> None:
         peer, _ = listener.accept()
         with peer:
             peer.settimeout(SECONDS)
-            assert peer.recv(100) == packet_of(client)
+            assert peer.recv(100) == packet_of(clients("c"))
 
 
 def test_a_connection_that_takes_too_long_is_given_up(clients: Clients) -> None:
@@ -203,18 +212,18 @@ def test_connect_srv_tries_servers_by_priority(
     found = answers(
         (20, 0, "no-such-host.invalid", 1883), (10, 5, "127.0.0.1", server.port), (10, 9, "127.0.0.1", dead)
     )
-    monkeypatch.setattr(_connection, "resolver", found)
+    monkeypatch.setattr(_srv, "resolver", found)
     client = clients("c")
     assert client.connect_srv("example.org") == mqtt.MQTT_ERR_SUCCESS
     assert client.port == server.port
 
 
 def test_connect_srv_raises_when_no_server_answers(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_connection, "resolver", answers())
+    monkeypatch.setattr(_srv, "resolver", answers())
     monkeypatch.setattr(socket, "getfqdn", lambda: "host.example.org")
     with pytest.raises(ValueError, match="No SRV hosts responded"):
         clients("c").connect_srv()
-    monkeypatch.setattr(_connection, "resolver", None)
+    monkeypatch.setattr(_srv, "resolver", None)
     with pytest.raises(ValueError, match="dnspython"):
         clients("c").connect_srv()
 
@@ -310,15 +319,15 @@ def test_proxy_set_goes_through_the_proxy(clients: Clients) -> None:
         client.connect("127.0.0.1", 7)
         thread.join(SECONDS)
         assert asked[0].startswith(b"CONNECT 127.0.0.1:7 HTTP/1.1")
-        assert asked[1] == packet_of(client)
+        assert asked[1] == packet_of(clients("c"))
 
 
-def test_the_proxy_of_the_environment_is_used(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     socks = pytest.importorskip("socks", reason="needs PySocks")
-    client = clients("c")
-    assert client._find_proxy() is None
+    endpoint = Endpoint("tcp")
+    assert endpoint.find_proxy() is None
     monkeypatch.setenv("mqtt_proxy", "socks://proxy.example:1080")
-    found = client._find_proxy()
+    found = endpoint.find_proxy()
     assert found == {"proxy_type": socks.SOCKS5, "proxy_addr": "proxy.example", "proxy_port": 1080}
 
 
@@ -327,3 +336,12 @@ def test_libraries_find_the_client_identifier_as_bytes(clients: Clients) -> None
     assert client._client_id == b"node-17"  # aiomqtt decodes it
     client._client_id = b"node-18"  # Flask-MQTT sets it
     assert packet_of(client).endswith(b"\x00\x07node-18")
+
+
+def test_programs_may_use_private_names_of_paho_mqtt(clients: Clients) -> None:
+    client = clients("c")
+    client._userdata = "set"  # as in its client_mqtt_clear_retain.py
+    assert client.user_data_get() == "set"
+    client._protocol, client._transport, client._clean_session = mqtt.MQTTv31, "tcp", False  # Flask-MQTT
+    assert packet_of(client) == b"\x10\x0f\x00\x06MQIsdp\x03\x00\x00\x3c\x00\x01c"
+    assert (client._host, client._port) == (client.host, client.port)  # as in client_sub-srv.py

@@ -17,7 +17,7 @@ from device_sdk.paho.packettypes import PacketTypes
 from device_sdk.paho.properties import Properties
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.scripted_broker import close, expect, expect_close, ignore, send, silence
-from tests.paho.conftest import SECONDS, Clients, loop_until, scripted, start, wait_for
+from tests.paho.conftest import SECONDS, Clients, loop_threads, loop_until, scripted, start, wait_for
 
 
 def received(packet_id: int, topic: str = "a", payload: bytes = b"x", qos: int = 1) -> Publish:
@@ -34,7 +34,7 @@ def test_loop_stop_ends_although_a_message_is_not_acknowledged(
         began = time.monotonic()
         assert client.loop_stop() == mqtt.MQTT_ERR_SUCCESS
         assert time.monotonic() - began < 5
-        assert client._thread is None
+        assert loop_threads("c") == []
 
 
 def test_loop_stop_waits_for_an_acknowledgement_that_comes(clients: Clients) -> None:
@@ -150,7 +150,6 @@ def test_more_than_65535_messages_may_wait(clients: Clients) -> None:
     infos = [client.publish("a", b"", 1) for _ in range(70_000)]
     assert {info.rc for info in infos} == {mqtt.MQTT_ERR_NO_CONN}
     assert all(1 <= info.mid <= 65_535 for info in infos)
-    assert client._engine.outstanding == 70_000
     assert len(client.drop_out_messages()) == 70_000
 
 
@@ -320,9 +319,9 @@ def test_will_clear_forgets_the_properties_too(clients: Clients) -> None:
     client.will_set("gone", "x", properties=properties)
     client.will_clear()
     client.will_set("gone", "x")
-    will = client._connect_fields().will
-    assert will is not None
-    assert will.properties == {}
+    plain = expect("connect", will=lambda will: will.payload == b"x" and will.properties == {})
+    with scripted([plain, ignore()], version="5.0") as server:
+        client.connect("127.0.0.1", server.port)
 
 
 def test_an_assigned_client_identifier_is_kept_for_the_next_connection(clients: Clients) -> None:

@@ -16,9 +16,11 @@ import pytest
 
 import device_sdk.paho.client as mqtt
 from device_sdk.mqtt.packets import Connack, Disconnect
+from device_sdk.paho._stream import SocketStream
+from device_sdk.store.memory import MemoryStore
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.scripted_broker import close, expect, ignore, send, stall
-from tests.paho.conftest import SECONDS, Clients, loop_until, scripted, start, wait_for
+from tests.paho.conftest import SECONDS, Clients, loop_threads, loop_until, scripted, start, wait_for
 
 
 def closed_port() -> int:
@@ -130,7 +132,7 @@ def test_loop_stop_in_a_callback_ends_the_thread_after_it(
     client.on_connect = lambda *_: client.loop_stop()
     client.connect("127.0.0.1", server.port)
     client.loop_start()
-    wait_for(lambda: client._thread is None)
+    wait_for(lambda: loop_threads("c") == [])
     assert client.is_connected()
 
 
@@ -255,7 +257,7 @@ def test_system_exit_in_a_callback_ends_the_thread(
     client.on_connect = on_connect
     client.connect("127.0.0.1", server.port)
     client.loop_start()
-    wait_for(lambda: client._thread is None)
+    wait_for(lambda: loop_threads("c") == [])
 
 
 def test_disconnect_in_on_connect_ends_loop_forever(clients: Clients) -> None:
@@ -307,18 +309,91 @@ def test_loop_start_and_loop_stop_race_without_harm(
     second.join(SECONDS)
     first.join(SECONDS)
     assert codes == [mqtt.MQTT_ERR_SUCCESS]
-    assert client._thread is None
+    assert loop_threads("c") == []
 
 
 def test_a_connack_of_a_connection_that_another_thread_has_left_counts_for_nothing(
+    clients: Clients, server: BrokerServer[ModelBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Overtaken(SocketStream):
+        """After its thread has read, another one calls reconnect(), which begins with this."""
+
+        def recv(self) -> bytes | None:
+            data = super().recv()
+            if data:
+                client._core.leave()
+            return data
+
+    monkeypatch.setattr("device_sdk.paho._endpoint.SocketStream", Overtaken)
+    client = clients("c")
+    client.connect("127.0.0.1", server.port)
+    loop_until(client, lambda: client.socket() is None)
+    assert not client.is_connected()
+    monkeypatch.undo()
+    start(client, server)
+
+
+def test_a_loop_in_a_thread_goes_on_after_reinitialise(
+    clients: Clients, server: BrokerServer[ModelBroker]
+) -> None:
+    client = start(clients("c"), server)
+    client.reinitialise("d")
+    start(client, server)  # its loop_start() finds that there is a loop
+    client.publish("a", "b", 1).wait_for_publish(SECONDS)
+    assert client.loop_stop() == mqtt.MQTT_ERR_SUCCESS
+    assert loop_threads("c") == []
+
+
+def test_a_callback_may_reinitialise_the_client_that_loop_forever_runs(
     clients: Clients, server: BrokerServer[ModelBroker]
 ) -> None:
     client = clients("c")
+    connected: list[str] = []
+
+    def again(*_: object) -> None:
+        connected.append("d")
+        client.disconnect()
+
+    def begin_anew(*_: object) -> None:
+        connected.append("c")
+        client.reinitialise("d")
+        client.on_connect = again
+        client.connect("127.0.0.1", server.port)
+
+    client.on_connect = begin_anew
     client.connect("127.0.0.1", server.port)
-    engine = client._engine
-    left = engine._protocol
-    assert left is not None
-    engine.leave()  # as reconnect() in another thread, after the network thread has read
-    engine._take_in(left, b"\x20\x02\x00\x00", time.monotonic())
-    assert not client.is_connected()
+    client.loop_forever()
+    assert connected == ["c", "d"]
+
+
+def test_a_loop_that_was_started_first_serves_the_store_that_is_set_then(
+    clients: Clients, server: BrokerServer[ModelBroker]
+) -> None:
+    client = clients("c")
+    client.loop_start()
+    client.store_set(MemoryStore())
     start(client, server)
+    client.publish("a", "b", 1).wait_for_publish(SECONDS)
+
+
+@pytest.mark.parametrize("manual_ack", [False, True])
+def test_a_dropped_client_is_freed_whatever_it_was_made_with(
+    server: BrokerServer[ModelBroker], manual_ack: bool
+) -> None:
+    gc.disable()
+    try:
+        store = MemoryStore()
+        client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, "c", clean_session=False, manual_ack=manual_ack, store=store
+        )
+        start(client, server)
+        info = client.publish("a", "b", 1)
+        info.wait_for_publish(SECONDS)
+        client.loop_stop()
+        sock, gone = client.socket(), weakref.ref(client)
+        del client
+        assert gone() is None
+        assert sock.fileno() == -1
+        store.open()  # which raises while a client uses it
+    finally:
+        gc.enable()

@@ -105,7 +105,7 @@ class Peer:
         """End it, whatever state it is in."""
         self.client.disconnect()
         self.client.loop_stop()
-        self.client._drop()
+        self.client.reinitialise()
 
 
 Peers = Callable[..., Peer]
@@ -517,7 +517,7 @@ def test_the_will_waits_for_its_delay(model: Model, timed: Peers) -> None:
     mortal.client.will_set("will", b"alas", properties=delay)
     expiry = properties(PacketTypes.CONNECT, SessionExpiryInterval=5)
     mortal.connect(keepalive=0, properties=expiry)
-    mortal.client._drop()
+    mortal.client.reinitialise()
     model.server.wait_for(lambda: len(model.broker.links) == 1, SECONDS)
     model.pass_time(2)
     watcher.publish("will", b"not yet", 1)

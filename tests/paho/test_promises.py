@@ -89,7 +89,7 @@ def test_the_delay_between_attempts_begins_anew_after_an_accepted_connection(cli
         delays: list[float | None] = []
         client = clients("c")
         client.reconnect_delay_set(0.01, 0.04)
-        client.on_pre_connect = lambda *_: delays.append(client._reconnect_delay)
+        client.on_pre_connect = lambda *_: delays.append(client._back_off.delay)
         client.connect("127.0.0.1", server.port)
         client.loop_start()
         server.wait_for(lambda: server.broker.done, SECONDS)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import device_sdk.paho.v1.client as mqtt
-from device_sdk.paho import _connection
+from device_sdk.paho import _srv
 from device_sdk.paho.v1 import publish, subscribe
 from device_sdk.testing import BrokerServer, ModelBroker
 from tests.paho.conftest import SECONDS, wait_for
@@ -40,7 +40,7 @@ def client() -> Iterator[mqtt.Client]:
     yield made
     made.disconnect()
     made.loop_stop()
-    made._drop()
+    made.reinitialise()
 
 
 def loop_until(client: mqtt.Client, condition: Callable[[], object]) -> None:
@@ -86,7 +86,7 @@ def test_connect_srv_asks_the_dns(client: mqtt.Client, monkeypatch: pytest.Monke
         target = SimpleNamespace(to_text=lambda: f"{PUBLIC}.")
         return [SimpleNamespace(priority=1, weight=1, port=1883, target=target)]
 
-    monkeypatch.setattr(_connection.resolver, "resolve", resolve)
+    monkeypatch.setattr(_srv.resolver, "resolve", resolve)
     Program(BLOCKS["connect_srv"], mqttc=client).join()
     assert asked == ["_mqtt._tcp.eclipse.org"]
     loop_until(client, client.is_connected)

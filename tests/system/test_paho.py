@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -104,7 +103,6 @@ def test_a_message_survives_its_process_in_a_store(mosquitto: ChildBroker, tmp_p
     for number in range(50):
         earlier.publish("kept", str(number), 1 + number % 2)
     del earlier
-    gc.collect()  # it is made of cycles, and the store is closed with it
     with running(mosquitto, "watcher") as watcher:
         got: list[bytes] = []
         granted = threading.Event()
@@ -130,5 +128,5 @@ def test_the_will_is_published_when_the_program_dies(mosquitto: ChildBroker) -> 
         mortal.connect("127.0.0.1", parse_url(mosquitto.url("3.1.1")).port)
         while not mortal.is_connected():
             assert mortal.loop() == mqtt.MQTT_ERR_SUCCESS
-        mortal._drop()
+        mortal.reinitialise()
         wait_for(lambda: got == [b"alas"])

@@ -34,6 +34,8 @@ class Client(v2.Client):
     paho-mqtt 1.6 gives them. Raises: ValueError: a value that cannot work.
     """
 
+    _is_1_x = True  # version 1 of the callbacks is no reason for a warning
+
     def __init__(
         self,
         client_id: str | None = "",
@@ -45,9 +47,8 @@ class Client(v2.Client):
         *,
         store: str | Store | None = None,
     ) -> None:
-        # Version 1 of the callbacks is what this class is for: here it is no reason for a warning.
         super().__init__(
-            CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION1,
             client_id,
             clean_session,
             userdata,
@@ -56,12 +57,10 @@ class Client(v2.Client):
             reconnect_on_failure,
             store=store,
         )
-        self._callback_api_version = CallbackAPIVersion.VERSION1
 
     def reinitialise(self, client_id: str = "", clean_session: bool = True, userdata: Any = None) -> None:
         """Close the connection and begin anew as a client of MQTT 3.1.1 over TCP, without callbacks."""
-        self._drop()
-        self.__init__(client_id, clean_session, userdata)  # type: ignore[misc]
+        self._begin_anew(client_id, clean_session, userdata)
 
     def connect_srv(  # type: ignore[override]  # 2.x put an argument between
         self,

@@ -1,4 +1,4 @@
-"""The callbacks of a client as its attributes, ``client.on_message = function``, and as decorators."""
+"""What a program sees as attributes of a client, and its parts keep: above all the callbacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Callback = Callable[..., object]
     Decorator = Callable[[Callback], Callback]
 
-__all__ = ["NAMES", "CallbackAttribute", "Callbacks"]
+__all__ = ["NAMES", "Attribute", "CallbackAttribute", "Callbacks"]
 
 NAMES = (
     "on_connect",
@@ -41,26 +41,30 @@ class Callbacks:
             setattr(self, name, None)
 
 
-class CallbackAttribute(property):
+class Attribute(property):
+    """An attribute of the client that one of its parts keeps, at ``path``: ``_connect.client_id``."""
+
+    def __init__(self, path: str) -> None:
+        place, _, self.name = path.rpartition(".")
+        find_place = attrgetter(place)
+
+        def assign(client: Any, value: object) -> None:
+            setattr(find_place(client), self.name, value)
+
+        # Read without a Python call, because callbacks are, for every message.
+        super().__init__(attrgetter(path), assign)
+
+
+class CallbackAttribute(Attribute):
     """One callback, to be read and set like a plain attribute.
 
-    A subclass of the client may define a method of the same name instead: look it up at the client.
-
-    Args:
-        path: where the client keeps the function: ``_callbacks.on_log`` is ``client._callbacks.on_log``.
-        doc: its arguments, and when it is called.
+    A subclass of the client may define a method of the same name instead: look it up at the client. ``doc``:
+    its arguments, and when it is called.
     """
 
     def __init__(self, path: str, doc: str) -> None:
-        place, _, self._name = path.rpartition(".")
-        find_place = attrgetter(place)
-
-        def assign(client: Any, func: Callback | None) -> None:
-            setattr(find_place(client), self._name, func)
-
-        # Read without a Python call, because that happens for every message.
-        super().__init__(attrgetter(path), assign)
-        self.__doc__ = doc  # as an argument it would be hidden by that of this class
+        super().__init__(path)
+        self.__doc__ = doc  # as an argument of property() it would be hidden by that of this class
 
     if TYPE_CHECKING:
 
@@ -73,7 +77,7 @@ class CallbackAttribute(property):
 
     def decorator(self) -> Callable[[Any], Decorator]:
         """Return the method of the client that sets this callback as a decorator: ``log_callback``."""
-        name = self._name
+        name = self.name
 
         def set_callback(self: Any) -> Decorator:
             def decorator(func: Callback) -> Callback:

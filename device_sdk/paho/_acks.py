@@ -1,0 +1,42 @@
+"""Received messages that the program acknowledges by itself."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.mqtt.message import Message
+    from device_sdk.paho._core import Core
+
+__all__ = ["Acknowledgements"]
+
+
+class Acknowledgements:
+    """Keeps received messages of QoS 1 and 2 until ``Client.ack()``; ``by_hand``: whether it does."""
+
+    def __init__(self, core: Core) -> None:
+        self.by_hand = False
+        self._core = core
+        self._waiting: dict[tuple[int, int], Message] = {}  # by mid and QoS
+
+    def set_by_hand(self, on: bool) -> None:
+        """Let the program acknowledge, or not any more."""
+        self.by_hand = on
+        self._core.acknowledge_by_hand(_mark_handled if on else None)
+
+    def keep(self, received: Message) -> None:
+        """The program is to acknowledge this."""
+        self._waiting[received.packet_id, received.qos] = received
+
+    def acknowledge(self, mid: int, qos: int) -> bool:
+        """Acknowledge a message, if it waits for that; return whether there may be something to send now."""
+        message = self._waiting.pop((mid, qos), None)
+        if message is None:
+            return False
+        message.acknowledge()
+        with self._core.lock:
+            self._core.handled(0)
+        return True
+
+
+def _mark_handled(message: Message) -> None:
+    message.handled = True

@@ -1,0 +1,243 @@
+"""The engine behind a client, and who may use it when; publishing alone is in :mod:`._outgoing`.
+
+Reading and writing belong to one thread at a time. A publisher that finds another thread at it leaves the
+writing to that thread, which looks again when it has finished.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from time import monotonic
+
+from device_sdk.mqtt.events import ConnectionEnded
+from device_sdk.mqtt.protocol import CONNECTED, DISCONNECTING
+from device_sdk.paho._engine import PahoEngine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from device_sdk.engine.outgoing.delivery import Delivery
+    from device_sdk.mqtt.message import Message
+    from device_sdk.mqtt.options import ConnectOptions
+    from device_sdk.mqtt.protocol import Protocol
+    from device_sdk.mqtt.session import Session
+    from device_sdk.paho._reports import Reports
+    from device_sdk.store.base import SavedSession, Store
+
+__all__ = ["Core", "forward_to"]
+
+_LONGEST_WAIT = 3600.0
+
+
+class Core:
+    """One engine, its lock, and the turns of reading and writing.
+
+    ``lock`` guards the engine. The methods take it themselves, unless they say that it is held.
+    """
+
+    def __init__(
+        self, store: Store | None, reports: Reports, wants_log: Callable[[], bool], wake: Callable[[], None]
+    ) -> None:
+        self.lock = threading.Lock()
+        self.engine = engine = _make_engine(self.lock, store, reports, wants_log)
+        engine.waiting.wake = wake
+        self._wake = wake
+        self._io = threading.Lock()
+        # The engine's own, as methods around them would be calls more in every turn of a loop.
+        self.begin = engine.begin
+        self.leave = engine.leave
+        self.take_retired = engine.take_retired
+        self.callbacks_waiting = engine.callbacks_waiting
+        self.take_callbacks = engine.take_callbacks  # the lock is held
+        self.handled = engine.handled  # the lock is held
+        self.interest = engine.interest
+        self.tell = engine.tell
+
+    def __del__(self) -> None:
+        if hasattr(self, "engine"):  # else the constructor raised
+            self.engine.transport.close()
+
+    # The store
+
+    def restore(self, saved: SavedSession, store: Store, fields: ConnectOptions) -> None:
+        """Go on with what an earlier process has left in the store, which is closed with this object."""
+        engine = self.engine
+        engine.options = fields  # the earlier client may have spoken another version of MQTT
+        engine.adopt(saved, store, monotonic(), self._wake)
+        store.on_progress = forward_to(self, "on_store_progress")
+        weakref.finalize(self, _close_store, store, engine.session, self.lock)
+
+    def on_store_progress(self) -> None:
+        """The store moved on."""
+        with self.lock:
+            wake = self.engine.on_store_progress()
+        if wake:
+            self._wake()
+
+    # Connections
+
+    def say_goodbye(self, reason_code: int, properties: dict[str, Any]) -> bool:
+        """Queue DISCONNECT as the last packet; return whether a loop is to be woken. The lock is held."""
+        engine = self.engine
+        if engine.open_connection is not None:
+            engine.goodbye = (reason_code, properties)
+            engine.close_connection()
+        return engine.unpark()
+
+    def has_said_goodbye(self, retired: Protocol) -> bool:
+        """Whether a connection that has ended did so by our DISCONNECT."""
+        return retired.state == DISCONNECTING
+
+    def close(self, retired: Protocol) -> None:
+        """Close the stream of a connection that has ended, after a DISCONNECT with the reason."""
+        with self._io:
+            goodbye = retired.data_to_send(0, monotonic()) if retired.state > CONNECTED else []
+            self.engine.stream.close(goodbye)
+
+    # The turns of a loop
+
+    def read(self) -> None:
+        """Take in what has come: the stream is readable."""
+        with self._io:
+            self.engine.on_readable(monotonic())
+
+    def write_on(self, *, waits: bool) -> None:
+        """Send more: the stream is writable. Without ``waits`` not while another thread is at it."""
+        if self._io.acquire(waits):
+            try:
+                self.engine.on_writable(monotonic())
+            finally:
+                self._io.release()
+
+    def write(self) -> None:
+        """Send what there is, unless another thread is at it: it looks again when it has finished."""
+        engine = self.engine
+        while self._io.acquire(False):
+            try:
+                engine.flush(monotonic())
+            finally:
+                self._io.release()
+            with self.lock:
+                if not engine.has_output():
+                    return
+
+    def keep_time(self) -> None:
+        """Do what is due: send a ping, or end a connection whose broker does not answer."""
+        with self.lock:
+            deadline = self.engine.next_deadline()
+        now = monotonic()
+        if deadline is not None and now >= deadline and self._io.acquire(False):
+            try:
+                self.engine.on_deadline(now)
+            finally:
+                self._io.release()
+
+    def wait(self, poll: Any, timeout: float) -> tuple[list[tuple[int, int]], bool]:
+        """Wait at most ``timeout`` seconds; meanwhile, whoever adds output wakes the loop.
+
+        Returns: the descriptors that are ready, as ``poll`` returns them, and whether to call
+        :meth:`keep_time`.
+        """
+        engine = self.engine
+        with self.lock:
+            busy = engine.has_output() or engine.callbacks_waiting()
+            deadline = engine.next_deadline()
+            engine.parked = not busy
+        if deadline is not None:
+            timeout = min(timeout, max(0.0, deadline - monotonic()))
+        # Rounded up: rounded down, the last millisecond would be spent in a loop.
+        ready = poll.poll(0 if busy else int(min(timeout, _LONGEST_WAIT) * 1000 + 0.999))
+        engine.parked = False
+        return ready, deadline is not None
+
+    def unpark(self) -> bool:
+        """Return whether a loop waits that has to be woken; it counts as woken then."""
+        with self.lock:
+            return self.engine.unpark()
+
+    # Questions
+
+    def has_output(self) -> bool:
+        """Whether :meth:`write` has something to do."""
+        with self.lock:
+            return self.engine.has_output()
+
+    def wants_write(self) -> bool:
+        """Whether there is something to send, also when the stream does not take it at the moment."""
+        engine = self.engine
+        with self.lock:
+            return engine.has_connection() and (engine.stream.pending or engine.has_output())
+
+    def is_idle(self) -> bool:
+        """Whether nothing waits to leave or to be acknowledged."""
+        with self.lock:
+            return self.engine.idle
+
+    def has_outstanding(self) -> bool:
+        """Whether there are messages of QoS 1 and 2 that the broker has not acknowledged."""
+        with self.lock:
+            return self.engine.outstanding > 0
+
+    # Messages
+
+    def acknowledge_by_hand(self, acknowledge: Callable[[Message], None] | None) -> None:
+        """Let the program acknowledge messages, or not any more."""
+        with self.lock:
+            self.engine.acknowledge_by_hand(acknowledge)
+
+    def request(self, name: str, wanted: list[Any], properties: dict[str, Any]) -> tuple[int, bool] | None:
+        """Queue SUBSCRIBE or UNSUBSCRIBE, by the name of the protocol's method.
+
+        Returns: its mid, and whether a loop has to be woken; ``None`` without a connection.
+        """
+        with self.lock:
+            connection = self.engine.open_connection
+            if connection is None:
+                return None
+            mid: int = getattr(connection, name)(wanted, properties)
+            return mid, self.engine.unpark()
+
+    def drop_outgoing(self) -> list[Delivery]:
+        """Forget what the broker has not acknowledged; return it."""
+        with self.lock:
+            return self.engine.drop_outgoing()
+
+
+def _make_engine(
+    lock: threading.Lock, store: Store | None, reports: Reports, wants_log: Callable[[], bool]
+) -> PahoEngine:
+    """Return an engine that tells ``reports``, and that nothing it tells keeps."""
+
+    def tell(event: Any) -> Any:
+        if type(event) is not ConnectionEnded:
+            return reports.tell(event)
+        teller = engine()
+        return reports.tell_ended(event, 0 if teller is None else teller.goodbye_size)
+
+    made = PahoEngine(lock, store, tell, wants_log)
+    engine = weakref.ref(made)
+    return made
+
+
+def forward_to(part: object, name: str) -> Callable[..., Any]:
+    """Return a function that calls a method as long as its object is there, without keeping it."""
+    owner = weakref.ref(part)
+
+    def forward(*arguments: object) -> Any:
+        found = owner()
+        return None if found is None else getattr(found, name)(*arguments)
+
+    return forward
+
+
+def _close_store(store: Store, session: Session, lock: threading.Lock) -> None:
+    """Hand over what is left, and where the packet identifiers are to go on."""
+    with lock:
+        session.record(("reserved", session.last_packet_id))
+        changes = session.take_changes()
+    if changes:
+        store.submit(changes, session.change_number)
+    store.close()
