@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from device_sdk.cli.stop_signals import StopSignals
 from device_sdk.node.config import NodeConfig, load_config
 from device_sdk.node.example import EXAMPLE
 from device_sdk.node.link import make_client
+from device_sdk.node.schema import node_schema
 from device_sdk.node.service import Service
 
 __all__ = ["config", "run"]
@@ -50,17 +52,21 @@ def run(argv: list[str]) -> int:
 
 
 def config(argv: list[str]) -> int:
-    """Run ``config check FILE`` or ``config example``."""
-    parser = command_parser("config", "Check a node's configuration, print an example.")
+    """Run ``config check FILE``, ``config schema`` or ``config example``."""
+    parser = command_parser("config", "Check a node's configuration, print its JSON Schema or an example.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = actions.add_parser("check", help="look for every error without running anything")
     check.add_argument("config", metavar="FILE", type=Path)
+    schema = actions.add_parser("schema", help="print a JSON Schema, for editors")
     example = actions.add_parser("example", help="print a configuration to start from")
-    for action in (check, example):
+    for action in (check, schema, example):
         add_log_level(action, default=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.action == "example":
         print(EXAMPLE, end="")
+        return ExitCode.OK
+    if arguments.action == "schema":
+        print(json.dumps(node_schema(), indent=2))
         return ExitCode.OK
     checked = _load(arguments.config)
     _, transport = make_client(checked, with_store=False)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from device_sdk._text import did_you_mean
+from device_sdk.config.convert import Meta, Table, convert_table, replace
+from device_sdk.config.faults import Faults, mismatch, shown, suggestion
+from device_sdk.config.toml import line_numbers, parse_toml, read_text
+from device_sdk.config.vocabulary import (
+    File,
+    Name,
+    NotEmpty,
+    above,
+    seconds,
+    text_like,
+    url_like,
+    whole_number,
+    whole_seconds,
+)
 from device_sdk.drivers.base import DRIVERS
 from device_sdk.drivers.bus import check_bus_name
 from device_sdk.errors import ArgumentError, ConfigError, MissingDependency
 from device_sdk.mqtt.topics import validate_filter, validate_topic
 from device_sdk.net.base import open_transport, parse_url
-from device_sdk.node.config_errors import ConfigFaults, Fault, Faults, line_numbers, mismatch, shown
-from device_sdk.node.convert import DURATION, Meta, Struct, convert_table, replace
 from device_sdk.node.driver_options import default_of, option_problems, takes_option
 from device_sdk.node.link import open_broker
 
@@ -32,7 +43,6 @@ __all__ = [
     "parse_config",
 ]
 
-_MAX_FILE_BYTES = 1 << 20
 _MAX_SECRET_BYTES = 65_535
 
 _TLS_FILES = ("ca_file", "certificate", "key", "key_password_file")
@@ -40,56 +50,42 @@ _TLS_FILES = ("ca_file", "certificate", "key", "key_password_file")
 # Argument of an ArgumentError -> key of the file; the others are those of TLSOptions.
 _PLACES = {"url": "broker.url", "proxy": "broker.proxy", "tls": "broker.url", "topic": "queue.keep_last"}
 
-_NAME = "a name of 1 to 64 letters, digits, '_', '-' and '.'"
+_DAY = 86_400
+_DRIVER = Meta(
+    description=f"a driver: {', '.join(sorted(DRIVERS))}", extra_json_schema={"enum": sorted(DRIVERS)}
+)
 
-
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description=_NAME)]
-NotEmpty = Annotated[str, Meta(min_length=1)]
-Age = Annotated[
-    float, Meta(ge=1, le=3650 * 86_400, extra=DURATION, description='seconds or "7d", "1s" to "3650d"')
-]
-File = Annotated[str, Meta(min_length=1, description="the path of a file")]
 Topic = Annotated[str, Meta(description="a topic name, {node} and {sensor} are filled in")]
 
 
-class NodeTable(Struct, frozen=True, kw_only=True):
+class NodeTable(Table, frozen=True, kw_only=True):
     """``[node]``: who this is. ``drain`` is how long a stop may wait for acknowledgements, in seconds."""
 
     id: Name
     availability: Topic = "{node}/status"
-    drain: Annotated[
-        float, Meta(ge=0, le=600, extra=DURATION, description='seconds or "10s", at most "10m"')
-    ] = 10.0
+    drain: Annotated[float, seconds("10s", 0, 600)] = 10.0
 
 
-class BrokerTable(Struct, frozen=True, kw_only=True):
+class BrokerTable(Table, frozen=True, kw_only=True):
     """``[broker]``: where the messages go, as for :class:`device_sdk.Client`. Its repr has no password."""
 
-    url: Annotated[str, Meta(description='a URL such as "mqtt://127.0.0.1"')]
+    url: Annotated[str, url_like("mqtt://127.0.0.1")]
     user_name: Annotated[str | None, Meta(description="a text")] = None
     password: Annotated[str | None, Meta(description="a text")] = None
     password_file: Annotated[str | None, Meta(description="the path of a file")] = None
-    proxy: Annotated[NotEmpty | None, Meta(description='a URL such as "socks5://proxy:1080"')] = None
+    proxy: Annotated[NotEmpty | None, url_like("socks5://proxy:1080")] = None
     client_id: Annotated[NotEmpty | None, Meta(description="a text, not empty")] = None
     version: Literal["5.0", "3.1.1", "3.1"] = "5.0"
-    keep_alive: Annotated[
-        int, Meta(ge=0, le=65_535, extra=DURATION, description='whole seconds or "60s", 0 to 65535')
-    ] = 60
-    session_expiry: Annotated[
-        int, Meta(ge=0, le=0xFFFFFFFF, extra=DURATION, description='whole seconds or "1d", 0 to 4294967295')
-    ] = 86_400
-    connect_timeout: Annotated[
-        float, Meta(ge=1, le=600, extra=DURATION, description='seconds or "10s", "1s" to "10m"')
-    ] = 10.0
-    reconnect_longest: Annotated[
-        float, Meta(ge=1, le=86_400, extra=DURATION, description='seconds or "60s", "1s" to "1d"')
-    ] = 60.0
+    keep_alive: Annotated[int, whole_seconds("60s", 0, 0xFFFF)] = 60
+    session_expiry: Annotated[int, whole_seconds("1d", 0, 0xFFFFFFFF)] = _DAY
+    connect_timeout: Annotated[float, seconds("10s", 1, 600)] = 10.0
+    reconnect_longest: Annotated[float, seconds("60s", 1, _DAY)] = 60.0
 
     def __repr__(self) -> str:
         return f"BrokerTable({parse_url(self.url)!r})"
 
 
-class TlsTable(Struct, frozen=True, kw_only=True):
+class TlsTable(Table, frozen=True, kw_only=True):
     """``[tls]``: as :class:`device_sdk.TLSOptions`; the files are read again for each connection."""
 
     ca_file: File | None = None
@@ -99,32 +95,30 @@ class TlsTable(Struct, frozen=True, kw_only=True):
     server_name: Annotated[NotEmpty | None, Meta(description="a host name")] = None
 
 
-class QueueTable(Struct, frozen=True, kw_only=True):
+class QueueTable(Table, frozen=True, kw_only=True):
     """``[queue]``: where messages wait for the broker; bounds as in :class:`device_sdk.StorePolicy`."""
 
     file: File | None = None
-    max_messages: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
-    max_bytes: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
-    max_age: Age | None = None
+    max_messages: Annotated[int, whole_number(1)] | None = None
+    max_bytes: Annotated[int, whole_number(1)] | None = None
+    max_age: Annotated[float, seconds("7d", 1, 3650 * _DAY)] | None = None
     overflow: Literal["reject", "drop_oldest", "drop_newest"] = "reject"
     keep_last: Annotated[list[str], Meta(description="a list of topic filters")] = []
     replay: Literal["history", "live"] = "history"
-    replay_rate: Annotated[float, Meta(gt=0, description="messages a second, above 0")] | None = None
+    replay_rate: Annotated[float, above(0, "messages a second")] | None = None
     durability: Literal["batch", "sync", "os"] = "batch"
 
 
-class SensorTable(Struct, frozen=True, kw_only=True):
+class SensorTable(Table, frozen=True, kw_only=True):
     """``[[sensor]]``: what is read, when, and where it goes. Topics are filled in by :func:`load_config`."""
 
     name: Name
-    driver: Annotated[str, Meta(description=f"a driver: {', '.join(sorted(DRIVERS))}")]
-    interval: Annotated[
-        float, Meta(ge=0.01, le=31 * 86_400, extra=DURATION, description='seconds or "10s", "10ms" to "31d"')
-    ]
-    bus: Annotated[NotEmpty | None, Meta(description='a bus such as "i2c-1"')] = None
+    driver: Annotated[str, _DRIVER]
+    interval: Annotated[float, seconds("10s", 0.01, 31 * _DAY)]
+    bus: Annotated[str, text_like("a bus", "i2c-1")] | None = None
     topic: Topic = "{node}/{sensor}"
     availability: Topic = "{node}/{sensor}/status"
-    qos: Annotated[int, Meta(ge=0, le=2, description="0, 1 or 2")] = 1
+    qos: Annotated[int, whole_number(0, 2)] = 1
     retain: bool = False
     options: dict[str, Any] = {}
 
@@ -148,12 +142,12 @@ class SensorTable(Struct, frozen=True, kw_only=True):
             return bus  # of a driver that does not know buses: a name to share a thread by
 
 
-class NodeConfig(Struct, frozen=True, kw_only=True):
+class NodeConfig(Table, frozen=True, kw_only=True):
     """A whole configuration without faults."""
 
     node: NodeTable
     broker: BrokerTable
-    sensor: Annotated[list[SensorTable], Meta(description="at least one [[sensor]]")]
+    sensor: Annotated[list[SensorTable], Meta(min_length=1, description="at least one [[sensor]]")]
     queue: QueueTable = QueueTable()
     tls: TlsTable = TlsTable()
 
@@ -165,7 +159,7 @@ def load_config(path: str | Path) -> NodeConfig:
     MissingDependency: the broker's URL needs an extra that is not installed.
     """
     path = Path(path)
-    return parse_config(_read_text(path, _MAX_FILE_BYTES), path.name, path.parent)
+    return parse_config(read_text(path), path.name, path.parent)
 
 
 def parse_config(text: str, name: str = "the configuration", folder: str | Path = ".") -> NodeConfig:
@@ -173,11 +167,7 @@ def parse_config(text: str, name: str = "the configuration", folder: str | Path 
 
     Raises: as :func:`load_config`; ``name`` is what the errors call it.
     """
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        line = re.search(r"at line (\d+)", str(error))
-        raise ConfigFaults(name, [Fault("", f"not TOML: {error}", int(line[1]) if line else 0)]) from None
+    tables = parse_toml(text, name)
     faults = Faults(line_numbers(text))
     config = convert_table(tables, NodeConfig, "", faults)
     # On the tables as they are, so that a wrong interval does not hide a wrong topic.
@@ -253,7 +243,7 @@ def _check_password(broker: Mapping[str, Any], folder: Path, faults: Faults) -> 
     if "password" in broker:
         faults.add("broker.password_file", "expected one of password and password_file, found both")
     try:
-        return _read_text(folder / file, _MAX_SECRET_BYTES).rstrip("\r\n")
+        return read_text(folder / file, _MAX_SECRET_BYTES).rstrip("\r\n")
     except ConfigError as error:
         faults.add("broker.password_file", str(error))
         return None
@@ -286,8 +276,7 @@ def _fill(template: str, words: Mapping[str, str], path: str, faults: Faults) ->
     for word in re.findall(r"\{[^{}]*\}", template):
         if word[1:-1] not in words:
             known = [f"{{{name}}}" for name in words]
-            hint = did_you_mean(word, known) or f"; there is: {', '.join(known)}"
-            faults.add(path, f"nothing is called {word}{hint}")
+            faults.add(path, f"nothing is called {word}{suggestion(word, known)}")
             return ""
     topic = re.sub(r"\{(\w+)\}", lambda match: words[match[1]], template)
     try:
@@ -336,17 +325,3 @@ def _sensors(tables: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _read_text(path: Path, limit: int) -> str:
-    """Return a small UTF-8 file. Raises: ConfigError: why not."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise ConfigError(f"{path} is longer than {limit} bytes")
-        return data.decode()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from device_sdk._text import did_you_mean
+from device_sdk.config.faults import mismatch
 from device_sdk.drivers.base import driver_class
 from device_sdk.errors import ArgumentError, MissingDependency
-from device_sdk.node.config_errors import mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["default_of", "option_problems", "takes_option"]
+__all__ = ["default_of", "option_problems", "options_schema", "takes_option"]
 
-# Annotation -> the TOML types that fit and their name. An annotation that is not here fits everything.
-_FITS: dict[str, tuple[tuple[type, ...], str]] = {
-    "str": ((str,), "a text"),
-    "Path": ((str,), "a path"),
-    "bool": ((bool,), "true or false"),
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "Mapping": ((dict,), "a table"),
-    "dict": ((dict,), "a table"),
-    "Sequence": ((list,), "an array"),
-    "list": ((list,), "an array"),
+
+class _Fit(NamedTuple):
+    """What fits an annotation: TOML types, their name for people, their name in JSON Schema."""
+
+    types: tuple[type, ...]
+    called: str
+    json_type: str
+
+
+# An annotation that is not here fits everything.
+_FITS: dict[str, _Fit] = {
+    "str": _Fit((str,), "a text", "string"),
+    "Path": _Fit((str,), "a path", "string"),
+    "bool": _Fit((bool,), "true or false", "boolean"),
+    "int": _Fit((int,), "a whole number", "integer"),
+    "float": _Fit((int, float), "a number", "number"),
+    "Mapping": _Fit((dict,), "a table", "object"),
+    "dict": _Fit((dict,), "a table", "object"),
+    "Sequence": _Fit((list,), "an array", "array"),
+    "list": _Fit((list,), "an array", "array"),
 }
 # Cannot be written in a file, so they fit nothing there.
 _ONLY_IN_PYTHON = {"None", "I2CBus", "Callable"}
@@ -81,24 +90,44 @@ def default_of(kind: str, name: str) -> object:
     return inspect.signature(driver_class(kind)).parameters[name].default
 
 
+def options_schema(kind: str) -> dict[str, Any]:
+    """Return the JSON Schema of a driver's options; empty if its extra is not installed, so nobody knows.
+
+    Raises: ArgumentError: there is no such kind.
+    """
+    try:
+        parameters = inspect.signature(driver_class(kind)).parameters
+    except MissingDependency:
+        return {}
+    properties: dict[str, dict[str, Any]] = {}
+    for name, parameter in parameters.items():
+        types = sorted({fit.json_type for fit in _fits(parameter.annotation)})
+        properties[name] = {"type": types if len(types) > 1 else types[0]} if types else {}
+        if isinstance(parameter.default, (str, int, float)):
+            properties[name]["default"] = parameter.default
+    needed = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
+    return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
+
+
 def _expected(annotation: Any, value: object) -> str:
     """Return what the annotation wants instead of the value, or an empty text if the value fits."""
+    wanted = _fits(annotation)
+    for fit in wanted:
+        # A bool is an int to Python, but not to whoever wrote the file.
+        if isinstance(value, fit.types) and (bool in fit.types or not isinstance(value, bool)):
+            return ""
+    return " or ".join(fit.called for fit in wanted)
+
+
+def _fits(annotation: Any) -> list[_Fit]:
+    """Return what fits an annotation; empty: everything."""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     inner = r"\[[^\[\]]*\]"
     while re.search(inner, text):
         text = re.sub(inner, "", text)
-    wanted = []
-    for name in (part.strip().rpartition(".")[2] for part in text.split("|")):
-        if name in _ONLY_IN_PYTHON:
-            continue
-        if name not in _FITS:
-            return ""
-        types, called = _FITS[name]
-        # A bool is an int to Python, but not to whoever wrote the file.
-        if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
-            return ""
-        wanted.append(called)
-    return " or ".join(wanted)
+    names = [part.strip().rpartition(".")[2] for part in text.split("|")]
+    names = [name for name in names if name not in _ONLY_IN_PYTHON]
+    return [_FITS[name] for name in names] if all(name in _FITS for name in names) else []
 
 
 def _listed(names: Mapping[str, object]) -> str:

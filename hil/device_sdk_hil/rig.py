@@ -18,21 +18,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pytest
 
-from device_sdk._text import did_you_mean
 from device_sdk.cli.broker import find_broker
+from device_sdk.config.convert import Meta, Table, convert_table
+from device_sdk.config.faults import Faults, mismatch, not_one_of, one_of, suggestion, unknown
+from device_sdk.config.toml import line_numbers, parse_toml, read_text
+from device_sdk.config.vocabulary import bus_address, name_of, seconds, text_like, url_like
 from device_sdk.drivers.bus import check_bus_name
-from device_sdk.errors import ArgumentError, ConfigError, MissingDependency
+from device_sdk.errors import ArgumentError, MissingDependency
 from device_sdk.mqtt.topics import validate_filter
 from device_sdk.net.base import parse_url
-from device_sdk.node.config_errors import ConfigFaults, Fault, Faults, line_numbers, mismatch
-from device_sdk.node.convert import DURATION, Meta, Struct, convert_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -61,18 +60,17 @@ CAPABILITIES: dict[str, str] = {
 
 _NEEDS_SERIAL = "pyserial is not installed: pip install 'device-sdk[serial]'"
 _NEEDS_BLINKA = "the drivers of its chips are not installed: pip install 'device-sdk[blinka]'"
-_PATIENCE = 'seconds or "20s", "1s" to "10m"'
-_COMMAND = "a command as an array of texts"
+_Command = Annotated[list[str], Meta(description="a command as an array of texts")]
 
 
-class RigTable(Struct, frozen=True, kw_only=True):
+class RigTable(Table, frozen=True, kw_only=True):
     """``[rig]``: its name, and how long the tests wait for anything before they give up, in seconds."""
 
-    name: Annotated[str, Meta(pattern=r"^[\w.-]{1,64}$", description="a name of letters, digits, '_-.'")]
-    patience: Annotated[float, Meta(ge=1, le=600, extra=DURATION, description=_PATIENCE)] = 20.0
+    name: Annotated[str, name_of(64, r"\w.-", "letters, digits, '_', '-' and '.'")]
+    patience: Annotated[float, seconds("20s", 1, 600)] = 20.0
 
 
-class PtyTable(Struct, frozen=True, kw_only=True):
+class PtyTable(Table, frozen=True, kw_only=True):
     """``[serial_line]`` with the driver ``pty``: a pseudo-terminal, and a gateway to the broker behind it."""
 
     driver: Literal["pty"]
@@ -83,16 +81,16 @@ class PtyTable(Struct, frozen=True, kw_only=True):
         return "" if importlib.util.find_spec("serial") else _NEEDS_SERIAL
 
 
-class PortTable(Struct, frozen=True, kw_only=True):
+class PortTable(Table, frozen=True, kw_only=True):
     """``[serial_line]`` with the driver ``port``: a real one, at whose far end something leads to the broker.
 
     ``unplug`` and ``plug`` are commands that cut and restore the adapter's power, both or neither.
     """
 
     driver: Literal["port"]
-    url: Annotated[str, Meta(description='a URL such as "serial:///dev/ttyUSB0?baud=115200"')]
-    unplug: Annotated[list[str], Meta(description=_COMMAND)] = []
-    plug: Annotated[list[str], Meta(description=_COMMAND)] = []
+    url: Annotated[str, url_like("serial:///dev/ttyUSB0?baud=115200")]
+    unplug: _Command = []
+    plug: _Command = []
 
     @property
     def path(self) -> str:
@@ -111,17 +109,19 @@ class PortTable(Struct, frozen=True, kw_only=True):
         return "" if os.path.exists(self.path) else f"there is no {self.path}"
 
 
-class ChipTable(Struct, frozen=True, kw_only=True):
+class ChipTable(Table, frozen=True, kw_only=True):
     """One of the ``chips`` of ``[sensor_bus]``."""
 
     chip: Literal["bme280", "sht4x"]
-    address: Annotated[int, Meta(ge=0x08, le=0x77, description="an address from 0x08 to 0x77")]
+    address: Annotated[int, bus_address(0x08, 0x77)]
 
 
-Chips = Annotated[list[ChipTable], Meta(description='at least one { chip = "bme280", address = 0x76 }')]
+Chips = Annotated[
+    list[ChipTable], Meta(min_length=1, description='at least one { chip = "bme280", address = 0x76 }')
+]
 
 
-class FakeBusTable(Struct, frozen=True, kw_only=True):
+class FakeBusTable(Table, frozen=True, kw_only=True):
     """``[sensor_bus]`` with the driver ``fake``: chips in software, for the real drivers."""
 
     driver: Literal["fake"]
@@ -140,11 +140,11 @@ class FakeBusTable(Struct, frozen=True, kw_only=True):
         return "" if importlib.util.find_spec("adafruit_bus_device") else _NEEDS_BLINKA
 
 
-class I2CTable(Struct, frozen=True, kw_only=True):
+class I2CTable(Table, frozen=True, kw_only=True):
     """``[sensor_bus]`` with the driver ``i2c``: a bus of Linux with real chips, which are only read."""
 
     driver: Literal["i2c"]
-    bus: Annotated[str, Meta(description='a bus such as "i2c-1"')]
+    bus: Annotated[str, text_like("a bus", "i2c-1")]
     chips: Chips
 
     @property
@@ -162,7 +162,7 @@ class I2CTable(Struct, frozen=True, kw_only=True):
         return "" if os.access(path, os.R_OK | os.W_OK) else f"no permission for {path}, see its group"
 
 
-class LocalBrokerTable(Struct, frozen=True, kw_only=True):
+class LocalBrokerTable(Table, frozen=True, kw_only=True):
     """``[broker]`` with the driver ``local``: a broker for each test, which ends with it."""
 
     driver: Literal["local"]
@@ -181,11 +181,11 @@ class LocalBrokerTable(Struct, frozen=True, kw_only=True):
         return ""
 
 
-class UrlBrokerTable(Struct, frozen=True, kw_only=True):
+class UrlBrokerTable(Table, frozen=True, kw_only=True):
     """``[broker]`` with the driver ``url``: one that runs already. The tests listen to ``watch``."""
 
     driver: Literal["url"]
-    url: Annotated[str, Meta(description='a URL such as "mqtt://192.168.1.10"')]
+    url: Annotated[str, url_like("mqtt://192.168.1.10")]
     watch: Annotated[str, Meta(description="a topic filter")] = "#"
     verbs: ClassVar[frozenset[str]] = frozenset()
 
@@ -194,7 +194,7 @@ class UrlBrokerTable(Struct, frozen=True, kw_only=True):
         return ""
 
 
-_TABLES: dict[str, dict[str, type[Struct]]] = {
+_TABLES: dict[str, dict[str, type[Table]]] = {
     "serial_line": {"pty": PtyTable, "port": PortTable},
     "sensor_bus": {"fake": FakeBusTable, "i2c": I2CTable},
     "broker": {"local": LocalBrokerTable, "url": UrlBrokerTable},
@@ -250,8 +250,7 @@ class Rig:
 
 def unknown_capability(name: str) -> str:
     """Return what to say about a capability that does not exist."""
-    hint = did_you_mean(name, CAPABILITIES) or f"; there is: {', '.join(CAPABILITIES)}"
-    return f"no rig has {name!r}{hint}"
+    return f"no rig has {name!r}{suggestion(name, CAPABILITIES)}"
 
 
 def load_rig(path: str | Path, required: Iterable[str] = ()) -> Rig:
@@ -260,22 +259,12 @@ def load_rig(path: str | Path, required: Iterable[str] = ()) -> Rig:
     Raises: ConfigFaults: everything that is wrong with it. ConfigError: it cannot be read.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"cannot read the rig file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the rig file {path} is not UTF-8: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        line = re.search(r"at line (\d+)", str(error))
-        number = int(line[1]) if line else 0
-        raise ConfigFaults(str(path), [Fault("", f"not TOML: {error}", number)]) from error
+    text = read_text(path, what="the rig file ")
+    found = parse_toml(text, str(path))
     faults = Faults(line_numbers(text))
     known = ["rig", *_TABLES]
     for name in found.keys() - set(known):
-        hint = did_you_mean(name, known) or f"; there is: {', '.join(known)}"
-        faults.add(name, f"there is no such table{hint}")
+        faults.add(name, unknown(name, known, what="table"))
     if "rig" not in found:
         faults.add("", "expected a table [rig] with its name, but it is missing")
     rig = convert_table(found.get("rig", {}), RigTable, "rig", faults) if "rig" in found else None
@@ -285,20 +274,18 @@ def load_rig(path: str | Path, required: Iterable[str] = ()) -> Rig:
     return Rig(rig, tables, required)
 
 
-def _convert(table: object, section: str, faults: Faults) -> Struct | None:
+def _convert(table: object, section: str, faults: Faults) -> Table | None:
     """Return the table as what its ``driver`` says it is."""
     kinds = _TABLES[section]
-    choices = "one of " + ", ".join(f'"{kind}"' for kind in kinds)
     if not isinstance(table, dict):
         faults.add(section, mismatch(f"a table [{section}]", table))
         return None
     if "driver" not in table:
-        faults.add(f"{section}.driver", f"expected {choices}, but it is missing")
+        faults.add(f"{section}.driver", f"expected {one_of(kinds)}, but it is missing")
         return None
     driver = table["driver"]
     if not isinstance(driver, str) or driver not in kinds:
-        hint = did_you_mean(driver, kinds) if isinstance(driver, str) else ""
-        faults.add(f"{section}.driver", mismatch(choices, driver, hint=hint))
+        faults.add(f"{section}.driver", not_one_of(kinds, driver))
         return None
     converted = convert_table(table, kinds[driver], section, faults)
     if converted is not None:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "device_sdk"
 
 # A room is a module or a package directly in device_sdk. It may import itself and the rooms named here.
 BELOW_SHELLS = {"errors", "mqtt", "net", "store", "engine"}
-BELOW_NODE = BELOW_SHELLS | {"drivers", "shell", "threads", "client", "aio", "paho"}
+BELOW_NODE = BELOW_SHELLS | {"config", "drivers", "shell", "threads", "client", "aio", "paho"}
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "_log": set(),
@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mqtt": {"errors"},
     "net": {"errors"},
     "store": {"errors"},
+    "config": {"errors"},
     "drivers": {"errors"},
     "engine": {"errors", "mqtt", "net", "store"},
     "threads": {"errors", "mqtt", "engine"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import signal
@@ -16,6 +17,7 @@ from device_sdk.cli import main
 from device_sdk.cli.common import ExitCode
 from device_sdk.mqtt.packets import Connack
 from device_sdk.node.example import EXAMPLE
+from device_sdk.node.schema import node_schema
 from device_sdk.testing import BrokerServer, FaultProxy, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, send
 
@@ -86,6 +88,11 @@ def log_until(process: subprocess.Popen[str], pattern: str) -> str:
 
 
 # config
+
+
+def test_config_schema_prints_the_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "schema"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == node_schema()
 
 
 def test_the_example_passes_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

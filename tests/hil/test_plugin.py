@@ -106,7 +106,7 @@ def test_every_error_of_a_rig_file_is_told_before_any_test_runs(project: pytest.
 def test_a_rig_file_that_is_not_there_is_a_usage_error(project: pytest.Pytester) -> None:
     result = run(project, "def test_it(): pass", "--rig", "absent.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*cannot read the rig file absent.toml: No such file or directory"])
+    result.stderr.fnmatch_lines(["*the rig file absent.toml cannot be read: No such file or directory"])
 
 
 IDLE_FAULT = "def test_it(sensor_bus):\n    sensor_bus.nack('bme280')\n"

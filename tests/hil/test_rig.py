@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from device_sdk.config.faults import ConfigFaults
 from device_sdk.errors import ConfigError
-from device_sdk.node.config_errors import ConfigFaults
 from device_sdk_hil.rig import CAPABILITIES, VIRTUAL_RIG, Rig, load_rig
 
 RIG = '[rig]\nname = "r"\n'

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from device_sdk.config.faults import ConfigFaults
 from device_sdk.errors import ConfigError, MissingDependency
 from device_sdk.node.config import load_config, parse_config
-from device_sdk.node.config_errors import ConfigFaults, line_numbers
-from device_sdk.node.convert import parse_duration
 from device_sdk.node.example import EXAMPLE
 from device_sdk.testing import Certificates
 
@@ -79,15 +78,6 @@ def test_the_same_node_runs_over_a_serial_line_with_one_line_changed() -> None:
     pytest.importorskip("serial", reason="needs pyserial")
     url = "serial:///dev/ttyUSB0?baud=115200"
     assert parse_config(with_line(f'url = "{url}"', "[broker]")).broker.url == url
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("500ms", 0.5), ("10s", 10), ("1.5 h", 5400), ("5m", 300), ("1d", 86_400), ("0s", 0),
-     ("10", None), ("s", None), ("-1s", None), ("10 sec", None), ("1e3s", None), ("", None)],
-)  # fmt: skip
-def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float | None) -> None:
-    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -376,40 +366,3 @@ def test_a_fault_in_tls_or_queue_names_its_key(
 
 def test_a_proxy_that_is_none_is_a_fault_of_its_key() -> None:
     assert "broker.proxy" in faults(with_line('proxy = "gopher://x"', "[broker]"))
-
-
-# Line numbers
-
-
-def test_lines_are_found_in_what_people_write() -> None:
-    text = '''\
-a = 1
-  [node] # [not]
-"id" = 1
-text = """
-[fake]
-fake = 1
-"""
-b.c = 2
-[[sensor]]
-name = "x"
-[sensor.options]
-deep = 1
-[[sensor]]
-name = "[[y]]"
-[sensor.options.more]
-'''
-    assert line_numbers(text) == {
-        "a": 1,
-        "node": 2,
-        "node.id": 3,
-        "node.text": 4,
-        "node.b.c": 8,
-        "sensor[0]": 9,
-        "sensor[0].name": 10,
-        "sensor[0].options": 11,
-        "sensor[0].options.deep": 12,
-        "sensor[1]": 13,
-        "sensor[1].name": 14,
-        "sensor[1].options.more": 15,
-    }

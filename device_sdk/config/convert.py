@@ -2,18 +2,20 @@
 
 msgspec knows the types and their bounds; the description in a field's ``Meta`` is the "expected" of a fault::
 
-    class Broker(Struct):
-        keep_alive: Annotated[int, Meta(ge=0, le=65_535, description="seconds from 0 to 65535")] = 60
+    class Broker(Table, kw_only=True):
+        max_messages: Annotated[int, Meta(ge=1, description="a whole number from 1")] = 10_000
+
+:mod:`device_sdk.config.vocabulary` has the words for that.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from device_sdk._text import did_you_mean
+from device_sdk.config.durations import parse_duration
+from device_sdk.config.faults import mismatch, one_of, unknown
 from device_sdk.errors import MissingDependency
-from device_sdk.node.config_errors import mismatch
 
 try:
     import msgspec
@@ -23,26 +25,27 @@ except ImportError as error:
     raise MissingDependency("the node's configuration", "node") from error
 
 if TYPE_CHECKING:
-    from device_sdk.node.config_errors import Faults
+    from device_sdk.config.faults import Faults
 
-__all__ = ["DURATION", "Meta", "Struct", "convert_table", "parse_duration", "replace"]
+__all__ = [
+    "DURATION",
+    "Meta",
+    "Table",
+    "convert_table",
+    "replace",
+    "schema_components",
+]
 
 T = TypeVar("T", bound=Struct)
 
 DURATION = {"duration": True}
 """As the ``extra`` of a field's ``Meta``: texts such as ``"10s"`` are seconds."""
 
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _PLAIN_TYPES = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
 
 
-def parse_duration(text: str) -> float | None:
-    """Return the seconds of ``500ms``, ``10s``, ``5m``, ``1.5h``, ``1d``; ``None`` for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)", text)
-    if match is None:
-        return None
-    seconds = float(match[1]) * _SECONDS[match[2]]
-    return int(seconds) if seconds.is_integer() else seconds
+class Table(Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of everything that a table of a configuration becomes."""
 
 
 def convert_table(table: object, kind: type[T], path: str, faults: Faults) -> T | None:
@@ -53,8 +56,7 @@ def convert_table(table: object, kind: type[T], path: str, faults: Faults) -> T 
     before = len(faults)
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     for key in table.keys() - fields.keys():
-        hint = did_you_mean(key, fields) or f"; there is: {', '.join(fields)}"
-        faults.add(_join(path, key), f"there is no such key{hint}")
+        faults.add(_join(path, key), unknown(key, fields))
     arguments: dict[str, Any] = {}
     for name, field in fields.items():
         if name in table:
@@ -63,6 +65,12 @@ def convert_table(table: object, kind: type[T], path: str, faults: Faults) -> T 
             what = f"[{name}]" if _is_struct(field.type) else _expected(field.type)
             faults.add(_join(path, name), f"expected {what}, but it is missing")
     return kind(**arguments) if len(faults) == before else None
+
+
+def schema_components(kind: type[Table]) -> tuple[str, dict[str, Any]]:
+    """Return the name of a table, and the JSON Schema of it and of all tables in it by their names."""
+    (_,), components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    return kind.__name__, components
 
 
 def _convert(value: object, kind: Any, path: str, faults: Faults) -> object:
@@ -113,7 +121,7 @@ def _expected(kind: Any) -> str:
         return str(meta.description)
     choices = _choices(kind)
     if choices:
-        return "one of " + ", ".join(f'"{choice}"' for choice in choices)
+        return one_of(choices)
     return _PLAIN_TYPES.get(kind, "a table")
 
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from device_sdk._text import did_you_mean
 from device_sdk.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["ConfigFaults", "Fault", "Faults", "line_numbers", "mismatch", "shown"]
+__all__ = [
+    "ConfigFaults",
+    "Fault",
+    "Faults",
+    "mismatch",
+    "not_one_of",
+    "one_of",
+    "shown",
+    "suggestion",
+    "unknown",
+]
 
 _LONGEST_SHOWN = 60
 _SECRET = re.compile(r"passw|secret|token|url$", re.IGNORECASE)  # a URL may hold a password
@@ -27,9 +37,6 @@ _TYPE_NAMES: tuple[tuple[type, str], ...] = (
     (dict, "a table"),
     (list, "an array"),
 )
-
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]")
-_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[\w.-]+(?:\s*\.\s*[\w-]+)*)\s*=""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class ConfigFaults(ConfigError):
 
 
 class Faults:
-    """Collects faults. ``lines`` are those of :func:`line_numbers`."""
+    """Collects faults. ``lines`` are those of :func:`~device_sdk.config.toml.line_numbers`."""
 
     def __init__(self, lines: Mapping[str, int] | None = None) -> None:
         self._lines = lines or {}
@@ -86,6 +93,28 @@ def mismatch(expected: str, found: object, path: str = "", hint: str = "") -> st
     return f"expected {expected}, found {shown(found, path)}{hint}"
 
 
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean ...?"``, or what there is when none of it is near."""
+    names = list(known)
+    return did_you_mean(wrong, names) or f"; there is: {', '.join(names)}"
+
+
+def unknown(key: str, known: Iterable[str], *, what: str = "key") -> str:
+    """Return the problem of a key, or of a table, that does not exist."""
+    return f"there is no such {what}{suggestion(key, known)}"
+
+
+def one_of(choices: Iterable[str]) -> str:
+    """Return the "expected" of a text that has to be one of these."""
+    return "one of " + ", ".join(f'"{choice}"' for choice in choices)
+
+
+def not_one_of(choices: Iterable[str], found: object) -> str:
+    """Return the problem of a value that is none of these."""
+    names = list(choices)
+    return mismatch(one_of(names), found, hint=did_you_mean(found, names) if isinstance(found, str) else "")
+
+
 def shown(value: object, path: str = "") -> str:
     """Return a value as the file has it, shortened; of one at a secret ``path`` only the type."""
     if _SECRET.search(path):
@@ -94,43 +123,3 @@ def shown(value: object, path: str = "") -> str:
         return "a table"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
-
-
-def line_numbers(text: str) -> dict[str, int]:
-    """Return where each table and key of a TOML text stands: path -> line, counted from 1.
-
-    Good for what people write in a configuration: keys inside arrays and inline tables are not in it.
-    """
-    lines: dict[str, int] = {}
-    arrays: Counter[str] = Counter()
-    table = ""
-    open_quotes = ""  # those of a text over several lines
-    for number, line in enumerate(text.splitlines(), 1):
-        if not open_quotes:
-            header, key = _HEADER.match(line), _KEY.match(line)
-            if header is not None:
-                table = _table_path(header[2], arrays, is_array=header[1] == "[[")
-                lines.setdefault(table, number)
-            elif key is not None:
-                lines.setdefault(f"{table}.{_bare(key[1])}".lstrip("."), number)
-        for quotes in ('"""', "'''"):
-            if open_quotes in ("", quotes) and line.count(quotes) % 2:
-                open_quotes = "" if open_quotes else quotes
-    return lines
-
-
-def _table_path(name: str, arrays: Counter[str], *, is_array: bool) -> str:
-    """Return ``sensor[1].options`` for the header ``sensor.options`` after the second ``[[sensor]]``."""
-    path = ""
-    parts = _bare(name).split(".")
-    for position, part in enumerate(parts):
-        path = f"{path}.{part}".lstrip(".")
-        if is_array and position == len(parts) - 1:
-            arrays[path] += 1
-        if arrays[path]:
-            path = f"{path}[{arrays[path] - 1}]"
-    return path
-
-
-def _bare(key: str) -> str:
-    return re.sub(r"\s*\.\s*", ".", key).replace('"', "").replace("'", "")
