@@ -21,7 +21,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": (
-        "device_sdk.cli.demo:demo",
+        "device_sdk.cli.demo.command:demo",
         "publish this machine's sensors through a network outage, lose nothing",
     ),
     "pub": ("device_sdk.cli.pubsub:pub", "publish a message and wait for its acknowledgement"),

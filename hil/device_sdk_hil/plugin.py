@@ -134,7 +134,7 @@ def broker(hil_rig: Rig, timeline: Timeline) -> Iterator[Broker]:
     hil_rig.require("broker")
     from contextlib import ExitStack
 
-    from device_sdk.cli.broker import find_broker
+    from device_sdk.testing.broker_process import find_broker
     from device_sdk_hil.broker import Broker
     from device_sdk_hil.rig import UrlBrokerTable
 

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pytest
 
-from device_sdk.cli.broker import find_broker
 from device_sdk.config.convert import Meta, Table, convert_table
 from device_sdk.config.faults import Faults, mismatch, not_one_of, one_of, suggestion, unknown
 from device_sdk.config.toml import line_numbers, parse_toml, read_text
@@ -32,6 +31,7 @@ from device_sdk.drivers.bus import check_bus_name
 from device_sdk.errors import ArgumentError, MissingDependency
 from device_sdk.mqtt.topics import validate_filter
 from device_sdk.net.base import parse_url
+from device_sdk.testing.broker_process import find_broker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -41,15 +41,14 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 FOR_EVERYBODY = {"_version", "_log", "_load", "_text"}
 
-# File pattern -> rooms it may import besides. The demo cuts the network with the fault proxy.
-EXCEPTIONS: dict[str, set[str]] = {"cli/demo*.py": {"testing"}}
+# File pattern -> rooms it may import besides. The demo starts a real broker and cuts the network to it.
+EXCEPTIONS: dict[str, set[str]] = {"cli/demo/*.py": {"testing"}}
 
 # File pattern -> modules it may import inside a function, because most programs never need them.
 LAZY_IMPORTS: dict[str, set[str]] = {
     "__init__.py": {"importlib.import_module"},
     "_log.py": {"logging"},
-    "cli/demo.py": {"device_sdk.testing.fault_proxy.FaultProxy"},
-    "cli/demo_view.py": {"rich.live.Live", "rich.table.Table"},
+    "cli/demo/view.py": {"rich.live.Live", "rich.table.Table"},
 }
 
 # Files that import what a table names ("module:Class"), when it is asked for. Nobody else imports by name.
@@ -91,6 +90,11 @@ def test_a_room_imports_only_the_rooms_below_it() -> None:
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         allowed = {room} | MAY_IMPORT[room] | FOR_EVERYBODY | granted(EXCEPTIONS, path)
         assert rooms(tree) <= allowed, f"{path}: must not import {sorted(rooms(tree) - allowed)}"
+
+
+def test_the_rig_needs_neither_the_command_line_nor_the_node() -> None:
+    for path, tree in sources(ROOT / "hil"):
+        assert not rooms(tree) & {"cli", "node"}, f"{path}: the rig uses config and testing"
 
 
 def test_imports_are_absolute_and_at_the_top_of_the_file() -> None:

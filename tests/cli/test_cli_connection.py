@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from device_sdk.cli import main
-from device_sdk.cli.broker import MosquittoBroker
 from device_sdk.cli.common import ExitCode
 from device_sdk.cli.connection import add_connection, one_time_client
 from device_sdk.errors import ArgumentError
 from device_sdk.testing import Certificates
+from device_sdk.testing.broker_process import MosquittoBroker
 
 
 def parsed(*words: str) -> argparse.Namespace:

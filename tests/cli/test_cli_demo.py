@@ -17,15 +17,13 @@ from typing import Any
 import pytest
 
 from device_sdk.cli import main
-from device_sdk.cli.broker import BROKERS
 from device_sdk.cli.common import ExitCode
-from device_sdk.cli.demo import _through
+from device_sdk.cli.demo.command import _through
 from device_sdk.mqtt.packets import Connack
+from device_sdk.testing.broker_process import BROKERS
 from device_sdk.testing.broker_server import BrokerServer
 from device_sdk.testing.scripted_broker import ScriptedBroker, expect, ignore, send
-
-MarkedProcesses = Callable[[str], list[int]]
-EndedWithin = Callable[[int, float], bool]
+from tests.processes import ended_within, processes_with
 
 KEYS = ["published", "delivered", "lost", "duplicates", "longest_outage_s", "peak_queue"]
 
@@ -105,9 +103,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 @pytest.mark.system
 @pytest.mark.parametrize("name", OUTAGES)
-def test_an_outage_of_8_seconds_loses_nothing_and_leaves_nothing(
-    name: str, outages: dict[str, Demo], marked_processes: MarkedProcesses
-) -> None:
+def test_an_outage_of_8_seconds_loses_nothing_and_leaves_nothing(name: str, outages: dict[str, Demo]) -> None:
     needs(OUTAGES[name][0])
     demo = outages[name]
     code, result = demo.finish()
@@ -116,13 +112,13 @@ def test_an_outage_of_8_seconds_loses_nothing_and_leaves_nothing(
     assert result["delivered"] == result["published"] >= 100
     assert result["longest_outage_s"] >= 8
     assert result["peak_queue"] >= 60
-    assert marked_processes(demo.marker) == []
+    assert processes_with(demo.marker) == []
     assert list(demo.temporary.iterdir()) == []
 
 
 @pytest.mark.system
 def test_without_an_outage_every_sample_arrives_at_a_broker_of_somebody_else(
-    start: Callable[..., Demo], marked_processes: MarkedProcesses
+    start: Callable[..., Demo],
 ) -> None:
     needs("mosquitto")
     with BROKERS["mosquitto"]() as broker:
@@ -134,13 +130,13 @@ def test_without_an_outage_every_sample_arrives_at_a_broker_of_somebody_else(
     assert (code, result["lost"], result["longest_outage_s"]) == (ExitCode.OK, 0, 0.0)
     assert 9 <= result["published"] <= 10
     assert b"demo-sub" not in left, "the subscriber's session was left at the broker"
-    assert marked_processes(demo.marker) == []
+    assert processes_with(demo.marker) == []
 
 
 @pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_outage_drains_reports_and_leaves_nothing(
-    number: signal.Signals, start: Callable[..., Demo], marked_processes: MarkedProcesses
+    number: signal.Signals, start: Callable[..., Demo]
 ) -> None:
     needs("mosquitto")
     demo = start(number.name, "--seconds", "5", "--broker", "mosquitto")
@@ -151,18 +147,16 @@ def test_a_signal_in_the_outage_drains_reports_and_leaves_nothing(
     assert code == ExitCode.OK
     assert result["lost"] == 0
     assert 0 < result["published"] < 60
-    assert marked_processes(demo.marker) == []
+    assert processes_with(demo.marker) == []
     assert list(demo.temporary.iterdir()) == []
 
 
 @pytest.mark.system
-def test_a_killed_demo_takes_broker_and_subscriber_with_it(
-    start: Callable[..., Demo], marked_processes: MarkedProcesses, ended_within: EndedWithin
-) -> None:
+def test_a_killed_demo_takes_broker_and_subscriber_with_it(start: Callable[..., Demo]) -> None:
     needs("mosquitto")
     demo = start("killed", "--seconds", "30", "--broker", "mosquitto")
     demo.read_until(" s  up ")
-    children = [pid for pid in marked_processes(demo.marker) if pid != demo.process.pid]
+    children = [pid for pid in processes_with(demo.marker) if pid != demo.process.pid]
     assert len(children) == 3, "guard, broker, subscriber"
     demo.process.kill()
     demo.process.wait(20)
@@ -171,14 +165,12 @@ def test_a_killed_demo_takes_broker_and_subscriber_with_it(
 
 
 @pytest.mark.system
-def test_a_subscriber_that_dies_loses_samples_and_the_demo_says_so(
-    start: Callable[..., Demo], marked_processes: MarkedProcesses
-) -> None:
+def test_a_subscriber_that_dies_loses_samples_and_the_demo_says_so(start: Callable[..., Demo]) -> None:
     needs("mosquitto")
     demo = start("lossy", "--seconds", "2", "--no-outage", "--broker", "mosquitto")
     demo.read_until(" s  up ")
-    for pid in marked_processes(demo.marker):
-        if b"device_sdk.cli.demo_subscriber" in Path(f"/proc/{pid}/cmdline").read_bytes():
+    for pid in processes_with(demo.marker):
+        if b"device_sdk.cli.demo.subscriber" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
     code, result = demo.finish()
     assert code == ExitCode.FAILED

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from device_sdk.cli import main
-from device_sdk.cli.broker import BROKERS, ChildBroker
 from device_sdk.cli.common import ExitCode
 from device_sdk.mqtt.packets import Connack, Puback, Suback
+from device_sdk.testing.broker_process import BROKERS, ChildBroker
 from device_sdk.testing.broker_server import BrokerServer
 from device_sdk.testing.scripted_broker import ScriptedBroker, Step, expect, ignore, send
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from device_sdk.cli.demo_scene import DRAIN_S, Network, Plan, Scene, make_plan
-from device_sdk.cli.demo_view import Snapshot, View
+from device_sdk.cli.demo.scene import DRAIN_S, Network, Plan, Scene, make_plan
+from device_sdk.cli.demo.view import Snapshot, View
 
 if TYPE_CHECKING:
-    from device_sdk.cli.broker import ChildBroker
-    from device_sdk.cli.demo_node import Node
-    from device_sdk.cli.demo_subscriber import SubscriberProcess
+    from device_sdk.cli.demo.node import Node
+    from device_sdk.cli.demo.subscriber import SubscriberProcess
     from device_sdk.cli.stop_signals import StopSignals
+    from device_sdk.testing.broker_process import ChildBroker
     from device_sdk.testing.fault_proxy import FaultProxy
 
 

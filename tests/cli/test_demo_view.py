@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from device_sdk.cli.demo_view import LiveView, PlainView, Snapshot, bar, make_view
+from device_sdk.cli.demo.view import LiveView, PlainView, Snapshot, bar, make_view
 
 AWAY = Snapshot(
     elapsed=12.3,

@@ -61,7 +61,7 @@ def test_a_missing_extra_is_named(load: Callable[[str], Rig], monkeypatch: pytes
 def test_a_machine_without_a_broker_says_what_to_install(
     load: Callable[[str], Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_sdk.cli.broker.BROKERS", {})
+    monkeypatch.setattr("device_sdk.testing.broker_process.BROKERS", {})
     assert "sudo apt install mosquitto" in load(RIG + '[broker]\ndriver = "local"\n').missing("broker")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from device_sdk import Client, Message
-from device_sdk.cli.broker import MosquittoBroker
+from device_sdk.testing.broker_process import MosquittoBroker
 from tests.paho.suite.run import fetch
 
 pytestmark = [pytest.mark.system, pytest.mark.flaky(reruns=1)]

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 import device_sdk.paho.client as mqtt
-from device_sdk.cli.broker import MosquittoBroker
 from device_sdk.mqtt.packets import Connack, Publish
 from device_sdk.net.base import parse_url
 from device_sdk.paho.packettypes import PacketTypes
@@ -24,6 +23,7 @@ from device_sdk.paho.properties import Properties
 from device_sdk.paho.reasoncodes import ReasonCode
 from device_sdk.paho.subscribeoptions import SubscribeOptions
 from device_sdk.testing import BrokerServer, ModelBroker
+from device_sdk.testing.broker_process import MosquittoBroker
 from device_sdk.testing.scripted_broker import expect, ignore, send
 from tests.paho.conftest import SECONDS, scripted, wait_for
 

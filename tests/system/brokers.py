@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_sdk.cli.broker import ChildBroker, IotcoreBroker, MosquittoBroker, mosquitto_path
+from device_sdk.testing.broker_process import ChildBroker, IotcoreBroker, MosquittoBroker, mosquitto_path
 from tests.system.matrix_broker import (
     HOST,
     PASSWORD,

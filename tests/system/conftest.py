@@ -1,8 +1,8 @@
 """Real brokers for the tests in this folder, all of which carry the mark ``system``.
 
-A fixture gives a started :class:`~device_sdk.cli.broker.ChildBroker` of the test's own, on free loopback
-ports and with an empty data folder: ``url(version)``, ``terminate()``, ``start()`` and ``restart()`` keep its
-data. Its log is shown when the test fails.
+A fixture gives a started :class:`~device_sdk.testing.broker_process.ChildBroker` of the test's own, on free
+loopback ports and with an empty data folder: ``url(version)``, ``terminate()``, ``start()`` and ``restart()``
+keep its data. Its log is shown when the test fails.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from device_sdk.cli.broker import ChildBroker, IotcoreBroker, MosquittoBroker
+from device_sdk.testing.broker_process import ChildBroker, IotcoreBroker, MosquittoBroker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

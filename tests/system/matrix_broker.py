@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from device_sdk.cli.broker import ChildBroker
 from device_sdk.net.tls import TLSOptions
+from device_sdk.testing.broker_process import ChildBroker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from device_sdk.testing import FaultProxy
 from tests.aio.conftest import Run, eventually, run
 
 if TYPE_CHECKING:
-    from device_sdk.cli.broker import ChildBroker
+    from device_sdk.testing.broker_process import ChildBroker
 
 __all__ = ["run"]  # a fixture of the other folder
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from device_sdk import Client, Message, ReconnectPolicy, Subscription, Will
-from device_sdk.cli.broker import ChildBroker, MosquittoBroker
 from device_sdk.errors import LocalProtocolError
 from device_sdk.mqtt.events import ConnectAcknowledged
 from device_sdk.store.memory import MemoryStore
+from device_sdk.testing.broker_process import ChildBroker, MosquittoBroker
 from tests.system.test_mosquitto import eventually
 
 FAST = ReconnectPolicy(first=0.02, longest=0.1)

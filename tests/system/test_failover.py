@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from device_sdk import Client, ReconnectPolicy
-from device_sdk.cli.broker import MosquittoBroker
+from device_sdk.testing.broker_process import MosquittoBroker
 from tests.system.test_mosquitto import VERSIONS, eventually
 from tests.system.test_restarts import kill
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from device_sdk.cli.broker import ChildBroker
     from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.report import ClientEvent
+    from device_sdk.testing.broker_process import ChildBroker
 
 FAST = ReconnectPolicy(first=0.02, longest=0.2, stable=0.1)
 COUNT = 1_000

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from device_sdk.cli.broker import ChildBroker
+from device_sdk.testing.broker_process import ChildBroker
 
 # CONNECT with clean session (clean start), keep alive 60 and the client identifier "raw".
 CONNECT = {

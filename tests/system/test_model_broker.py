@@ -29,7 +29,7 @@ from device_sdk.testing.broker_server import BrokerServer
 from device_sdk.testing.model_broker import ModelBroker
 
 if TYPE_CHECKING:
-    from device_sdk.cli.broker import ChildBroker
+    from device_sdk.testing.broker_process import ChildBroker
 
 NO_MATCHING_SUBSCRIBERS = 0x10
 PACKET_IDENTIFIER_NOT_FOUND = 0x92

@@ -18,7 +18,7 @@ from device_sdk.testing import FaultProxy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from device_sdk.cli.broker import ChildBroker
+    from device_sdk.testing.broker_process import ChildBroker
 
 VERSIONS = ["3.1", "3.1.1", "5.0"]
 FAST = ReconnectPolicy(first=0.02, longest=0.1)

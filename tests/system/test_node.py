@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from device_sdk import Client
-from device_sdk.cli.broker import ChildBroker
 from device_sdk.cli.common import ExitCode
 from device_sdk.testing import FaultProxy
+from device_sdk.testing.broker_process import ChildBroker
 from device_sdk.testing.pty_line import PtyLine
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import device_sdk.paho.client as mqtt
-from device_sdk.cli.broker import ChildBroker
 from device_sdk.net.base import parse_url
 from device_sdk.paho.packettypes import PacketTypes
 from device_sdk.paho.properties import Properties
+from device_sdk.testing.broker_process import ChildBroker
 
 SECONDS = 20.0
 VERSIONS = {mqtt.MQTTv31: "3.1.1", mqtt.MQTTv311: "3.1.1", mqtt.MQTTv5: "5.0"}

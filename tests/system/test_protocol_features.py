@@ -12,7 +12,7 @@ from device_sdk import Client, Message, ReconnectPolicy, Will
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from device_sdk.cli.broker import ChildBroker
+    from device_sdk.testing.broker_process import ChildBroker
 
 FAST = ReconnectPolicy(first=0.02, longest=0.1)
 FILTERS = ["a/#", "a/+", "+/b"]

@@ -15,7 +15,7 @@ from device_sdk.engine.reconnect import ReconnectPolicy
 from tests.system.test_mosquitto import VERSIONS, eventually
 
 if TYPE_CHECKING:
-    from device_sdk.cli.broker import ChildBroker
+    from device_sdk.testing.broker_process import ChildBroker
 
 FAST = ReconnectPolicy(first=0.02, longest=0.1)
 COUNT = 400

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from device_sdk import Client, Message
-from device_sdk.cli.broker import ChildBroker
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import TransportClosedError
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.packets import Connect, Publish
 from device_sdk.net.base import open_transport, parse_url
+from device_sdk.testing.broker_process import ChildBroker
 from device_sdk.testing.pty_line import PtyLine
 
 PATIENCE = 20.0

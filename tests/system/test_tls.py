@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from device_sdk import Client, Message
-from device_sdk.cli.broker import MosquittoBroker
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import TlsError, TransportError
 from device_sdk.net.base import open_transport
 from device_sdk.net.tls import TLSOptions, TlsTransport
 from device_sdk.testing import Certificates, FaultProxy, PtyLine
+from device_sdk.testing.broker_process import MosquittoBroker
 from device_sdk.testing.certificates import KEY_PASSWORD, Certificate
 from tests.system.test_mosquitto import eventually
 

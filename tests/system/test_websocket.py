@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from device_sdk import Client, Message
-from device_sdk.cli.broker import MosquittoBroker
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import ConnectFailedError, TlsError
 from device_sdk.net.base import Transport, open_transport
 from device_sdk.net.tls import TLSOptions
 from device_sdk.testing import Certificates
+from device_sdk.testing.broker_process import MosquittoBroker
 from tests.system.test_mosquitto import eventually
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from device_sdk import Client
-from device_sdk.cli.broker import MosquittoBroker
 from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.mqtt.message import Message
 from device_sdk.store.base import StorePolicy
+from device_sdk.testing.broker_process import MosquittoBroker
 from tests.torture.witness import Seen, Witness
 
 __all__ = ["Report", "torture"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from device_sdk.cli.broker import MosquittoBroker
+from device_sdk.testing.broker_process import MosquittoBroker
 from tests.torture.kills import torture
 
 pytestmark = [

@@ -21,12 +21,9 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from device_sdk.errors import ArgumentError, DeviceSdkError, MissingDependency
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["BROKERS", "ChildBroker", "IotcoreBroker", "MosquittoBroker", "find_broker", "mosquitto_path"]
 

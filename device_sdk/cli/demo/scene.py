@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from device_sdk.cli.common import Ticker
-from device_sdk.cli.demo_view import Snapshot
+from device_sdk.cli.demo.view import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from device_sdk.cli.broker import ChildBroker
-    from device_sdk.cli.demo_node import Node
-    from device_sdk.cli.demo_subscriber import SubscriberProcess
-    from device_sdk.cli.demo_view import View
+    from device_sdk.cli.demo.node import Node
+    from device_sdk.cli.demo.subscriber import SubscriberProcess
+    from device_sdk.cli.demo.view import View
     from device_sdk.cli.stop_signals import StopSignals
+    from device_sdk.testing.broker_process import ChildBroker
     from device_sdk.testing.fault_proxy import FaultProxy
 
 __all__ = ["DRAIN_S", "LONGEST_WAIT_S", "Network", "Plan", "Report", "Scene", "make_plan"]

@@ -7,17 +7,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from device_sdk.cli import broker as broker_module
-from device_sdk.cli.broker import BROKERS, ChildBroker, IotcoreBroker, MosquittoBroker, find_broker
 from device_sdk.errors import ArgumentError, DeviceSdkError, MissingDependency
-
-EndedWithin = Callable[[int, float], bool]
+from device_sdk.testing import broker_process as broker_module
+from device_sdk.testing.broker_process import (
+    BROKERS,
+    ChildBroker,
+    IotcoreBroker,
+    MosquittoBroker,
+    find_broker,
+)
+from tests.processes import ended_within, processes_with
 
 
 def answers(url: str) -> bool:
@@ -36,9 +40,7 @@ def child(name: str) -> ChildBroker:
 
 @pytest.mark.system
 @pytest.mark.parametrize("name", BROKERS)
-def test_a_broker_listens_while_it_is_entered_and_is_gone_afterwards(
-    name: str, ended_within: EndedWithin
-) -> None:
+def test_a_broker_listens_while_it_is_entered_and_is_gone_afterwards(name: str) -> None:
     with child(name) as broker:
         pid, folder = broker.pid, broker.folder
         assert pid is not None and folder is not None and folder.is_dir()
@@ -88,15 +90,13 @@ def test_a_port_belongs_to_its_broker_before_it_starts_and_while_it_is_away() ->
 
 @pytest.mark.system
 @pytest.mark.parametrize("name", BROKERS)
-def test_a_killed_parent_takes_broker_and_folder_with_it(
-    name: str, ended_within: EndedWithin, marked_processes: Callable[[str], list[int]]
-) -> None:
+def test_a_killed_parent_takes_broker_and_folder_with_it(name: str) -> None:
     child(name)
     marker = f"DEVICE_SDK_TEST_MARKER={os.getpid()}-{name}"
     key, _, value = marker.partition("=")
     program = (
         "import os, signal, sys\n"
-        "from device_sdk.cli.broker import find_broker\n"
+        "from device_sdk.testing.broker_process import find_broker\n"
         "broker = find_broker(sys.argv[1])\n"
         "broker.start()\n"
         "print(broker.folder, flush=True)\n"
@@ -110,7 +110,7 @@ def test_a_killed_parent_takes_broker_and_folder_with_it(
         assert run.stdout is not None
         folder = Path(run.stdout.readline().strip())
         assert run.wait(20) == -signal.SIGKILL
-    assert all(ended_within(pid, 10) for pid in marked_processes(marker))
+    assert all(ended_within(pid, 10) for pid in processes_with(marker))
     assert not folder.exists()
 
 

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-EndedWithin = Callable[[int, float], bool]
+__all__ = ["ended_within", "processes_with"]
 
 
-@pytest.fixture
-def ended_within() -> EndedWithin:
-    """Return a function ``(pid, seconds)`` that tells whether that process is gone within the time."""
-
-    def ended(pid: int, seconds: float) -> bool:
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return True
-        try:
-            return bool(select.select([fd], [], [], seconds)[0])
-        finally:
-            os.close(fd)
-
-    return ended
+def ended_within(pid: int, seconds: float) -> bool:
+    """Tell whether that process is gone within the time."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([fd], [], [], seconds)[0])
+    finally:
+        os.close(fd)
 
 
 def processes_with(marker: str) -> list[int]:
@@ -43,9 +35,3 @@ def processes_with(marker: str) -> list[int]:
         if marker.encode() in environment and state != "Z":
             found.append(int(folder.name))
     return found
-
-
-@pytest.fixture
-def marked_processes() -> Callable[[str], list[int]]:
-    """Return :func:`processes_with`."""
-    return processes_with

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from device_sdk import Client, ReconnectPolicy
-from device_sdk.cli.demo_scene import LONGEST_WAIT_S
+from device_sdk.cli.demo.scene import LONGEST_WAIT_S
 from device_sdk.errors import DeviceSdkError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class SubscriberProcess:
         package_parent = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "device_sdk.cli.demo_subscriber"],
+            [sys.executable, "-m", "device_sdk.cli.demo.subscriber"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for the parent alone

@@ -3,9 +3,6 @@
 A node samples this machine's sensors and publishes every sample at QoS 1. A subscriber in a process of its
 own receives them in a persistent session. Both reach a real broker through a proxy that cuts the network in
 the middle of the run. In the end every sequence number that was published must have reached the subscriber.
-
-The proxy is :class:`device_sdk.testing.fault_proxy.FaultProxy`: this module is the one place of the package
-that imports from ``device_sdk.testing``, and it does so only when a demo runs.
 """
 
 from __future__ import annotations
@@ -20,18 +17,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from device_sdk import Client
-from device_sdk.cli.broker import BROKERS, find_broker
 from device_sdk.cli.common import ExitCode, command_parser, positive_seconds
-from device_sdk.cli.demo_node import Node
-from device_sdk.cli.demo_scene import DRAIN_S, Network, Plan, Report, Scene, make_plan
-from device_sdk.cli.demo_subscriber import SubscriberProcess
-from device_sdk.cli.demo_view import make_view
+from device_sdk.cli.demo.node import Node
+from device_sdk.cli.demo.scene import DRAIN_S, Network, Plan, Report, Scene, make_plan
+from device_sdk.cli.demo.subscriber import SubscriberProcess
+from device_sdk.cli.demo.view import make_view
 from device_sdk.cli.stop_signals import StopSignals
 from device_sdk.errors import ArgumentError, ConnectFailedError, DeviceSdkError
 from device_sdk.net.base import parse_url
+from device_sdk.testing.broker_process import BROKERS, find_broker
+from device_sdk.testing.fault_proxy import FaultProxy
 
 if TYPE_CHECKING:
-    from device_sdk.cli.broker import ChildBroker
+    from device_sdk.testing.broker_process import ChildBroker
 
 __all__ = ["demo"]
 
@@ -89,8 +87,6 @@ def _run(
     arguments: argparse.Namespace, plan: Plan, signals: StopSignals, url: str, broker: ChildBroker | None
 ) -> Report:
     """Set the stage, play the scene, take the stage down again."""
-    from device_sdk.testing.fault_proxy import FaultProxy
-
     host, port = _reachable_address(url)
     run = f"{os.getpid():x}-{time.time_ns() // 1_000_000:x}"
     topic, node_id, subscriber_id = f"device-sdk/demo/{run}", f"demo-node-{run}", f"demo-sub-{run}"
