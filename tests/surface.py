@@ -103,7 +103,7 @@ MODULES = (
 )
 
 #: Where the node's configuration and the parts of the commands are, or were: the first that exists counts.
-_CONFIGURATION = ("device_sdk.node.config:NodeConfig",)
+_CONFIGURATION = ("device_sdk.node.tables:NodeConfig",)
 _COMMANDS = ("device_sdk.cli:COMMANDS",)
 _EXIT_CODES = ("device_sdk.cli.common:ExitCode",)
 

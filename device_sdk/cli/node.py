@@ -10,11 +10,12 @@ from pathlib import Path
 
 from device_sdk.cli.common import ExitCode, add_log_level, command_parser, exit_code_for, set_up_logging
 from device_sdk.cli.stop_signals import StopSignals
-from device_sdk.node.config import NodeConfig, load_config
+from device_sdk.node.config import load_config
 from device_sdk.node.example import EXAMPLE
 from device_sdk.node.link import make_client
 from device_sdk.node.schema import node_schema
 from device_sdk.node.service import Service
+from device_sdk.node.tables import NodeConfig
 
 __all__ = ["config", "run"]
 

@@ -59,11 +59,21 @@ class TcpTransport(SocketTransport):
     options: ClassVar[tuple[str, ...]] = ("bind", "interface", "tcp_keepalive", "user_timeout")
     __slots__ = ("_dialer", "_url")
 
-    def __init__(self, url: ParsedUrl, **options: Any) -> None:
+    def __init__(
+        self,
+        url: ParsedUrl,
+        *,
+        user_timeout: float = USER_TIMEOUT_S,
+        bind: str | tuple[str, int] | None = None,
+        interface: str | None = None,
+        tcp_keepalive: tuple[int, int, int] | None = None,
+    ) -> None:
         check_url(url)
         super().__init__(f"tcp {url.address}")
         self._url = url
-        self._dialer = TcpDialer(**options)
+        self._dialer = TcpDialer(
+            user_timeout=user_timeout, bind=bind, interface=interface, tcp_keepalive=tcp_keepalive
+        )
 
     def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
         """Look the host up and connect to the first of its addresses that answers; see :class:`TcpDialer`."""

@@ -2,7 +2,11 @@
 
 One file per job::
 
-    config.py          what may stand in the TOML file, and the checks
+    tables.py          what may stand in the TOML file: keys, bounds, defaults
+    config.py          reading and checking it
+    driver_options.py  the options of a driver, by the signature of its constructor
+    schema.py          JSON Schema of the file
+    link.py            the client, made from the configuration
     schedule.py        when a sensor is due
     worker.py          one thread per bus, the states of a sensor
     encode.py          readings -> payload

@@ -1,47 +1,27 @@
-"""The node's configuration: what may stand in the TOML file, and what must be true beyond its types."""
+"""The node's configuration file: read, checked, and filled in. What may stand in it: tables.py."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from device_sdk._text import did_you_mean
-from device_sdk.config.convert import Meta, Table, convert_table, replace
+from device_sdk.config.convert import convert_table, replace
 from device_sdk.config.faults import Faults, mismatch, shown, suggestion
 from device_sdk.config.toml import line_numbers, parse_toml, read_text
-from device_sdk.config.vocabulary import (
-    File,
-    Name,
-    NotEmpty,
-    above,
-    seconds,
-    text_like,
-    url_like,
-    whole_number,
-    whole_seconds,
-)
 from device_sdk.drivers.base import DRIVERS
-from device_sdk.drivers.bus import check_bus_name
 from device_sdk.errors import ArgumentError, ConfigError, MissingDependency
 from device_sdk.mqtt.topics import validate_filter, validate_topic
-from device_sdk.net.base import open_transport, parse_url
-from device_sdk.node.driver_options import default_of, option_problems, takes_option
+from device_sdk.net.base import open_transport
+from device_sdk.node.driver_options import option_problems, takes_option
 from device_sdk.node.link import open_broker
+from device_sdk.node.tables import NodeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "BrokerTable",
-    "NodeConfig",
-    "NodeTable",
-    "QueueTable",
-    "SensorTable",
-    "TlsTable",
-    "load_config",
-    "parse_config",
-]
+__all__ = ["load_config", "parse_config"]
 
 _MAX_SECRET_BYTES = 65_535
 
@@ -49,107 +29,6 @@ _TLS_FILES = ("ca_file", "certificate", "key", "key_password_file")
 
 # Argument of an ArgumentError -> key of the file; the others are those of TLSOptions.
 _PLACES = {"url": "broker.url", "proxy": "broker.proxy", "tls": "broker.url", "topic": "queue.keep_last"}
-
-_DAY = 86_400
-_DRIVER = Meta(
-    description=f"a driver: {', '.join(sorted(DRIVERS))}", extra_json_schema={"enum": sorted(DRIVERS)}
-)
-
-Topic = Annotated[str, Meta(description="a topic name, {node} and {sensor} are filled in")]
-
-
-class NodeTable(Table, frozen=True, kw_only=True):
-    """``[node]``: who this is. ``drain`` is how long a stop may wait for acknowledgements, in seconds."""
-
-    id: Name
-    availability: Topic = "{node}/status"
-    drain: Annotated[float, seconds("10s", 0, 600)] = 10.0
-
-
-class BrokerTable(Table, frozen=True, kw_only=True):
-    """``[broker]``: where the messages go, as for :class:`device_sdk.Client`. Its repr has no password."""
-
-    url: Annotated[str, url_like("mqtt://127.0.0.1")]
-    user_name: Annotated[str | None, Meta(description="a text")] = None
-    password: Annotated[str | None, Meta(description="a text")] = None
-    password_file: Annotated[str | None, Meta(description="the path of a file")] = None
-    proxy: Annotated[NotEmpty | None, url_like("socks5://proxy:1080")] = None
-    client_id: Annotated[NotEmpty | None, Meta(description="a text, not empty")] = None
-    version: Literal["5.0", "3.1.1", "3.1"] = "5.0"
-    keep_alive: Annotated[int, whole_seconds("60s", 0, 0xFFFF)] = 60
-    session_expiry: Annotated[int, whole_seconds("1d", 0, 0xFFFFFFFF)] = _DAY
-    connect_timeout: Annotated[float, seconds("10s", 1, 600)] = 10.0
-    reconnect_longest: Annotated[float, seconds("60s", 1, _DAY)] = 60.0
-
-    def __repr__(self) -> str:
-        return f"BrokerTable({parse_url(self.url)!r})"
-
-
-class TlsTable(Table, frozen=True, kw_only=True):
-    """``[tls]``: as :class:`device_sdk.TLSOptions`; the files are read again for each connection."""
-
-    ca_file: File | None = None
-    certificate: File | None = None
-    key: File | None = None
-    key_password_file: File | None = None
-    server_name: Annotated[NotEmpty | None, Meta(description="a host name")] = None
-
-
-class QueueTable(Table, frozen=True, kw_only=True):
-    """``[queue]``: where messages wait for the broker; bounds as in :class:`device_sdk.StorePolicy`."""
-
-    file: File | None = None
-    max_messages: Annotated[int, whole_number(1)] | None = None
-    max_bytes: Annotated[int, whole_number(1)] | None = None
-    max_age: Annotated[float, seconds("7d", 1, 3650 * _DAY)] | None = None
-    overflow: Literal["reject", "drop_oldest", "drop_newest"] = "reject"
-    keep_last: Annotated[list[str], Meta(description="a list of topic filters")] = []
-    replay: Literal["history", "live"] = "history"
-    replay_rate: Annotated[float, above(0, "messages a second")] | None = None
-    durability: Literal["batch", "sync", "os"] = "batch"
-
-
-class SensorTable(Table, frozen=True, kw_only=True):
-    """``[[sensor]]``: what is read, when, and where it goes. Topics are filled in by :func:`load_config`."""
-
-    name: Name
-    driver: Annotated[str, _DRIVER]
-    interval: Annotated[float, seconds("10s", 0.01, 31 * _DAY)]
-    bus: Annotated[str, text_like("a bus", "i2c-1")] | None = None
-    topic: Topic = "{node}/{sensor}"
-    availability: Topic = "{node}/{sensor}/status"
-    qos: Annotated[int, whole_number(0, 2)] = 1
-    retain: bool = False
-    options: dict[str, Any] = {}
-
-    @property
-    def driver_options(self) -> dict[str, Any]:
-        """What the driver's constructor is called with: the options, and the bus if it has one."""
-        has_bus = self.bus is not None and takes_option(self.driver, "bus")
-        return {**self.options, "bus": self.bus} if has_bus else self.options
-
-    @property
-    def worker(self) -> str:
-        """The name of the thread that reads it: its bus, or else its driver."""
-        bus = self.bus
-        if bus is None and takes_option(self.driver, "bus"):
-            bus = str(default_of(self.driver, "bus"))
-        if bus is None:
-            return self.driver
-        try:
-            return check_bus_name(bus).removeprefix("/dev/")
-        except ArgumentError:
-            return bus  # of a driver that does not know buses: a name to share a thread by
-
-
-class NodeConfig(Table, frozen=True, kw_only=True):
-    """A whole configuration without faults."""
-
-    node: NodeTable
-    broker: BrokerTable
-    sensor: Annotated[list[SensorTable], Meta(min_length=1, description="at least one [[sensor]]")]
-    queue: QueueTable = QueueTable()
-    tls: TlsTable = TlsTable()
 
 
 def load_config(path: str | Path) -> NodeConfig:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.report import ClientEvent
     from device_sdk.net.base import Transport
-    from device_sdk.node.config import NodeConfig, QueueTable, TlsTable
+    from device_sdk.node.tables import NodeConfig, QueueTable, TlsTable
 
 __all__ = ["make_client", "open_broker"]
 

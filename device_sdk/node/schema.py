@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from device_sdk.config.schema import json_schema
 from device_sdk.drivers.base import DRIVERS
-from device_sdk.node.config import NodeConfig, SensorTable
 from device_sdk.node.driver_options import options_schema
+from device_sdk.node.tables import NodeConfig, SensorTable
 
 if TYPE_CHECKING:
     from typing import Any

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from device_sdk.cli.demo.scene import DRAIN_S, Network, Plan, Scene, make_plan
+from device_sdk.cli.demo.plan import DRAIN_S, Plan, make_plan
+from device_sdk.cli.demo.scene import Network, Scene
 from device_sdk.cli.demo.view import Snapshot, View
 
 if TYPE_CHECKING:

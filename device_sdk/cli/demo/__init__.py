@@ -4,7 +4,8 @@
 file                what is in it
 ==================  ==========================================================================
 ``command.py``      options, the stage, the result
-``scene.py``        the plan of a run: sampling, outage, drain, report
+``plan.py``         when what happens
+``scene.py``        the run: sampling, outage, drain, report
 ``node.py``         the node that samples and publishes
 ``subscriber.py``   the subscriber, a process of its own
 ``view.py``         the live table, or one line a second

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from device_sdk import Client
 from device_sdk.cli.common import ExitCode, command_parser, positive_seconds
 from device_sdk.cli.demo.node import Node
-from device_sdk.cli.demo.scene import DRAIN_S, Network, Plan, Report, Scene, make_plan
+from device_sdk.cli.demo.plan import DRAIN_S, Plan, make_plan
+from device_sdk.cli.demo.scene import Network, Report, Scene
 from device_sdk.cli.demo.subscriber import SubscriberProcess
 from device_sdk.cli.demo.view import make_view
 from device_sdk.cli.stop_signals import StopSignals

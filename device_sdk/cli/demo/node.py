@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from device_sdk import Client, ReconnectPolicy
-from device_sdk.cli.demo.scene import LONGEST_WAIT_S
+from device_sdk.cli.demo.plan import LONGEST_WAIT_S
 from device_sdk.drivers import open_driver
 from device_sdk.errors import QueueFullError
 

@@ -1,4 +1,4 @@
-"""What happens in the demo: the plan, the network that goes away, the loop that plays it, the books."""
+"""What happens in the demo: the network that goes away, the loop that plays the plan, the books."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from device_sdk.cli.common import Ticker
+from device_sdk.cli.demo.plan import DRAIN_S, Plan
 from device_sdk.cli.demo.view import Snapshot
 
 if TYPE_CHECKING:
@@ -19,50 +20,10 @@ if TYPE_CHECKING:
     from device_sdk.testing.broker_process import ChildBroker
     from device_sdk.testing.fault_proxy import FaultProxy
 
-__all__ = ["DRAIN_S", "LONGEST_WAIT_S", "Network", "Plan", "Report", "Scene", "make_plan"]
+__all__ = ["Network", "Report", "Scene"]
 
-DRAIN_S = 60.0
-# The demo's clients try again at least this often, as they would on a local network; the default is 60 s.
-LONGEST_WAIT_S = 4.0
 _INTERRUPTED_DRAIN_S = 20.0
 _DRAIN_LOOK_S = 0.1
-
-_MIN_OUTAGE_S = 8.0
-_OUTAGE_SHARE = 0.25
-# The clients need a moment to notice that the network is gone; theirs must not be shorter than promised.
-_NOTICE_S = 0.25
-_MIN_CALM_S = 2.0  # before and after the outage
-
-_MAX_RATE_HZ = 10.0
-# A long outage is sampled more slowly: a broker with usual settings keeps 1,000 messages per client.
-_MAX_QUEUE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """When what happens, in seconds since the first sample. ``outage`` is how long the network is away."""
-
-    seconds: float
-    interval: float
-    outage_begin: float
-    outage: float
-
-    @property
-    def queue_expected(self) -> int:
-        """How many samples the outage should hold up."""
-        return max(20, round(self.outage / self.interval))
-
-
-def make_plan(seconds: float, outage: bool) -> Plan:
-    """Lay out a run: the network is away in the middle for 8 s or a quarter of the run, whichever is longer.
-
-    A run that is too short for that is extended.
-    """
-    if not outage:
-        return Plan(seconds, 1 / _MAX_RATE_HZ, seconds, 0.0)
-    away = max(_MIN_OUTAGE_S, _OUTAGE_SHARE * seconds) + _NOTICE_S
-    seconds = max(seconds, away + 2 * _MIN_CALM_S)
-    return Plan(seconds, max(1 / _MAX_RATE_HZ, away / _MAX_QUEUE), (seconds - away) / 2, away)
 
 
 @dataclass(frozen=True, slots=True)

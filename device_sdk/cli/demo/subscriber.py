@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from device_sdk import Client, ReconnectPolicy
-from device_sdk.cli.demo.scene import LONGEST_WAIT_S
+from device_sdk.cli.demo.plan import LONGEST_WAIT_S
 from device_sdk.errors import DeviceSdkError
 
 if TYPE_CHECKING:
