@@ -15,10 +15,10 @@ from typing import NamedTuple
 import pytest
 
 from device_sdk import Client, Message
-from device_sdk.cli.broker import ChildBroker, MosquittoBroker
 from device_sdk.errors import ArgumentError, StoreError
 from device_sdk.mqtt import Connect
 from device_sdk.testing import BrokerServer, Certificates, ModelBroker
+from device_sdk.testing.broker_process import ChildBroker, MosquittoBroker
 from tests.pages.page import DOCS, blocks
 from tests.pages.program import SECONDS, Places, Program
 

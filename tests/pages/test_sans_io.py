@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from device_sdk import Client
-from device_sdk.cli.broker import MosquittoBroker
 from device_sdk.testing import BrokerServer, ModelBroker
+from device_sdk.testing.broker_process import MosquittoBroker
 from tests.pages.page import blocks
 from tests.pages.program import SECONDS, Places, Program
 
