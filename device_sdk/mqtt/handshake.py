@@ -31,31 +31,34 @@ class Handshake:
     shares a session with the server, whatever we know about it.
 
     ``deadline``: when CONNACK must have come, in seconds of the caller's clock; ``clean_start``: what CONNECT
-    asked for; ``server``: the properties of CONNACK; ``session_present``: what CONNACK says of the session.
+    asked for; ``server``: the properties of CONNACK; ``session_present``: what CONNACK says of the session;
+    ``window``: messages that may be in flight.
     """
 
     __slots__ = (
+        "_inflight",
         "_session",
         "_vouched",
         "clean_start",
         "deadline",
-        "inflight",
         "options",
         "rules",
         "server",
         "session_present",
+        "window",
     )
 
     def __init__(
         self, session: Session, options: ConnectOptions, rules: ProtocolRules, *, inflight: int, vouched: bool
     ) -> None:
         self.options = options
-        self.inflight = inflight
+        self._inflight = inflight
         self.rules = rules
         self.clean_start = True
         self.deadline = 0.0
         self.server: dict[str, Any] = {}
         self.session_present = False
+        self.window = 0
         self._session = session
         self._vouched = vouched
 
@@ -92,6 +95,7 @@ class Handshake:
             )
         self.server = server
         self.session_present = present
+        self.window = min(self._inflight, server.get("receive_maximum", 65_535))
         is_new = bool(assigned) and not options.client_id
         if is_new:
             options.take_name(assigned)  # Source: MQTT 5.0 §3.2.2.3.7 [MQTT-3.2.2-16]

@@ -333,7 +333,7 @@ class Protocol:
             events.append(end)
             return
         server, present = handshake.server, handshake.session_present
-        self.window = min(handshake.inflight, server.get("receive_maximum", 65_535))
+        self.window = handshake.window
         self.keep_alive.agree(server.get("server_keep_alive", self.keep_alive.interval))
         self.output.limit(server)
         self.state = CONNECTED

@@ -147,9 +147,9 @@ IN_CONNECTIONS = (
     Fault(
         "the server's receive maximum is ignored",
         v5("MQTT-3.3.4-7", "MQTT-4.9.0-1", "MQTT-4.9.0-2"),
-        _PROTOCOL,
-        'self.window = min(handshake.inflight, server.get("receive_maximum", 65_535))',
-        "self.window = handshake.inflight",
+        _HANDSHAKE,
+        'self.window = min(self._inflight, server.get("receive_maximum", 65_535))',
+        "self.window = self._inflight",
     ),
     Fault(
         "topic aliases are used although the server allows none",

@@ -44,9 +44,9 @@ IN_EXCHANGES = (
         "QoS 1 and 2 are sent with DUP the first time",
         v5("MQTT-4.3.2-2", "MQTT-4.3.3-2", "MQTT-3.3.1-3")
         + v311("MQTT-4.3.2-1", "MQTT-4.3.3-1", "MQTT-3.3.1-3"),
-        _SESSION,
-        "FIRST_BYTES[self.flags], length",
-        "FIRST_BYTES[self.flags | 8], length",
+        _OUTPUT,
+        "FIRST_BYTES[flags], length, topic, identifier",
+        "FIRST_BYTES[flags | 8], length, topic, identifier",
     ),
     Fault(
         "every message has the same packet identifier",

@@ -106,8 +106,8 @@ PLANTED = (
     ),
     PlantedBug(
         "the server's receive maximum is ignored",
-        _PROTOCOL, "_accept_connack",
-        'min(handshake.inflight, server.get("receive_maximum", 65_535))', "handshake.inflight",
+        _HANDSHAKE, "accept",
+        'min(self._inflight, server.get("receive_maximum", 65_535))', "self._inflight",
     ),
     PlantedBug(
         "DUP is not set on what is repeated",
