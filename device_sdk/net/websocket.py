@@ -6,43 +6,29 @@ connection nor waits: bytes go in, frames come out. Source: RFC 6455, MQTT 5.0 �
 
 from __future__ import annotations
 
-import logging
-import re
-from urllib.parse import quote
-
-from device_sdk.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-    ConnectFailedError,
-    MissingDependency,
-    TransportClosedError,
-)
+from device_sdk.errors import ArgumentError, MissingDependency, TransportClosedError
 from device_sdk.net.base import ParsedUrl, open_transport
 from device_sdk.net.layer import Layer, Link
 from device_sdk.net.stack import TCP_STREAM_OPTIONS
+from device_sdk.net.upgrade import Upgrade, printable
 
 try:
-    from websockets.client import ClientProtocol
     from websockets.exceptions import PayloadTooBig
     from websockets.frames import CloseCode, Opcode
     from websockets.protocol import OPEN
-    from websockets.uri import WebSocketURI
 except ImportError as error:
     raise MissingDependency("WebSocket", "websockets") from error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, ClassVar
 
+    from websockets.client import ClientProtocol
     from websockets.frames import Frame
-    from websockets.http11 import Request
 
-    Headers = Mapping[str, str] | Callable[[dict[str, str]], Mapping[str, str]]
+    from device_sdk.net.upgrade import Headers
 
 __all__ = ["WebSocketTransport"]
-
-DEFAULT_PATH = "/mqtt"
 
 # One frame carries what the engine joins for one send(); a longer packet takes several.
 FRAME_BYTES = 256 * 1024
@@ -52,35 +38,8 @@ MESSAGE_BYTES = range(125, 1 << 31)
 MAX_MESSAGE_BYTES = 1 << 20
 _USUAL_PACKET_BYTES = 256 * 1024
 
-_MAX_ANSWER_BYTES = 16 * 1024
-_QUOTED_BODY_CHARACTERS = 200
 # Answers to pings that the peer does not read. A ping is answered by at most 131 bytes.
 _MAX_UNSENT_CONTROL_BYTES = 64 * 1024
-
-_STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})(?: ([^\r\n]*))?\r\n")
-_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
-_LOCATION = re.compile(rb"\r\nLocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
-_HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
-_TOKEN = _HEADER_NAME
-
-# The handshake is made of these: another value would only break it.
-_OURS = {"upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"}
-
-# HTTP status -> what to do about it.
-_ADVICE = {
-    200: "an ordinary web server answers there; check port and path, MQTT brokers mostly use /mqtt or /ws",
-    400: "check that the port is the broker's WebSocket port, and the path",
-    401: "give it what it asks for in the option headers=, such as Authorization",
-    403: "check the credentials in headers= or in the URL, and whether it wants another Origin",
-    404: "check the path: MQTT brokers mostly use /mqtt or /ws",
-    426: "this port speaks HTTP, but not this kind of WebSocket; check the port",
-}
-_REDIRECTS = range(300, 400)
-_TOO_MANY_REQUESTS = 429
-
-# `websockets` would log headers, and with them tokens, for whoever switches its logger to DEBUG.
-_SILENT = logging.Logger("device_sdk.net.websocket.frames", logging.CRITICAL + 1)
 
 
 class WebSocketTransport(Layer):
@@ -103,8 +62,9 @@ class WebSocketTransport(Layer):
     """
 
     options = ("headers", "largest_packet", "max_message_size", "origin", "subprotocol", *TCP_STREAM_OPTIONS)
-    __slots__ = ("_end", "_headers", "_max_message_size", "_origin", "_owed", "_protocol", "_subprotocol",
-                 "_unsent", "_uri")  # fmt: skip
+    __slots__ = ("_end", "_owed", "_protocol", "_unsent", "upgrade")
+
+    asks_by: ClassVar[type[Upgrade]] = Upgrade
 
     def __init__(
         self,
@@ -119,25 +79,16 @@ class WebSocketTransport(Layer):
     ) -> None:
         if not (url.host and url.port):
             raise ArgumentError("url", f"a WebSocket needs a host and a port; found {url!r}")
-        if not callable(headers):
-            headers = _checked_headers({} if headers is None else headers)
-        if origin is not None:
-            _checked_headers({"Origin": origin}, "origin")
-        if not (isinstance(subprotocol, str) and _TOKEN.fullmatch(subprotocol)):
-            raise ArgumentError("subprotocol", f"must be a name such as 'mqtt', not {subprotocol!r}")
         if max_message_size is None:
             max_message_size = _room_for(largest_packet)
         elif not (type(max_message_size) is int and max_message_size in MESSAGE_BYTES):
             problem = f"must be {MESSAGE_BYTES[0]}..{MESSAGE_BYTES[-1]} bytes, not {max_message_size!r}"
             raise ArgumentError("max_message_size", problem)
-        secure = url.scheme == "wss"
-        below = ParsedUrl("mqtts" if secure else "mqtt", url.host, url.port)
+        self.upgrade = self.asks_by(
+            url, headers=headers, origin=origin, subprotocol=subprotocol, max_message_size=max_message_size
+        )
+        below = ParsedUrl("mqtts" if url.scheme == "wss" else "mqtt", url.host, url.port)
         super().__init__(open_transport(below, **options), f"{url.scheme} {url.address}")
-        self._uri = _uri_of(url, secure)
-        self._headers = headers
-        self._origin = origin
-        self._subprotocol = subprotocol
-        self._max_message_size = max_message_size
         self._protocol: ClientProtocol | None = None
         self._forget()
 
@@ -150,99 +101,11 @@ class WebSocketTransport(Layer):
         # How the connection has ended: "" in an orderly way.
         self._end: str | None = None
 
+    def _handshake(self, link: Link) -> ClientProtocol:
+        return self.upgrade.run(link)
+
     def _adopt(self, state: ClientProtocol) -> None:
         self._protocol = state
-
-    # The handshake
-
-    def _handshake(self, link: Link) -> ClientProtocol:
-        """Ask for the upgrade and judge the answer. Source: RFC 6455 §4.1, §4.2."""
-        protocol: Any = ClientProtocol(
-            self._uri, origin=self._origin, subprotocols=[self._subprotocol],  # type: ignore[arg-type, list-item]
-            max_size=self._max_message_size, logger=_SILENT,
-        )  # fmt: skip
-        request = protocol.connect()
-        self._add_headers(request)
-        link.send_all(request.serialize())
-        head, rest = self._read_head(link)
-        status = _STATUS_LINE.match(head)
-        if status is None:
-            raise self._failure(f"answers {head[:40]!r}, which is not HTTP; check scheme, host and port")
-        if status[1] != b"101":
-            raise self._refusal(int(status[1]), status[2] or b"", head, self._read_body(link, head, rest))
-        protocol.receive_data(head)
-        if protocol.handshake_exc is not None:
-            problem = protocol.handshake_exc
-            raise self._failure(f"answers 101, but not as a WebSocket server: {problem.__cause__ or problem}")
-        if protocol.subprotocol is None:
-            failure = self._failure(
-                f"did not choose the subprotocol {self._subprotocol!r}, so it does not speak MQTT there "
-                "[MQTT-6.0.0-4]; check port and path"
-            )
-            failure.retry = "never"
-            raise failure
-        protocol.events_received()
-        link.unread(rest)
-        return protocol  # type: ignore[no-any-return]
-
-    def _add_headers(self, request: Request) -> None:
-        headers: Any = self._headers
-        if callable(headers):
-            try:
-                headers = _checked_headers(headers(dict(request.headers.raw_items())), ours=request.headers)
-            except Exception as error:
-                raise self._failure(f"was not asked: headers() raised {error!r}", "") from error
-        for name, value in headers.items():
-            if name in request.headers:
-                del request.headers[name]  # setting alone would add a second one
-            request.headers[name] = value
-
-    def _read_head(self, link: Link) -> tuple[bytes, bytes]:
-        """Return the answer's status line and headers, and what came after them."""
-        answer = b""
-        while (end := answer.find(b"\r\n\r\n") + 4) < 4:
-            if len(answer) > _MAX_ANSWER_BYTES:
-                raise self._failure(f"answers with more than {_MAX_ANSWER_BYTES} bytes of HTTP headers")
-            try:
-                data = link.recv()
-            except TransportClosedError as error:
-                failure = self._failure(f"broke the connection: {error}; check scheme, port and path")
-                failure.retry = error.retry
-                raise failure from error
-            if not data:
-                what = f"after {answer[:40]!r}" if answer else "without an answer"
-                raise self._failure(f"closed the connection {what}; check scheme, port and path")
-            answer += data
-        return answer[:end], answer[end:]
-
-    def _read_body(self, link: Link, head: bytes, body: bytes) -> bytes:
-        """Return the beginning of a refusal's body, as far as it comes in time."""
-        length = _LENGTH.search(head)
-        wanted = min(int(length[1]) if length else _MAX_ANSWER_BYTES, _MAX_ANSWER_BYTES)
-        try:
-            while len(body) < wanted and (data := link.recv()):
-                body += data
-        except (ConnectFailedError, TransportClosedError):
-            pass  # out of time, or reset: the status is worth more than the rest of the body
-        return body
-
-    def _refusal(self, status: int, reason: bytes, head: bytes, body: bytes) -> ConnectFailedError:
-        answer = f"{status} {_printable(reason)}".rstrip()
-        if text := _printable(body)[:_QUOTED_BODY_CHARACTERS]:
-            answer += f": {text!r}"
-        advice = _ADVICE.get(status, "see what the server's log says")
-        if status in _REDIRECTS:
-            target = _LOCATION.search(head)
-            where = _printable(target[1])[:_QUOTED_BODY_CHARACTERS] if target else "a place it does not name"
-            advice = f"it points to {where}; redirects are not followed, so write the right URL"
-        failure = self._failure(f"answers {answer}; {advice}")
-        # The next token of a callable may be a better one.
-        changes = status >= 500 or status == _TOO_MANY_REQUESTS or callable(self._headers)
-        failure.retry = "later" if changes else "never"
-        return failure
-
-    def _failure(self, problem: str, who: str = "the server ") -> ConnectFailedError:
-        return ConnectFailedError(f"cannot open {self.description}{self._uri.path}: {who}{problem}")
 
     # The stream
 
@@ -368,44 +231,10 @@ def _room_for(largest_packet: int) -> int:
     return min(largest_packet + MAX_MESSAGE_BYTES, MESSAGE_BYTES[-1])
 
 
-def _uri_of(url: ParsedUrl, secure: bool) -> WebSocketURI:
-    """Return what the request line and the header Host are made from; a zone is this machine's business."""
-    path = quote(url.path or DEFAULT_PATH, safe="/%:@!$&'()*+,;=~")
-    query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in url.query.items())
-    host = url.host if url.host.isascii() else url.host.encode("idna").decode("ascii")
-    return WebSocketURI(secure, host.partition("%")[0], url.port, path, query)
-
-
-def _checked_headers(
-    headers: Mapping[str, str], argument: str = "headers", ours: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Return the headers as a dict. Raises: ArgumentError: a name or value that HTTP has no room for.
-
-    ``ours``: headers of the request, which a callable may give back as they are.
-    """
-    if not hasattr(headers, "items"):
-        problem = f"must be a mapping or a callable that returns one, not {type(headers).__name__}"
-        raise ArgumentTypeError(argument, problem)
-    for name, value in headers.items():
-        if not (isinstance(name, str) and _HEADER_NAME.fullmatch(name)):
-            raise ArgumentError(argument, f"{name!r} is not the name of an HTTP header")
-        if not (isinstance(value, str) and _HEADER_VALUE.fullmatch(value)):
-            raise ArgumentError(argument, f"the value of {name} must be a str of printable ASCII characters")
-        if name.lower() in _OURS and (ours is None or ours.get(name) != value):
-            raise ArgumentError(argument, f"{name} belongs to the handshake and cannot be changed")
-    return dict(headers)
-
-
 def _how_closed(frame: Frame) -> str:
     """Return what is wrong, ``""`` for an orderly end. Source: RFC 6455 §5.5.1, §7.4."""
     code = int.from_bytes(frame.data[:2], "big") if frame.data else CloseCode.NO_STATUS_RCVD
     if code in (CloseCode.NORMAL_CLOSURE, CloseCode.NO_STATUS_RCVD):
         return ""
-    reason = _printable(bytes(frame.data[2:])) or "no reason given"
+    reason = printable(bytes(frame.data[2:])) or "no reason given"
     return f"the server closed with code {code}: {reason}"
-
-
-def _printable(data: bytes) -> str:
-    """Return a peer's text in one line, without anything that a terminal would obey."""
-    text = data.decode("utf-8", "replace")
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

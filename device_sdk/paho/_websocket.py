@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from device_sdk.errors import ConnectFailedError
+from device_sdk.net.upgrade import Upgrade
 from device_sdk.net.websocket import WebSocketTransport
 from device_sdk.paho._codes import WebsocketConnectionError
 
@@ -21,15 +22,14 @@ _UPGRADE = re.compile(rb"\r\nConnection:[^\r\n]*\bUpgrade\b", re.IGNORECASE)
 _ACCEPTED = re.compile(rb"HTTP/1\.\d 101\b")
 
 
-class PahoWebSocket(WebSocketTransport):
-    """A WebSocket on a stream that may be replaced: ``inner``."""
-
+class _PahoUpgrade(Upgrade):
     __slots__ = ("_head",)
 
-    def _handshake(self, link: Link) -> Any:
+    def run(self, link: Link) -> Any:
+        """As the base class. Raises: WebsocketConnectionError: in paho's words."""
         self._head = b""
         try:
-            return super()._handshake(link)
+            return super().run(link)
         except ConnectFailedError as error:
             raise WebsocketConnectionError(self._problem()) from error
 
@@ -40,8 +40,16 @@ class PahoWebSocket(WebSocketTransport):
             return "WebSocket handshake error, connection not upgraded"
         return "WebSocket handshake error, invalid secret key"
 
-    def _read_head(self, link: Link) -> tuple[bytes, bytes]:
+    def read_head(self, link: Link) -> tuple[bytes, bytes]:
         """As the base class, but the server has chosen our subprotocol whatever it says."""
-        self._head, rest = super()._read_head(link)
+        self._head, rest = super().read_head(link)
         head = _SUBPROTOCOL.sub(b"", self._head)
         return head[:-2] + b"Sec-WebSocket-Protocol: mqtt\r\n\r\n", rest
+
+
+class PahoWebSocket(WebSocketTransport):
+    """A WebSocket on a stream that may be replaced: ``inner``."""
+
+    __slots__ = ()
+
+    asks_by = _PahoUpgrade

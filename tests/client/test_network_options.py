@@ -107,7 +107,7 @@ def test_a_websocket_takes_what_the_largest_packet_needs(
     pytest.importorskip("websockets", reason="needs websockets")
     client = Client([URL, f"{scheme}://127.0.0.1"], **options)
     transport: Any = client._engine.brokers.all[1].transport
-    assert transport._max_message_size == bytes_allowed
+    assert transport.upgrade.max_message_size == bytes_allowed
     client.close(0)
 
 

@@ -8,7 +8,7 @@ __all__ = ["IN_CLIENT"]
 
 _AUTHENTICATION, _ENGINE, _EXCHANGE = "engine/authentication.py", "engine/engine.py", "engine/exchange.py"
 _PROTOCOL, _SESSION = "mqtt/protocol.py", "mqtt/session.py"
-_ROUTER, _WEBSOCKET = "engine/router.py", "net/websocket.py"
+_ROUTER, _WEBSOCKET, _UPGRADE = "engine/router.py", "net/websocket.py", "net/upgrade.py"
 
 _CONNECT = "            protocol.connect(now, clean_start=clean)\n"
 
@@ -273,14 +273,14 @@ IN_CLIENT = (
     Fault(
         "no subprotocol is offered",
         v5("MQTT-6.0.0-3") + v311("MQTT-6.0.0-3"),
-        _WEBSOCKET,
+        _UPGRADE,
         "subprotocols=[self._subprotocol],",
         "subprotocols=None,",
     ),
     Fault(
         "a server that chooses no subprotocol is taken",
         v5("MQTT-6.0.0-4") + v311("MQTT-6.0.0-4"),
-        _WEBSOCKET,
+        _UPGRADE,
         "        if protocol.subprotocol is None:\n",
         "        if protocol.subprotocol == []:\n",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +18,6 @@ import dns.rrset
 import pytest
 
 from device_sdk.errors import ArgumentError, ConnectFailedError, MissingDependency, TransportClosedError
-from device_sdk.net import base
 from device_sdk.net.base import Transport, open_transport
 from device_sdk.net.srv import find_servers
 from tests.net.test_tcp import HOST, TcpRig
@@ -251,8 +251,7 @@ def test_a_url_that_is_more_than_a_domain_is_an_error(url: str) -> None:
 
 
 def test_dnspython_that_is_not_installed_is_a_missing_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = base.importlib.sys.modules  # type: ignore[attr-defined]
-    monkeypatch.setitem(modules, "dns.resolver", None)
-    monkeypatch.delitem(modules, "device_sdk.net.srv")
+    monkeypatch.setitem(sys.modules, "dns.resolver", None)
+    monkeypatch.delitem(sys.modules, "device_sdk.net.srv")
     with pytest.raises(MissingDependency, match=r"device-sdk\[srv\]"):
         open_transport("mqtt+srv://h")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ from device_sdk.errors import (
     MissingDependency,
     TransportClosedError,
 )
-from device_sdk.net import base
 from device_sdk.net.base import ParsedUrl, Transport, open_transport
 from device_sdk.net.layer import Layer
 from device_sdk.net.memory import MemoryListener, MemoryTransport
@@ -874,7 +874,7 @@ def outcome(pieces: list[bytes]) -> tuple[bytes, str]:
     """Return what these pieces of input contain, and how the connection ends."""
     transport = WebSocketTransport(ParsedUrl("ws", HOST, 80), max_message_size=1000)
     transport.inner = Tape(pieces)
-    transport._adopt(ClientProtocol(transport._uri, state=State.OPEN, max_size=1000))
+    transport._adopt(ClientProtocol(transport.upgrade.uri, state=State.OPEN, max_size=1000))
     content = b""
     try:
         while (data := transport.recv()) != b"":
@@ -909,9 +909,9 @@ def test_websocket_goes_through_a_socks5_proxy() -> None:
 
 
 def test_websockets_that_is_not_installed_is_a_missing_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = base.importlib.sys.modules  # type: ignore[attr-defined]
-    monkeypatch.setitem(modules, "websockets.client", None)
-    monkeypatch.delitem(modules, "device_sdk.net.websocket")
+    monkeypatch.setitem(sys.modules, "websockets.client", None)
+    for name in ("upgrade", "websocket"):
+        monkeypatch.delitem(sys.modules, f"device_sdk.net.{name}")
     with pytest.raises(MissingDependency, match=r"device-sdk\[websockets\]"):
         open_transport("ws://h")
 
