@@ -108,7 +108,7 @@ class MemoryTransport(Transport):
             peer = _bare_end(f"{self.description} (peer)")
             opened = _link(self, peer, listener.capacity)
         try:
-            listener._deliver(peer)
+            listener.deliver(peer)
         except BaseException:
             with _lock:
                 self._release(opened)
@@ -282,9 +282,11 @@ class MemoryListener:
         with _lock:
             if self._is_listening():
                 del _listeners[self.name]
-            while self._waiting:
-                self._waiting.popleft()._release()
+            refused = list(self._waiting)
+            self._waiting.clear()
             self._changed.notify_all()
+        for end in refused:
+            end.close()
 
     def __enter__(self) -> Self:
         return self
@@ -295,8 +297,11 @@ class MemoryListener:
     def _is_listening(self) -> bool:
         return _listeners.get(self.name) is self
 
-    def _deliver(self, end: MemoryTransport) -> None:
-        """Hand over the other end of a new connection. Without the lock: on_connect is foreign code."""
+    def deliver(self, end: MemoryTransport) -> None:
+        """Hand over the other end of a new connection; for the transport that connects.
+
+        Called without the lock, because ``on_connect`` is foreign code.
+        """
         if self._on_connect is not None:
             self._on_connect(end)
             return
@@ -304,8 +309,8 @@ class MemoryListener:
             if self._is_listening():
                 self._waiting.append(end)
                 self._changed.notify()
-            else:
-                end._release()
+                return
+        end.close()
 
 
 def memory_pair(capacity: int = CAPACITY_BYTES) -> tuple[MemoryTransport, MemoryTransport]:

@@ -300,6 +300,47 @@ def _holds_certificates(folder: str | os.PathLike[str] | None) -> bool:
         return False
 
 
+class _Fault:
+    """Why a connection has ended, and whether that was our certificate."""
+
+    __slots__ = ("is_rejection", "text")
+
+    def __init__(self, text: str, is_rejection: bool) -> None:
+        self.text = text
+        self.is_rejection = is_rejection
+
+
+class _Terms:
+    """What the handshakes of one transport have in common: the options, and the session to resume."""
+
+    __slots__ = ("_context", "_session", "options")
+
+    def __init__(self, options: TLSOptions) -> None:
+        self.options = options
+        self._session: ssl.SSLSession | None = None
+        self._context: ssl.SSLContext | None = None  # that of the session
+
+    def session_for(self, context: ssl.SSLContext) -> ssl.SSLSession | None:
+        """Return the session of the last connection with this context."""
+        return self._session if self._context is context else None
+
+    def agreed(self, context: ssl.SSLContext) -> None:
+        """Note with which context the connection is: a session of another one is of no use any more."""
+        if context is not self._context:
+            self._session, self._context = None, context
+
+    def keep_session(self, connection: ssl.SSLObject) -> None:
+        """Take the session of a connection that ends: the tickets of TLS 1.3 come after the handshake."""
+        if self.options.session_resumption:
+            session = connection.session
+            if session is not None and (session.has_ticket or connection.version() == "TLSv1.2"):
+                self._session = session
+
+    def forget_session(self) -> None:
+        """Begin the next handshake from the beginning."""
+        self._session = None
+
+
 class TlsTransport(Layer):
     """TLS over another stream.
 
@@ -311,9 +352,8 @@ class TlsTransport(Layer):
     Raises: ArgumentError: there is no name to look for in the certificate.
     """
 
-    __slots__ = ("_ended", "_fault", "_incoming", "_is_rejected", "_last_words", "_options", "_outgoing",
-                 "_owed", "_pending", "_piece", "_session", "_session_context", "_ssl",
-                 "server_name")  # fmt: skip
+    __slots__ = ("_ended", "_fault", "_incoming", "_last_words", "_outgoing", "_owed", "_pending", "_piece",
+                 "_ssl", "_terms", "server_name")  # fmt: skip
 
     def __init__(self, inner: Transport, options: TLSOptions, host: str = "") -> None:
         super().__init__(inner, f"tls {inner.description.removeprefix('tcp ')}")
@@ -331,9 +371,7 @@ class TlsTransport(Layer):
             context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self.server_name or None)
         except ValueError as error:
             raise ArgumentError("server_name", f"{self.server_name!r} is no host name: {error}") from error
-        self._options = options
-        self._session: ssl.SSLSession | None = None
-        self._session_context: ssl.SSLContext | None = None
+        self._terms = _Terms(options)
         self._reset()
 
     def _reset(self) -> None:
@@ -344,8 +382,7 @@ class TlsTransport(Layer):
         self._owed = 0  # bytes of plaintext in it, which the caller still has and offers again
         self._piece = RECORD_BYTES
         self._ended = False
-        self._fault = ""  # why it has ended, if it was not closed
-        self._is_rejected = False  # because of our certificate
+        self._fault: _Fault | None = None  # why it has ended, if it was not closed
         self._last_words = b""  # what recv() returns before it tells of the end
 
     @property
@@ -359,7 +396,7 @@ class TlsTransport(Layer):
     def _handshake(self, link: Link) -> object:
         cannot_open = f"cannot open {self.description}"
         try:
-            context = self._options.current_context()
+            context = self._terms.options.current_context()
         except ArgumentError as error:  # a file has changed since it was fine
             raise TlsError(f"{cannot_open}: {error}") from error
         if context.verify_mode != ssl.CERT_REQUIRED:
@@ -371,7 +408,7 @@ class TlsTransport(Layer):
             incoming,
             outgoing,
             server_hostname=self.server_name or None,
-            session=self._session if self._session_context is context else None,
+            session=self._terms.session_for(context),
         )
         done = False
         while not done:
@@ -381,7 +418,7 @@ class TlsTransport(Layer):
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError as error:
-                self._session = None
+                self._terms.forget_session()
                 with suppress(OSError):
                     link.send_all(outgoing.read())  # the alert tells the broker's log why
                 raise TlsError(f"{cannot_open}: {explain(error, self.server_name)}") from error
@@ -400,15 +437,11 @@ class TlsTransport(Layer):
 
     def _adopt(self, state: tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO, ssl.SSLContext]) -> None:
         self._ssl, self._incoming, self._outgoing, context = state
-        if context is not self._session_context:
-            self._session, self._session_context = None, context
+        self._terms.agreed(context)
 
     def _forget(self) -> None:
         if self._ssl is not None:
-            if self._options.session_resumption:
-                session = self._ssl.session  # the tickets of TLS 1.3 come after the handshake
-                if session is not None and (session.has_ticket or self._ssl.version() == "TLSv1.2"):
-                    self._session = session
+            self._terms.keep_session(self._ssl)
             if not (self._pending or self._fault):
                 with suppress(OSError):
                     self._ssl.unwrap()  # puts close_notify into the buffer; the answer is not waited for
@@ -449,8 +482,7 @@ class TlsTransport(Layer):
             pass
         except ssl.SSLError as error:
             self._ended = True
-            self._fault = explain(error, self.server_name)
-            self._is_rejected = rejects_certificate(error)
+            self._fault = _Fault(explain(error, self.server_name), rejects_certificate(error))
         return b"".join(records) or None
 
     def _answer(self) -> None:
@@ -470,8 +502,9 @@ class TlsTransport(Layer):
 
     def _closed(self) -> TransportClosedError:
         """Return the error for a stream that has ended."""
-        error = TransportClosedError(f"{self.description}: {self._fault or 'closed by the peer'}")
-        if self._is_rejected:
+        fault = self._fault or _Fault("closed by the peer", False)
+        error = TransportClosedError(f"{self.description}: {fault.text}")
+        if fault.is_rejection:
             error.retry = TlsError.retry  # what the handshake of TLS 1.2 would have told
         return error
 
