@@ -18,9 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.aio.client import AsyncClient
     from device_sdk.client import Client
-    from device_sdk.engine.authentication import Authenticator
+    from device_sdk.engine.connecting.authentication import Authenticator
+    from device_sdk.engine.connecting.back_off import ReconnectPolicy
     from device_sdk.engine.outgoing.delivery import Delivery
-    from device_sdk.engine.reconnect import ReconnectPolicy
     from device_sdk.mqtt.message import Message, Subscription, Will
     from device_sdk.net.tls import TLSOptions
     from device_sdk.store.base import Store, StorePolicy
@@ -46,12 +46,12 @@ __all__ = [
 
 _HOMES = {
     "AsyncClient": "device_sdk.aio.client",
-    "Authenticator": "device_sdk.engine.authentication",
+    "Authenticator": "device_sdk.engine.connecting.authentication",
     "Client": "device_sdk.client",
     "Delivery": "device_sdk.engine.outgoing.delivery",
     "MemoryStore": "device_sdk.store.memory",
     "Message": "device_sdk.mqtt.message",
-    "ReconnectPolicy": "device_sdk.engine.reconnect",
+    "ReconnectPolicy": "device_sdk.engine.connecting.back_off",
     "SqliteStore": "device_sdk.store.sqlite",
     "Store": "device_sdk.store.base",
     "StorePolicy": "device_sdk.store.base",

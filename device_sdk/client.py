@@ -8,11 +8,12 @@ import threading
 import weakref
 from time import monotonic
 
+from device_sdk._weak import weakly
+from device_sdk.client_base import BaseClient
 from device_sdk.engine.arguments import disconnect_fields, seconds
-from device_sdk.engine.engine import CONNECTED
-from device_sdk.engine.router import Inbox
-from device_sdk.errors import QueueFullError
-from device_sdk.shell import Shell
+from device_sdk.engine.incoming.inbox import Inbox
+from device_sdk.engine.life_cycle import CONNECTED
+from device_sdk.errors import QueueFullError, SubscribeRefused
 from device_sdk.threads import CallbackThread, NetworkThread
 
 TYPE_CHECKING = False
@@ -30,21 +31,23 @@ _JOIN_SECONDS = 2.0
 _EXIT_DRAIN_SECONDS = 1.0
 
 
-class Client(Shell):
+class Client(BaseClient):
     """An MQTT client with a bounded queue, automatic reconnection and one callback thread.
 
     All methods may be called from any thread, also inside handlers; not from a signal handler (set a flag
     there). After ``fork()`` the child's copy raises :class:`ClosedError`; make a new client in the child.
 
-    The arguments are those of :class:`~device_sdk.shell.Shell`.
+    The arguments are those of ``__init__``, below.
     """
 
     _network: NetworkThread | None = None
     _callbacks: CallbackThread | None = None
+    _inbox: Inbox | None = None  # from messages() on
 
-    publish = Shell._publish
-    subscribe = Shell._subscribe
-    unsubscribe = Shell._unsubscribe
+    # Of this class, so that help(Client) shows a user the whole client in one place.
+    publish = BaseClient.publish
+    subscribe = BaseClient.subscribe
+    unsubscribe = BaseClient.unsubscribe
 
     # Life
 
@@ -61,8 +64,8 @@ class Client(Shell):
             network = NetworkThread(self._engine, callbacks, self._options.connect_timeout)
             callbacks.start()
             self._callbacks, self._network = callbacks, network  # before it can park: publishers wake it
-            with self._lock:
-                self._engine.start(monotonic())
+            with self._engine.lock:
+                self._engine.life.start()
             try:
                 network.start()
             except RuntimeError:  # no more threads
@@ -80,17 +83,18 @@ class Client(Shell):
         stopped trying; what was queued is still there, and connect() or start() may be called again.
         """
         seconds("timeout", timeout)
-        with self._lock:
-            if self._engine.state == CONNECTED:
+        life = self._engine.life
+        with self._engine.lock:
+            if life.state == CONNECTED:
                 return
-            outcome = self._engine.attempt_over = self._engine.attempt_over or threading.Event()
+            outcome = life.want_outcome(threading.Event)
         self.start()
-        with self._engine.waiting:
+        with self._engine.consumers.blocking():
             decided = outcome.wait(timeout)
-        with self._lock:
-            self._engine.attempt_over = None
-            error = self._engine.last_error
-            if self._engine.state == CONNECTED:
+        with self._engine.lock:
+            life.forget_outcome()
+            error = life.last_error
+            if life.state == CONNECTED:
                 return
         with self._life:
             self._check_open()
@@ -127,7 +131,8 @@ class Client(Shell):
                 self._drain(deadline)
             finally:  # also when Ctrl-C ends the wait
                 self._stop_network(deadline + _JOIN_SECONDS)
-                self._engine.finish()
+                self._engine.end()
+                self._engine.close_store()
                 self._stop_callbacks()
                 _clients.discard(self)
 
@@ -140,8 +145,8 @@ class Client(Shell):
 
     def reconnect_now(self) -> None:
         """End a wait between two attempts at once, for example when the link came up."""
-        with self._lock:
-            self._engine.reconnect_now(monotonic())
+        with self._engine.lock:
+            self._engine.reactions.reconnect_now()
             wake = self._engine.unpark()
         if wake:
             self._wake()
@@ -155,7 +160,10 @@ class Client(Shell):
         TimeoutError: no outcome within ``timeout`` seconds; it goes on. ClosedError.
         Source: MQTT 5.0 §4.12.1.
         """
-        self._authentication(timeout).again(self._engine, self._wake, timeout)
+        attempt = self._reauthenticate(timeout)
+        with self._engine.consumers.blocking():
+            attempt.over.wait(timeout)
+        attempt.outcome(timeout)
 
     def request(
         self,
@@ -179,7 +187,21 @@ class Client(Shell):
         ArgumentTypeError: by name; ``version``: MQTT 3.x has neither response topic nor correlation data.
         Source: MQTT 5.0 §4.10.
         """
-        return self._requests(timeout).call(topic, payload, timeout, qos, properties)
+        call = self._call(topic, timeout, properties)
+        try:
+            call.subscription.wait(timeout)
+        except (SubscribeRefused, TimeoutError) as error:
+            raise call.not_asked(error) from None
+        expiry = call.begin()
+        try:
+            delivery = self.publish(topic, payload, qos=qos, expiry=expiry, properties=call.properties)
+            call.watch(delivery)
+            with self._engine.consumers.blocking():
+                while not call.is_over(delivery) and (left := call.left) > 0 and call.woken.wait(left):
+                    call.woken.clear()
+        finally:
+            call.end()
+        return call.answer()
 
     def messages(self) -> Inbox:
         """Return the inbox: every message that no handler takes waits there, from this call on.
@@ -189,12 +211,12 @@ class Client(Shell):
 
         Raises: ClosedError: after close().
         """
-        with self._lock:
+        with self._engine.lock:
             self._check_open()
-            router = self._engine.router
-            if router.inbox is None:
-                router.inbox = Inbox(self._finished, self._engine.waiting)
-            return router.inbox
+            if self._inbox is None:
+                self._inbox = Inbox(weakly(self._settle), self._engine.consumers)
+                self._engine.incoming.router.open_inbox(self._inbox)
+            return self._inbox
 
     # Helpers
 
@@ -216,13 +238,13 @@ class Client(Shell):
         self, topic_field: bytes, payload: bytes, flags: int, block: bytes, expires_at: float | None
     ) -> Delivery:
         """Wait for room in the queue; the lock is held, and released while waiting."""
-        engine = self._engine
+        engine, outbox = self._engine, self._engine.outgoing.outbox
         deadline = monotonic() + self._policy.block_timeout
         while True:
-            if not engine.outbox.waits.wait_room(deadline - monotonic()):
-                raise QueueFullError(engine.outbox.bounds.text("no room in time"))
+            if not outbox.waits.wait_room(deadline - monotonic()):
+                raise QueueFullError(outbox.bounds.text("no room in time"))
             self._check_open()
-            delivery = engine.publish(topic_field, payload, flags, block, expires_at, monotonic())
+            delivery = engine.outgoing.publish(topic_field, payload, flags, block, expires_at, monotonic())
             if delivery is not None:
                 return delivery
 
@@ -230,19 +252,18 @@ class Client(Shell):
         network, callbacks = self._network, self._callbacks
         if network is None or callbacks is None:
             return
-        with self._lock:
-            self._engine.draining = True
-            self._engine.await_handlers = not callbacks.is_current()
+        with self._engine.lock:
+            self._engine.drain(await_handlers=not callbacks.is_current())
             self._engine.parked = False
         network.wake()
-        with self._engine.waiting:
+        with self._engine.consumers.blocking():
             network.drained.wait(max(0.0, deadline - monotonic()))
 
     def _stop_network(self, deadline: float) -> None:
         network = self._network
         if network is None:
             return
-        with self._lock:
+        with self._engine.lock:
             self._engine.close_connection()
         network.wake()
         if not network.join(max(0.1, deadline - monotonic())):
@@ -257,13 +278,13 @@ class Client(Shell):
 
     def _after_fork(self) -> None:
         """In a forked child: unusable, and the connection stays the parent's."""
-        for lock in (self._lock, self._life):  # a thread of the parent may hold them for ever here
+        for lock in (self._engine.lock, self._life):  # a thread of the parent may hold them for ever here
             lock._at_fork_reinit()  # type: ignore[attr-defined]
         self._closed = True
         network, self._network, self._callbacks = self._network, None, None
         if network is not None:
             network.disown()
-        with self._lock:
+        with self._engine.lock:
             self._engine.disown()
 
 

@@ -13,9 +13,9 @@ import threading
 from time import monotonic, sleep
 
 from device_sdk._log import Log
-from device_sdk.engine.engine import CLOSED, CLOSING
-from device_sdk.engine.opening import Opener
-from device_sdk.engine.report import failure_text
+from device_sdk.engine.connecting.attempt import Opener
+from device_sdk.engine.incoming.dispatch import Dispatch
+from device_sdk.engine.life_cycle import CLOSED, CLOSING
 from device_sdk.mqtt.message import Message
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ class NetworkThread:
         if engine.wants_open and opener.give_up_at is None:
             opener.begin(now, self.wake)
         with engine.lock:
-            if engine.state in (CLOSING, CLOSED):  # closed: close() could not wait for this thread
+            if engine.life.state in (CLOSING, CLOSED):  # closed: close() could not wait for this thread
                 if self._goodbye is None:
                     self._goodbye = now + _GOODBYE_SECONDS
                 if now >= self._goodbye or not engine.has_connection():
@@ -179,11 +179,10 @@ class CallbackThread:
         wake_network: Callable[[], None],
     ) -> None:
         self._engine = engine
-        self._default_handler = default_handler
+        self._dispatch = Dispatch(engine.lock, engine.incoming.router, engine.events, default_handler)
         self._wake_network = wake_network
         self._parked = False
         self._stopping = False
-        self._told_no_handler = False
         self._work = threading.Lock()  # held while there is nothing to do
         self._work.acquire()
         self._thread = threading.Thread(target=self._run, name="device-sdk callbacks", daemon=True)
@@ -194,7 +193,7 @@ class CallbackThread:
 
     def offer(self) -> bool:
         """Whether there is work for a parked thread: then :meth:`wake` it. The caller holds the lock."""
-        if self._parked and (self._stopping or self._engine.callbacks_waiting()):
+        if self._parked and (self._stopping or self._engine.events.queue):
             self._parked = False
             return True
         return False
@@ -223,7 +222,7 @@ class CallbackThread:
         return threading.current_thread() is self._thread
 
     def _run(self) -> None:
-        self._engine.waiting.consume()
+        self._engine.consumers.register()
         handled = 0
         while True:
             try:
@@ -242,7 +241,7 @@ class CallbackThread:
         while True:
             with engine.lock:
                 wake = engine.handled(handled) and engine.unpark()
-                batch = engine.take_callbacks()
+                batch = engine.events.take()
                 if not batch:
                     if self._stopping:
                         return None
@@ -258,7 +257,7 @@ class CallbackThread:
         """Run one batch; return how many messages are finished and not yet reported to the engine."""
         handled = 0
         flush_at = monotonic() + _FLUSH_SECONDS
-        router = self._engine.router
+        router = self._engine.incoming.router
         route, identified = router.route, router.identifiers is not None
         for item in batch:
             if type(item) is not Message:
@@ -269,14 +268,14 @@ class CallbackThread:
                 handled += 1  # no longer in hand; without its mark it is not acknowledged
                 continue
             found = router.route_identified(item) if identified else route(item.topic)
-            handlers = found or self._unrouted(item)
+            handlers = found or self._dispatch.unrouted(item)
             if handlers is None:
                 continue  # in the pull inbox, where the program says when it is finished
             for handler in handlers:
                 try:
                     handler(item)
                 except BaseException as error:
-                    self._report(handler, error)
+                    self._dispatch.failed(handler, error)
             if item.token is None or not handlers:
                 item.handled = True
             handled += 1
@@ -293,30 +292,9 @@ class CallbackThread:
         if wake:
             self._wake_network()
 
-    def _unrouted(self, message: Message) -> tuple[Callable[[Message], object], ...] | None:
-        """No subscription has a handler for it: the default handler, the inbox, or nobody."""
-        handler = self._default_handler()
-        if handler is not None:
-            return (handler,)
-        inbox = self._engine.router.inbox
-        if inbox is not None:
-            inbox.put(message)
-            return None
-        if not self._told_no_handler:
-            self._told_no_handler = True
-            text = f"nothing handles {message.topic}: pass on_message to subscribe() or call messages() first"
-            with self._engine.lock:
-                self._engine.notify("no_handler", text)
-        return ()
-
     def _call(self, function: Callable[[Any], object], argument: object) -> None:
         """Run a hook; what it raises is reported and goes no further."""
         try:
             function(argument)
         except BaseException as error:
-            self._report(function, error)
-
-    def _report(self, function: object, error: BaseException) -> None:
-        text = failure_text(function, error)  # not under the lock: it runs code of the application
-        with self._engine.lock:
-            self._engine.notify("handler_failed", text, error)
+            self._dispatch.failed(function, error)

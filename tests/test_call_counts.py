@@ -106,7 +106,7 @@ class LoopClient:
         self.engine = self.client._engine
         self.callbacks = CallbackThread(self.engine, lambda: None, lambda: None)
         with self.engine.lock:
-            self.engine.start(NOW)
+            self.engine.life.start()
         self.engine.on_open(NOW)
         self.feed(CONNACK[version])
         assert self.client.state == "connected"
@@ -121,7 +121,7 @@ class LoopClient:
     def run_handlers(self) -> None:
         """One turn of the callback thread; the next one reports what was handled."""
         with self.engine.lock:
-            batch = self.engine.take_callbacks()
+            batch = self.engine.events.take()
         self.callbacks.settle(self.callbacks._run_batch(batch))
 
     def sent(self) -> bytes:

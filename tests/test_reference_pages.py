@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from device_sdk import Client
-from device_sdk.engine import arguments, authentication, exchange, report, router, stream
+from device_sdk.engine import arguments, connection, events, stream
+from device_sdk.engine.connecting import authentication
+from device_sdk.engine.incoming import router
 from device_sdk.engine.outgoing import backlog, bounds
 from device_sdk.mqtt import aliasing, framing, handshake, inbound, protocol, topics, wire
 from device_sdk.net import sockets, srv, tcp, websocket
-from device_sdk.shell import Shell
 from device_sdk.store import base, database, files, pending, sqlite
 from device_sdk.store.base import StorePolicy
 
@@ -53,7 +54,7 @@ def test_the_constructor_table_has_every_argument_with_its_default_in_their_orde
         for option, default, *_ in rows(API, "## Constructor")[1:]
         for name in named(option)
     ]
-    parameters = inspect.signature(Shell).parameters
+    parameters = inspect.signature(Client).parameters
     assert written == [(one.name, one.default) for one in parameters.values() if one.name != "url"]
 
 
@@ -76,14 +77,14 @@ def test_the_policy_table_has_every_argument() -> None:
 
 def test_the_statistics_are_those_that_are_counted() -> None:
     written = [name for counter, _ in rows(API, "## Statistics") for name in named(counter)]
-    assert sorted(written) == sorted(report.Stats.__slots__)
+    assert sorted(written) == sorted(events.Stats.__slots__)
 
 
 def test_the_events_are_those_that_are_reported_on_the_page_and_in_the_docstring() -> None:
     table = rows(API, "## Hooks")
     begin = next(index for index, row in enumerate(table) if row[0] == "event")
     on_the_page = {name for event, *_ in table[begin + 1 :] for name in named(event)}
-    docstring = inspect.getdoc(report.ClientEvent) or ""
+    docstring = inspect.getdoc(events.ClientEvent) or ""
     assert set(re.findall(r"``(\w+)``", docstring.partition("Kinds:")[2])) == on_the_page
     reported = set(ENDS)
     for room in ("engine", "aio", "threads.py"):
@@ -118,7 +119,7 @@ def size(count: int) -> str:
         ("topic aliases that we use", f"{aliasing.MOST_ALIASES:,}"),
         ("filters in one repeated SUBSCRIBE", f"{router._FILTERS_PER_PACKET}"),
         ("bytes joined for one `send()`", size(stream._SEND_SIZE)),
-        ("sends before the next read", f"{exchange._SENDS_PER_FLUSH}"),
+        ("sends before the next read", f"{connection._SENDS_PER_FLUSH}"),
         ("waiting messages in memory", f"{backlog.PAGES_IN_MEMORY} pages of {base.PAGE_MESSAGES} messages"),
         ("waiting messages in memory", size(base.PAGE_BYTES)),
         ("messages that are not committed", f"{pending.BATCH_MESSAGES}, {size(pending.BATCH_BYTES)}"),

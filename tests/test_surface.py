@@ -21,7 +21,7 @@ def test_the_public_surface_is_what_the_file_says() -> None:
     "line",
     [
         "class Delivery",  # what publish() returns
-        "    from device_sdk, device_sdk.engine.delivery, device_sdk.engine.outbox",
+        "    from device_sdk, device_sdk.engine.outgoing.delivery",
         "class Stats",  # only an annotation leads there
         "    attribute bytes_sent",
         "class paho.v1 Client",

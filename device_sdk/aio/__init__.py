@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from device_sdk.aio.client import AsyncClient
+from device_sdk.aio.handles import AsyncDelivery, AsyncRequest
 from device_sdk.aio.inbox import AsyncInbox
-from device_sdk.aio.waiting import AsyncDelivery, AsyncRequest
 
 __all__ = ["AsyncClient", "AsyncDelivery", "AsyncInbox", "AsyncRequest"]

@@ -7,7 +7,8 @@ from inspect import isawaitable
 from time import monotonic
 
 from device_sdk._log import Log
-from device_sdk.engine.report import ClientEvent, failure_text
+from device_sdk.engine.events import ClientEvent, failure_text
+from device_sdk.engine.incoming.dispatch import Dispatch
 from device_sdk.mqtt.message import Message
 
 TYPE_CHECKING = False
@@ -43,13 +44,12 @@ class Callbacks:
         loop_ends: Callable[[], None],
     ) -> None:
         self._engine = engine
-        self._default_handler = default_handler
+        self._dispatch = Dispatch(engine.lock, engine.incoming.router, engine.events, default_handler)
         self._finished = finished
         self._loop_ends = loop_ends
         self._task: Task[None] | None = None
         self._idle: Future[None] | None = None  # while there is nothing to do
         self._stopping = False
-        self._told_no_handler = False
 
     def start(self) -> None:
         """Start the task in the running loop."""
@@ -85,11 +85,11 @@ class Callbacks:
             await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
 
     async def _run(self) -> None:
-        self._engine.waiting.consume()
+        self._engine.consumers.register()
         try:
             while True:
                 with self._engine.lock:
-                    batch = self._engine.take_callbacks()
+                    batch = self._engine.events.take()
                 if batch:
                     await self._run_batch(batch)
                 elif self._stopping:
@@ -108,7 +108,7 @@ class Callbacks:
         """Run one batch, and tell how many messages are finished: before each wait, and in the end."""
         handled = 0
         turn_at = monotonic() + _TURN_SECONDS
-        router = self._engine.router
+        router = self._engine.incoming.router
         route, identified = router.route, router.identifiers is not None
         for item in batch:
             if type(item) is not Message:
@@ -118,7 +118,7 @@ class Callbacks:
                 handled += 1  # no longer in hand; without its mark it is not acknowledged
                 continue
             found = router.route_identified(item) if identified else route(item.topic)
-            handlers = found or self._unrouted(item)
+            handlers = found or self._dispatch.unrouted(item)
             if handlers is None:
                 continue  # in the pull inbox, where the program says when it is finished
             for handler in handlers:
@@ -139,22 +139,6 @@ class Callbacks:
                 await asyncio.sleep(0)
                 turn_at = monotonic() + _TURN_SECONDS
         self._finished(handled)
-
-    def _unrouted(self, message: Message) -> tuple[Handler, ...] | None:
-        """No subscription has a handler for it: the default handler, the inbox, or nobody."""
-        handler = self._default_handler()
-        if handler is not None:
-            return (handler,)
-        inbox = self._engine.router.inbox
-        if inbox is not None:
-            inbox.put(message)
-            return None
-        if not self._told_no_handler:
-            self._told_no_handler = True
-            text = f"nothing handles {message.topic}: pass on_message to subscribe() or call messages() first"
-            with self._engine.lock:
-                self._engine.notify("no_handler", text)
-        return ()
 
     async def _call(self, function: Callable[[Any], object], argument: object) -> None:
         """Run a hook; what it raises is reported and goes no further."""
@@ -177,18 +161,16 @@ class Callbacks:
 
     def _report(self, function: object, error: BaseException) -> None:
         """Report what a handler raised. Raises: CancelledError: it is this task that was cancelled."""
-        text = failure_text(function, error)  # not under the lock: it runs code of the application
         if self._is_cancelled():
             if not isinstance(error, asyncio.CancelledError):
-                log.warning("%s while it was cancelled", text, error=error)
+                log.warning("%s while it was cancelled", failure_text(function, error), error=error)
             raise asyncio.CancelledError
-        with self._engine.lock:
-            self._engine.notify("handler_failed", text, error)
+        self._dispatch.failed(function, error)
 
     def _run_plain_hooks(self) -> None:
         """At the end of the loop: run what needs no task, so that what was lost is not lost in silence."""
         with self._engine.lock:
-            batch = self._engine.take_callbacks()
+            batch = self._engine.events.take()
         for item in batch:
             if type(item) is Message:
                 continue

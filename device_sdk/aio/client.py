@@ -8,25 +8,27 @@ import threading
 import weakref
 from asyncio import get_running_loop, sleep
 from functools import partial
-from time import monotonic
 
+from device_sdk._weak import weakly
 from device_sdk.aio.callbacks import Callbacks
 from device_sdk.aio.driver import LoopDriver
+from device_sdk.aio.events import LoopConsumers, LoopEvent
+from device_sdk.aio.handles import AsyncDelivery, AsyncRequest
 from device_sdk.aio.inbox import AsyncInbox
-from device_sdk.aio.waiting import AsyncDelivery, AsyncRequest, LoopEvent, LoopWaiting
+from device_sdk.aio.waits import LoopWaits
+from device_sdk.client_base import BaseClient
 from device_sdk.engine.arguments import disconnect_fields, seconds
-from device_sdk.engine.engine import CONNECTED
+from device_sdk.engine.life_cycle import CONNECTED
 from device_sdk.errors import QueueFullError, SubscribeRefused
-from device_sdk.shell import Shell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Self
 
+    from device_sdk.client_base import Handler
     from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.mqtt.message import Message, Subscription
-    from device_sdk.shell import Handler
 
 __all__ = ["AsyncClient"]
 
@@ -35,7 +37,7 @@ _GOODBYE_SECONDS = 1.0  # how long a DISCONNECT may take to leave
 _HANDLER_SECONDS = 2.0  # what a handler gets to end in when the client is closed
 
 
-class AsyncClient(Shell):
+class AsyncClient(BaseClient):
     """A client for one event loop, asyncio or uvloop: :class:`~device_sdk.client.Client` with ``await``.
 
     It belongs to the loop in which it is first used, and to the thread of that. From other threads use
@@ -47,12 +49,11 @@ class AsyncClient(Shell):
     loop ends with the client still open (:func:`asyncio.run` cancels that task then), the client sends
     DISCONNECT and closes at once.
 
-    The arguments are those of :class:`~device_sdk.shell.Shell`. Opening a store may take some milliseconds,
-    and happens here, in the constructor.
+    The arguments are those of ``__init__``, below. Opening a store may take some milliseconds, and happens in
+    the constructor.
     """
 
-    _waiting_class = LoopWaiting
-    _loop: asyncio.AbstractEventLoop | None = None
+    _consumers_class = LoopConsumers
     _driver: LoopDriver | None = None
     _callbacks: Callbacks | None = None  # from start() on
     _inbox: AsyncInbox | None = None
@@ -61,7 +62,7 @@ class AsyncClient(Shell):
 
     # Publish and subscribe
 
-    async def publish(
+    async def publish(  # type: ignore[override]  # it is awaited
         self,
         topic: str,
         payload: bytes | bytearray | memoryview | str | None = b"",
@@ -79,24 +80,26 @@ class AsyncClient(Shell):
 
         Returns: the delivery, to wait for or to forget.
         """
-        if get_running_loop() is not self._loop:
+        driver = self._driver
+        if driver is None or get_running_loop() is not driver.loop:
             self._bind()
         self._published += 1
         if self._published > _BURST:
             self._published = 0
             await sleep(0)
         try:
-            delivery = self._publish(
-                topic, payload, qos=qos, retain=retain, expiry=expiry, properties=properties
+            delivery = _publish(
+                self, topic, payload, qos=qos, retain=retain, expiry=expiry, properties=properties
             )
         except _NoRoomError:
             again = partial(
-                self._publish, topic, payload, qos=qos, retain=retain, expiry=expiry, properties=properties
+                _publish, self, topic, payload, qos=qos, retain=retain, expiry=expiry, properties=properties
             )
             delivery = await self._publish_with_room(again)
-        return self._sent_qos0 if delivery is self._sent_qos0._delivery else AsyncDelivery(self, delivery)
+        sent_qos0 = self._sent_qos0
+        return sent_qos0 if delivery is sent_qos0.delivery else AsyncDelivery(self._waits, delivery)
 
-    def subscribe(
+    def subscribe(  # type: ignore[override]  # the answer is awaited
         self,
         topic: str | Subscription | list[Subscription],
         qos: int = 0,
@@ -114,7 +117,7 @@ class AsyncClient(Shell):
         :meth:`Client.subscribe`; ``on_message`` may be a coroutine function.
         """
         self._bind()
-        request = self._subscribe(
+        request = super().subscribe(
             topic,
             qos,
             on_message=on_message,
@@ -122,15 +125,17 @@ class AsyncClient(Shell):
             retain_as_published=retain_as_published,
             retain_handling=retain_handling,
         )
-        return AsyncRequest(request, self._waiting)
+        return AsyncRequest(request, self._consumers)
 
-    def unsubscribe(self, topic: str | list[str]) -> AsyncRequest:
+    def unsubscribe(  # type: ignore[override]  # the answer is awaited
+        self, topic: str | list[str]
+    ) -> AsyncRequest:
         """Stop wanting one or more topic filters; ``await`` it as :meth:`subscribe`.
 
         Raises: ArgumentError, ArgumentTypeError: by name. ClosedError: after close().
         """
         self._bind()
-        return AsyncRequest(self._unsubscribe(topic), self._waiting)
+        return AsyncRequest(super().unsubscribe(topic), self._consumers)
 
     def messages(self) -> AsyncInbox:
         """Return the inbox: every message that no handler takes waits there, from this call on.
@@ -143,8 +148,8 @@ class AsyncClient(Shell):
         self._bind()
         self._check_open()
         if self._inbox is None:
-            self._inbox = AsyncInbox(self._finished, self._waiting)
-            self._engine.router.inbox = self._inbox  # type: ignore[assignment]
+            self._inbox = AsyncInbox(weakly(self._settle), self._consumers)
+            self._engine.incoming.router.open_inbox(self._inbox)
         return self._inbox
 
     async def request(
@@ -162,26 +167,21 @@ class AsyncClient(Shell):
         Source: MQTT 5.0 §4.10.
         """
         self._bind()
-        requests = self._requests(timeout)
-        deadline = monotonic() + timeout
-        given = requests.checked(properties)
-        where, subscription = requests.ask()
+        call = self._call(topic, timeout, properties)
         try:
-            await AsyncRequest(subscription, self._waiting).wait(timeout)
+            await AsyncRequest(call.subscription, self._consumers).wait(timeout)
         except (SubscribeRefused, TimeoutError) as error:
-            raise requests.not_asked(error, topic, where, timeout) from None
-        pending = requests.begin(given, where)
+            raise call.not_asked(error) from None
+        expiry = call.begin()
         try:
-            left = max(0.001, deadline - monotonic())
-            published = await self.publish(topic, payload, qos=qos, expiry=left, properties=given)
-            delivery = published._delivery
-            requests.watch(pending, delivery)
-            while not requests.is_over(pending, delivery) and (left := deadline - monotonic()) > 0:
-                await self._waiting.until(pending.woken, left)
-                pending.woken.clear()
+            published = await self.publish(topic, payload, qos=qos, expiry=expiry, properties=call.properties)
+            call.watch(published.delivery)
+            while not call.is_over(published.delivery) and (left := call.left) > 0:
+                await self._consumers.until(call.woken, left)
+                call.woken.clear()
         finally:
-            requests.end(pending)
-        return pending.answer(topic, timeout)
+            call.end()
+        return call.answer()
 
     # Life
 
@@ -197,8 +197,9 @@ class AsyncClient(Shell):
         callbacks = Callbacks(self._engine, lambda: self.on_message, self._settle, self._loop_ends)
         callbacks.start()
         self._callbacks = callbacks
-        with self._lock:
-            self._engine.start(monotonic())
+        driver.serve(callbacks.wake)
+        with self._engine.lock:
+            self._engine.life.start()
         driver.schedule()
         _clients.add(self)
 
@@ -212,19 +213,18 @@ class AsyncClient(Shell):
         """
         seconds("timeout", timeout)
         self._bind()
-        engine = self._engine
-        with self._lock:
-            if engine.state == CONNECTED:
+        life = self._engine.life
+        with self._engine.lock:
+            if life.state == CONNECTED:
                 return
-            outcome: Any = engine.attempt_over or self._waiting.event()
-            engine.attempt_over = outcome
+            outcome: Any = life.want_outcome(self._consumers.event)
         await self.start()
         try:
-            await self._waiting.until(outcome, timeout)
+            await self._consumers.until(outcome, timeout)
         finally:
-            with self._lock:
-                engine.attempt_over = None
-                decided, error, connected = outcome.is_set(), engine.last_error, engine.state == CONNECTED
+            with self._engine.lock:
+                life.forget_outcome()
+                decided, error, connected = outcome.is_set(), life.last_error, life.state == CONNECTED
             if not connected:
                 callbacks = self._stop_connecting()
                 outcome.set()  # for others in connect()
@@ -235,7 +235,7 @@ class AsyncClient(Shell):
         self._check_open()
         if decided and error is not None:
             raise error
-        raise TimeoutError(f"no connection to {engine.transport.description} within {timeout:g} s")
+        raise TimeoutError(f"no connection to {self._engine.transport.description} within {timeout:g} s")
 
     async def close(
         self, drain: float = 5.0, *, reason_code: int = 0, session_expiry: int | None = None
@@ -271,6 +271,7 @@ class AsyncClient(Shell):
             if callbacks is not None:
                 await callbacks.stop(_HANDLER_SECONDS)
         finally:
+            self._callbacks = None  # it refers to this client, which is to be freed when it is dropped
             self._over.set()
 
     async def __aenter__(self) -> Self:
@@ -283,8 +284,8 @@ class AsyncClient(Shell):
     def reconnect_now(self) -> None:
         """End a wait between two attempts at once, for example when the link came up. Does not wait."""
         driver = self._bind()
-        with self._lock:
-            self._engine.reconnect_now(monotonic())
+        with self._engine.lock:
+            self._engine.reactions.reconnect_now()
         driver.schedule()
 
     async def reauthenticate(self, timeout: float = 10.0) -> None:
@@ -294,11 +295,11 @@ class AsyncClient(Shell):
         return soon. If it is cancelled, the re-authentication goes on. Source: MQTT 5.0 §4.12.1.
         """
         self._bind()
-        attempt = self._authentication(timeout).begin_again(self._engine, self._wake)
-        await self._waiting.until(attempt.over, timeout)
+        attempt = self._reauthenticate(timeout)
+        await self._consumers.until(attempt.over, timeout)
         attempt.outcome(timeout)
 
-    # What Shell asks for
+    # What the base class asks for
 
     def _wake(self) -> None:
         driver = self._driver
@@ -318,39 +319,33 @@ class AsyncClient(Shell):
     # Helpers
 
     @property
-    def _waiting(self) -> LoopWaiting:
-        waiting = self._engine.waiting
-        assert isinstance(waiting, LoopWaiting)
-        return waiting
+    def _consumers(self) -> LoopConsumers:
+        consumers = self._engine.consumers
+        assert isinstance(consumers, LoopConsumers)
+        return consumers
 
     def _bind(self) -> LoopDriver:
         """Belong to the running loop. Raises: RuntimeError: there is none, or it is another one."""
         loop = get_running_loop()
         driver = self._driver
         if driver is None:
-            self._waiting.bind(loop)
-            self._loop = loop
+            self._consumers.bind_loop(loop)
             self._room = asyncio.Lock()  # of the tasks that wait for room, the first one looks
-            self._sent_qos0 = AsyncDelivery(self, self._engine.outbox.sent_qos0)
-            driver = self._driver = LoopDriver(
-                self._engine, loop, self._options.connect_timeout, self._wake_callbacks
-            )
+            driver = self._driver = LoopDriver(self._engine, loop, self._options.connect_timeout)
+            self._waits = LoopWaits(self._engine, driver, self._consumers)
+            self._sent_qos0 = AsyncDelivery(self._waits, self._engine.outgoing.outbox.sent_qos0)
             driver.schedule()
-        elif loop is not self._loop:
+        elif loop is not driver.loop:
             self._check_open()  # a child of the process has another loop, and a better reason
             raise RuntimeError(f"{self!r} belongs to another event loop, in which it was first used")
         return driver
-
-    def _wake_callbacks(self) -> None:
-        if self._callbacks is not None:
-            self._callbacks.wake()
 
     async def _publish_with_room(self, publish: Callable[[], Delivery]) -> Delivery:
         """Wait for room in the queue, behind those who wait already."""
         driver = self._bind()
         timeout = self._policy.block_timeout
         try:
-            with self._waiting:
+            with self._consumers.blocking():
                 async with asyncio.timeout(timeout), self._room:
                     while True:
                         self._check_open()
@@ -361,29 +356,13 @@ class AsyncClient(Shell):
         except TimeoutError:
             raise QueueFullError(f"the queue had no room for the message within {timeout:g} s") from None
 
-    async def _until_done(self, delivery: Delivery, timeout: float | None) -> None:
-        with self._lock:
-            if delivery.done:
-                return
-            event: Any = delivery.on_done or self._waiting.event()
-            delivery.on_done = event
-        await self._waiting.until(event, timeout)
-
-    async def _until_stored(self, delivery: Delivery, timeout: float | None) -> bool:
-        """Whether the message became durable within this time, and was not done before."""
-        driver = self._bind()
-        waits = self._engine.outbox.waits
-        with self._lock:
-            waits.hurry(delivery)
-        stored = await driver.until(lambda: waits.is_stored(delivery), timeout)
-        return stored and not delivery.done
-
     def _stop_connecting(self) -> Callbacks | None:
         """After a connect() that failed: as before start(). Returns: whose hooks are still to be run."""
         callbacks, self._callbacks = self._callbacks, None
         if self._closed or callbacks is None:
             return None
         if self._driver is not None:
+            self._driver.serve(None)
             self._driver.drop()
         callbacks.finish()
         return callbacks
@@ -391,11 +370,11 @@ class AsyncClient(Shell):
     async def _leave(self, driver: LoopDriver, drain: float, *, in_handler: bool) -> None:
         """Wait until everything is sent and answered, then until DISCONNECT has left."""
         engine = self._engine
-        with self._lock:
-            engine.draining, engine.await_handlers = True, not in_handler
+        with self._engine.lock:
+            engine.drain(await_handlers=not in_handler)
         driver.schedule()
         await driver.until(engine.is_drained, drain)
-        with self._lock:
+        with self._engine.lock:
             engine.close_connection()
         driver.schedule()
         await driver.until(lambda: not engine.has_connection(), _GOODBYE_SECONDS)
@@ -406,7 +385,7 @@ class AsyncClient(Shell):
         That is done in a thread which nothing here can cancel, and for which the end of the process waits.
         """
         self._end_engine()
-        closed = self._waiting.event()
+        closed = self._consumers.event()
 
         def close_store() -> None:
             try:
@@ -414,7 +393,7 @@ class AsyncClient(Shell):
             finally:
                 closed.set()
 
-        if self._engine._store is None:
+        if self._engine.outgoing.journal is None:
             closed.set()
             return closed
         try:
@@ -441,11 +420,11 @@ class AsyncClient(Shell):
 
     def _after_fork(self) -> None:
         """In a forked child: unusable, and the connection stays the parent's."""
-        self._lock._at_fork_reinit()  # type: ignore[attr-defined]
+        self._engine.lock._at_fork_reinit()  # type: ignore[attr-defined]
         self._closed = True
         if self._driver is not None:
             self._driver.disown()
-        with self._lock:
+        with self._engine.lock:
             self._engine.disown()
 
 
@@ -453,6 +432,7 @@ class _NoRoomError(Exception):
     """The queue is full, and the policy is to wait."""
 
 
+_publish = BaseClient.publish
 _clients: weakref.WeakSet[AsyncClient] = weakref.WeakSet()
 
 

@@ -12,7 +12,7 @@ from threading import get_ident
 from time import monotonic
 
 from device_sdk._log import Log
-from device_sdk.engine.opening import Opener
+from device_sdk.engine.connecting.attempt import Opener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,20 +30,14 @@ log = Log("device_sdk.aio")
 
 
 class LoopDriver:
-    """Opens, reads, writes and keeps time for one engine. ``wake_callbacks``: there is something to run."""
+    """Opens, reads, writes and keeps time for one engine, in ``loop``."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        loop: AbstractEventLoop,
-        open_seconds: float,
-        wake_callbacks: Callable[[], None],
-    ) -> None:
+    def __init__(self, engine: Engine, loop: AbstractEventLoop, open_seconds: float) -> None:
         self.turns = 0  # how often it has looked what there is to do
         self._engine = engine
-        self._loop = loop
+        self.loop = loop
         self._thread = get_ident()
-        self._wake_callbacks = wake_callbacks
+        self._wake_callbacks: Callable[[], None] | None = None
         self._scheduled = False
         self._ended = False
         self._finished: int | None = None  # messages that the engine is to be told of
@@ -72,17 +66,21 @@ class LoopDriver:
 
     def _from_elsewhere(self, function: Callable[..., None], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)
+            self.loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop is closed: nothing will happen any more
             pass
 
     # From the loop
 
+    def serve(self, wake_callbacks: Callable[[], None] | None) -> None:
+        """Call this whenever there is something for the callback task; ``None``: it has ended."""
+        self._wake_callbacks = wake_callbacks
+
     def schedule(self) -> None:
         """Have one turn soon."""
         if not self._scheduled and not self._ended:
             self._scheduled = True
-            self._loop.call_soon(self._turn)
+            self.loop.call_soon(self._turn)
 
     async def until(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until the predicate is true, which is called under the lock after every turn.
@@ -92,7 +90,7 @@ class LoopDriver:
         with self._engine.lock:
             if predicate():
                 return True
-        future: Future[bool] = self._loop.create_future()
+        future: Future[bool] = self.loop.create_future()
         self._watchers[future] = predicate
         try:
             async with asyncio.timeout(timeout):
@@ -127,6 +125,7 @@ class LoopDriver:
     def end(self) -> None:
         """Do nothing from now on; who waits in :meth:`until` looks for a last time."""
         self._ended = True
+        self._wake_callbacks = None
         self.turns += 1
         with self._engine.lock:
             self._tell_watchers()
@@ -189,7 +188,7 @@ class LoopDriver:
             deadline = engine.next_deadline()
             busy = engine.has_output()
             engine.parked = not busy
-            callbacks = engine.callbacks_waiting()
+            callbacks = bool(engine.events.queue)
             if self._watchers:
                 self._tell_watchers()
         if opens and not opener.begin(now, self.wake):
@@ -204,7 +203,7 @@ class LoopDriver:
             self._set_timer(deadline, now)
         if busy:
             self.schedule()
-        if callbacks:
+        if callbacks and self._wake_callbacks is not None:
             self._wake_callbacks()
 
     def _tell_watchers(self) -> None:
@@ -222,23 +221,23 @@ class LoopDriver:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = deadline
-        self._timer = self._loop.call_later(max(0.0, deadline - now) + _TIMER_SECONDS, self._timer_fired)
+        self._timer = self.loop.call_later(max(0.0, deadline - now) + _TIMER_SECONDS, self._timer_fired)
 
     def _watch(self, interest: tuple[int, bool, bool] | None) -> None:
         self._watched = interest
         if interest is not None:
             fd, reads, writes = interest
             if reads:
-                self._loop.add_reader(fd, self._readable)
+                self.loop.add_reader(fd, self._readable)
             if writes:
-                self._loop.add_writer(fd, self._writable)
+                self.loop.add_writer(fd, self._writable)
 
     def _unwatch(self) -> None:
         """Before anything else runs: the descriptor may be closed already, and its number used again."""
         watched, self._watched = self._watched, None
-        if watched is not None and not self._loop.is_closed():
-            self._loop.remove_reader(watched[0])
-            self._loop.remove_writer(watched[0])
+        if watched is not None and not self.loop.is_closed():
+            self.loop.remove_reader(watched[0])
+            self.loop.remove_writer(watched[0])
 
     def _recover(self, error: Exception) -> None:
         """Survive what nobody foresaw: say so, and begin anew with the next connection."""
@@ -249,4 +248,4 @@ class LoopDriver:
         except Exception as another:
             log.warning("the client goes on after two errors", error=another)
         self._scheduled = True
-        self._loop.call_later(_FAULT_SECONDS, self._turn)
+        self.loop.call_later(_FAULT_SECONDS, self._turn)

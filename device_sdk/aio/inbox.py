@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from device_sdk.aio.waiting import LoopWaiting
+    from device_sdk.aio.events import LoopConsumers
     from device_sdk.mqtt.message import Message
 
 __all__ = ["AsyncInbox"]
@@ -29,12 +29,12 @@ class AsyncInbox:
     task is cancelled while it has the message, another consumer gets it.
     """
 
-    def __init__(self, on_handled: Callable[[Message], None], waiting: LoopWaiting) -> None:
+    def __init__(self, settle: Callable[[int], None], consumers: LoopConsumers) -> None:
         self._messages: deque[Message] = deque()
         self._getters: deque[Future[None]] = deque()
         self._taken: dict[Task[Any], Message | None] = {}  # what each consumer has not finished with
-        self._on_handled = on_handled
-        self._waiting = waiting
+        self._settle = settle
+        self._consumers = consumers
         self._closed = False
 
     def put(self, message: Message) -> None:
@@ -80,11 +80,13 @@ class AsyncInbox:
         except KeyError:
             self._taken[task] = None
             task.add_done_callback(self._consumer_ended)
-            self._waiting.consume()
+            self._consumers.register()
         else:
             if last is not None:
                 self._taken[task] = None
-                self._on_handled(last)
+                if last.token is None:
+                    last.handled = True
+                self._settle(1)
         messages = self._messages
         if not messages:
             await self._until_ready(timeout)
@@ -132,4 +134,6 @@ class AsyncInbox:
             if self._getters:
                 self._wake_one()
         else:
-            self._on_handled(message)
+            if message.token is None:
+                message.handled = True
+            self._settle(1)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from device_sdk import Message
+    from device_sdk.engine.incoming.inbox import Inbox
     from device_sdk.engine.outgoing.delivery import Delivery
-    from device_sdk.engine.router import Inbox
 
     Show = Callable[[Message], bytes]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 from device_sdk.mqtt.message import Subscription, check_payload_format, payload_bytes
 from device_sdk.mqtt.options import check_range
@@ -31,9 +31,11 @@ __all__ = [
     "check_types",
     "disconnect_fields",
     "made_up_client_id",
+    "optional_seconds",
     "publish_properties",
     "random_fraction",
     "seconds",
+    "session_name",
 ]
 
 LARGEST_PAYLOAD = 268_435_455 - 65_537 - 2 - 5  # bytes: the most that fits beside the longest topic name
@@ -166,6 +168,18 @@ def disconnect_fields(
 def made_up_client_id() -> str:
     """Return a name that every server has to accept: 23 letters and digits. Source: [MQTT-3.1.3-5]."""
     return f"devicesdk{os.urandom(7).hex()}"
+
+
+def session_name(client_id: str | None, version: str) -> str:
+    """Return the client identifier of CONNECT; an empty one asks an MQTT 5.0 server to make it up."""
+    if client_id is None or not (client_id or version == "5.0"):
+        return made_up_client_id()
+    return client_id
+
+
+def optional_seconds(argument: str, value: object) -> float | None:
+    """Return a time span as :func:`seconds`, or ``None`` for ``None``."""
+    return None if value is None else seconds(argument, value)
 
 
 def random_fraction() -> float:

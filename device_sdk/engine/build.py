@@ -1,4 +1,4 @@
-"""The parts of an engine, made of what an application gave to its client.
+"""The store and the brokers of a client, made of what an application gave to it.
 
 Each function raises :class:`ArgumentError` or :class:`ArgumentTypeError` with the name of the argument.
 """
@@ -6,32 +6,21 @@ Each function raises :class:`ArgumentError` or :class:`ArgumentTypeError` with t
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 
 from device_sdk._load import load
-from device_sdk.engine.arguments import check_hooks, made_up_client_id, random_fraction, seconds
-from device_sdk.engine.attempt import Personals
-from device_sdk.engine.authentication import authentication_for
-from device_sdk.engine.brokers import Broker
-from device_sdk.engine.engine import Engine
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.brokers import Broker
 from device_sdk.errors import ArgumentError, ArgumentTypeError, StoreError
-from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.net.base import ParsedUrl, Transport, open_transport, parse_url, transport_options
 from device_sdk.store.base import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import SimpleNamespace
     from typing import Any
 
-    from device_sdk.engine.waiting import Waiting
-    from device_sdk.mqtt.message import Message
     from device_sdk.store.base import StorePolicy
 
-__all__ = ["brokers_for", "build_engine", "store_for"]
+__all__ = ["brokers_for", "store_for"]
 
 #: What ``store=`` may be besides a ready Store -> "module:class", imported when it is used.
 STORES = {"path": "device_sdk.store.sqlite:SqliteStore"}
@@ -40,71 +29,6 @@ _TLS_OPTIONS = "device_sdk.net.tls:TLSOptions"
 
 # Options of a transport that a client has as arguments -> the name there.
 _NOT_IN_NETWORK = {"url": "url", "tls": "tls", "proxy": "proxy", "largest_packet": "maximum_packet_size"}
-
-
-def build_engine(given: SimpleNamespace, acknowledge: Callable[[Message], None], waiting: Waiting) -> Engine:
-    """Return an engine with a lock of its own. ``given``: the arguments of a client, by their names."""
-    check_hooks(on_connect=given.on_connect, on_disconnect=given.on_disconnect, on_event=given.on_event)
-    check_hooks(on_message=given.on_message, credentials=given.credentials)
-    if given.credentials is not None and (given.user_name, given.password) != (None, None):
-        raise ArgumentError("credentials", "replaces user_name and password; give one or the other")
-    wishes = given.tls, given.proxy, given.network
-    brokers = brokers_for(given.url, *wishes, largest_packet=given.maximum_packet_size)
-    authentication, properties = authentication_for(given.auth, given.version, given.properties)
-    asks_will = callable(given.will)
-    options = ConnectOptions(
-        _client_id(given.client_id, given.version),
-        version=given.version,
-        keep_alive=given.keep_alive,
-        session_expiry=given.session_expiry,
-        receive_maximum=given.receive_maximum,
-        maximum_packet_size=given.maximum_packet_size,
-        topic_alias_maximum=given.topic_alias_maximum,
-        user_name=given.user_name,
-        password=given.password,
-        will=None if asks_will else given.will,
-        connect_timeout=seconds("connect_timeout", given.connect_timeout),
-        properties=properties,
-    )
-    personals = Personals(options, given.credentials, given.will if asks_will else None)
-    personals.check(brokers)
-    engine = Engine(
-        threading.Lock(),
-        brokers,
-        options,
-        policy=given.policy,
-        store=given.store,
-        reconnect=given.reconnect or ReconnectPolicy(),
-        draw=random_fraction,
-        acknowledge=acknowledge if given.manual_ack else None,
-        authentication=authentication,
-        waiting=waiting,
-        personals=personals,
-        return_to_first=_span("return_to_first", given.return_to_first),
-        ack_timeout=_span("ack_timeout", given.ack_timeout),
-        **{name: getattr(given, name) for name in _SAME_NAMES},
-    )
-    engine.on_connect, engine.on_disconnect = given.on_connect, given.on_disconnect
-    engine.on_event = given.on_event
-    return engine
-
-
-# Arguments that a client passes on to its engine as they are.
-_SAME_NAMES = (
-    "buffer_qos0", "clean_start", "inbox_bytes", "inbox_limit", "inflight", "on_session_lost",
-    "shared_session", "use_identifiers", "use_topic_aliases",
-)  # fmt: skip
-
-
-def _client_id(client_id: str | None, version: str) -> str:
-    """Return the name of the session; an empty one asks an MQTT 5.0 server to make it up."""
-    if client_id is None or not (client_id or version == "5.0"):
-        return made_up_client_id()
-    return client_id
-
-
-def _span(argument: str, value: object) -> float | None:
-    return None if value is None else seconds(argument, value)
 
 
 def store_for(store: object, policy: StorePolicy) -> Store | None:

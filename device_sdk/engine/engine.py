@@ -1,41 +1,31 @@
-"""The life cycle of a client: connect, exchange, lose the connection, wait, connect again, close.
+"""The engine of a client: everything a client does, except waiting.
 
-No thread, no event loop and no clock live here. A shell (the thread client, the asyncio client, the paho
-façade) calls the ``on_...`` methods when something happened to the transport or when
-:meth:`Engine.next_deadline` has come, and asks :meth:`Engine.interest` what to wait for. One lock guards all
-state; it is never held while user code runs, nor during ``open()``, ``recv()``, ``send()`` or a commit.
+No thread, no event loop and no clock live here. A shell (the thread client, the asyncio client) calls the
+``on_...`` methods when something happened to the transport or when :meth:`Engine.next_deadline` has come, and
+asks :meth:`Engine.interest` what to wait for. One lock guards all state; it is never held while user code
+runs, nor during ``open()``, ``recv()``, ``send()`` or a commit.
 """
 
 from __future__ import annotations
 
-from device_sdk._load import load
-from device_sdk._log import is_debugged
-from device_sdk.engine.ack_watch import AckWatch
-from device_sdk.engine.attempt import Attempt, Personals
-from device_sdk.engine.brokers import Broker, Brokers
-from device_sdk.engine.exchange import Exchange
-from device_sdk.engine.identifiers import Identifiers
-from device_sdk.engine.reconnect import ReconnectPolicy, classify
-from device_sdk.engine.report import (
-    CLOSED,
-    CLOSING,
-    CONNECTED,
-    CONNECTING,
-    IDLE,
-    WAITING,
-)
-from device_sdk.errors import (
-    ArgumentError,
-    AuthenticationError,
-    ClosedError,
-    DeviceSdkError,
-    TransportClosedError,
-    TransportError,
-)
-from device_sdk.mqtt.events import ConnectAcknowledged, ConnectionEnded, SessionUnknown
-from device_sdk.mqtt.message import Message
+from device_sdk._weak import weakly
+from device_sdk.engine.connecting.brokers import Broker, Brokers
+from device_sdk.engine.connecting.connector import Connector
+from device_sdk.engine.connecting.credentials import Credentials
+from device_sdk.engine.connecting.resumption import Resumption
+from device_sdk.engine.connection import Connection
+from device_sdk.engine.consumers import Consumers
+from device_sdk.engine.events import Events
+from device_sdk.engine.incoming.in_hand import InHand
+from device_sdk.engine.incoming.subscriber import Subscriber
+from device_sdk.engine.life_cycle import CONNECTED, CONNECTING, WAITING, LifeCycle
+from device_sdk.engine.outgoing.ack_watch import AckWatch
+from device_sdk.engine.outgoing.publisher import Publisher
+from device_sdk.engine.reactions import Reactions
+from device_sdk.errors import ArgumentError, AuthenticationError, ClosedError, DeviceSdkError
 from device_sdk.mqtt.options import check_range
 from device_sdk.mqtt.protocol import Protocol
+from device_sdk.mqtt.session import Session
 from device_sdk.net.base import Transport
 
 TYPE_CHECKING = False
@@ -44,39 +34,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from device_sdk.engine.authentication import Authentication
-    from device_sdk.engine.outgoing.delivery import Delivery
-    from device_sdk.engine.waiting import Waiting
+    from device_sdk.engine.connecting.attempt import Attempt
+    from device_sdk.engine.connecting.authentication import Authentication
+    from device_sdk.engine.connecting.back_off import ReconnectPolicy
+    from device_sdk.engine.events import ClientEvent, Stats
+    from device_sdk.mqtt.events import ConnectAcknowledged
+    from device_sdk.mqtt.message import Message
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.store.base import SavedSession, Store, StorePolicy
 
-__all__ = [
-    "CLOSED",
-    "CLOSING",
-    "CONNECTED",
-    "CONNECTING",
-    "IDLE",
-    "WAITING",
-    "Engine",
-]
-
-# Shows the packets of a connection; imported only when its logger is switched on.
-_PACKET_LOG = "device_sdk.engine.packet_log:PacketLog"
-_PACKET_LOGGER = "device_sdk.packets"
+__all__ = ["Engine"]
 
 
-class Engine(Exchange):
-    """Everything a client does, except waiting.
+class Engine:
+    """The parts of one client, its lock, and the present connection.
 
     Methods that begin with ``on_``, and :meth:`flush`, belong to the one thread that owns the transport and
     take the lock themselves. The others say whether the caller holds it.
-    """
 
-    _was_connected = False
-    _begins_anew = False  # the server has a session that we know nothing of
-    _is_clean = False  # the last CONNECT asked for a clean start
-    _unanswered = False  # a CONNECT may have begun a new session that we never heard of
-    _wants_return = False  # it is time to look whether the first broker is back
+    ``parked``: the shell waits for the network, and whoever adds output has to wake it. ``goodbye``: reason
+    code and properties of our DISCONNECT. ``draining``: the shell waits for :meth:`is_drained`.
+    """
 
     def __init__(
         self,
@@ -98,436 +76,341 @@ class Engine(Exchange):
         authentication: Authentication | None = None,
         use_topic_aliases: bool = False,
         use_identifiers: bool = False,
-        waiting: Waiting | None = None,
-        personals: Personals | None = None,
+        consumers: Consumers | None = None,
+        credentials: Credentials | None = None,
         return_to_first: float | None = None,
         shared_session: bool = False,
         ack_timeout: float | None = None,
+        on_connect: Callable[[ConnectAcknowledged], object] | None = None,
+        on_disconnect: Callable[[DeviceSdkError], object] | None = None,
+        on_event: Callable[[ClientEvent], object] | None = None,
     ) -> None:
         if on_session_lost not in ("republish", "fail"):
             raise ArgumentError("on_session_lost", f'must be "republish" or "fail", not {on_session_lost!r}')
-        if use_topic_aliases and options.version != "5.0":
-            raise ArgumentError("use_topic_aliases", f"MQTT {options.version} has no topic aliases")
-        if use_identifiers and options.version != "5.0":
-            raise ArgumentError("use_identifiers", f"MQTT {options.version} has no subscription identifiers")
+        _check_version(options, use_topic_aliases=use_topic_aliases, use_identifiers=use_identifiers)
         if isinstance(transport, Transport):
             transport = [Broker(transport, transport.description)]
-        super().__init__(
-            lock, transport[0].transport, options, policy, store, authentication=authentication,
-            buffer_qos0=buffer_qos0, inbox_limit=inbox_limit, inbox_bytes=inbox_bytes,
-            acknowledge=acknowledge, waiting=waiting,
+        self.lock = lock
+        self.options = options
+        self.authentication = authentication
+        self.consumers = Consumers() if consumers is None else consumers
+        self.session = session = Session(journal=store is not None)
+        self.events = events = Events(on_event)
+        self.outgoing = Publisher(
+            lock, session, policy, store, events, self.consumers, buffer_qos0=buffer_qos0
+        )
+        self.incoming = Subscriber(
+            lock, session, events, self.consumers,
+            InHand(inbox_limit, inbox_bytes, options.maximum_packet_size),
+            use_identifiers=use_identifiers, acknowledge=acknowledge,
         )  # fmt: skip
-        self.brokers = Brokers(
+        brokers = Brokers(
             transport, reconnect, draw, return_to_first=return_to_first, shared_session=shared_session
         )
-        self.last_error: DeviceSdkError | None = None
-        self.goodbye: tuple[int, dict[str, Any]] = (0, {})  # reason code and properties of our DISCONNECT
-        self.on_connect: Callable[[ConnectAcknowledged], object] | None = None
-        self.on_disconnect: Callable[[DeviceSdkError], object] | None = None
-        if use_identifiers:
-            self.router.identifiers = Identifiers()
-        self._use_aliases = use_topic_aliases
-        self._personals = personals or Personals(options)
-        self._attempt: Attempt | None = None  # whose stream is being opened
-        self._acks = None if ack_timeout is None else AckWatch(ack_timeout)
-        self._draw = draw
-        self._inflight = check_range("inflight", inflight, 1, 65_535)
-        self._clean_start = clean_start
-        self._republish = on_session_lost == "republish"
-        self.attempt_over: threading.Event | None = None  # set when a connection is accepted or failed
-        self._connected_at = 0.0
-        self._retry_at: float | None = None
+        resumption = Resumption(
+            session, options, brokers, draw, clean_start=clean_start, is_durable=store is not None
+        )
+        check_range("inflight", inflight, 1, 65_535)
+        self.connector = Connector(
+            brokers, options, credentials or Credentials(options), resumption, authentication,
+            lambda vouched: Protocol(
+                session, options, inflight=inflight, vouched=vouched, use_aliases=use_topic_aliases
+            ),
+        )  # fmt: skip
+        self.life = LifeCycle()
+        self.reactions = Reactions(
+            self.life, brokers, resumption, self.outgoing, self.incoming, events, authentication,
+            republish=on_session_lost == "republish", on_connect=on_connect, on_disconnect=on_disconnect,
+        )  # fmt: skip
+        self.connection: Connection | None = None
+        self.parked = False
+        self.goodbye: tuple[int, dict[str, Any]] = (0, {})
+        self.draining = False
+        self._await_handlers = True
+        self._ack_timeout = ack_timeout
+        self._wake: Callable[[], None] | None = None  # called when the store moved on and the shell waits
 
-    # The shell's questions. The caller holds the lock.
+    # Questions of the shell. The caller holds the lock.
+
+    @property
+    def transport(self) -> Transport:
+        """The stream of the connection, or else of the last attempt."""
+        connection = self.connection
+        return self.connector.transport if connection is None else connection.stream.transport
 
     @property
     def wants_open(self) -> bool:
-        """Whether the shell should open what :meth:`attempt` returns now. The caller holds the lock."""
-        if self.state == CONNECTING:
-            return self._protocol is None
-        return self._wants_return and self.state == CONNECTED
+        """Whether the shell should open what :meth:`attempt` returns now."""
+        if self.life.state == CONNECTING:
+            return not self.has_connection()
+        return self.life.wants_return and self.life.state == CONNECTED
+
+    def has_connection(self) -> bool:
+        """Whether the transport is open and the connection not over."""
+        connection = self.connection
+        return connection is not None and not connection.retired
+
+    def has_output(self) -> bool:
+        """Whether :meth:`flush` has something to do."""
+        connection = self.connection
+        return connection is not None and connection.has_output()
+
+    def wants_attention(self) -> bool:
+        """Whether a shell that waits has to be woken after a publish."""
+        connection = self.connection
+        return bool(self.events.queue) or (connection is not None and connection.has_output())
+
+    def unpark(self) -> bool:
+        """Whether the shell waits and has to be woken; it counts as woken then."""
+        parked, self.parked = self.parked, False
+        return parked
+
+    def interest(self) -> tuple[int, bool, bool] | None:
+        """Return file descriptor, want to read, want to write; ``None`` without an open transport."""
+        connection = self.connection
+        if connection is None or connection.retired:
+            return None
+        return connection.interest(paused=self.incoming.in_hand.full and not self.consumers.blocked)
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`on_deadline` wants to be called."""
+        connection, outbox = self.connection, self.outgoing.outbox
+        due = [self.life.retry_at, outbox.next_expiry, outbox.next_replay]
+        if connection is not None and not connection.retired:
+            due += connection.deadlines()
+            if self.outgoing.online is not None:
+                due.append(self.connector.brokers.return_at)
+        return min((deadline for deadline in due if deadline is not None), default=None)
+
+    def drain(self, *, await_handlers: bool) -> None:
+        """Have the shell woken whenever :meth:`is_drained` may have become true."""
+        self.draining = True
+        self._await_handlers = await_handlers
+
+    def is_drained(self) -> bool:
+        """Whether network, broker and handlers have nothing more to do."""
+        connection, incoming = self.connection, self.incoming
+        unsent = connection is not None and connection.is_unsent
+        unfinished = self._await_handlers and incoming.in_hand.count and incoming.router.inbox is None
+        return not (self.outgoing.outbox.queued or len(self.session) or unsent or unfinished)
+
+    def stats(self) -> Stats:
+        """Return a copy of the counters."""
+        copy = self.events.stats.copy()
+        outbox, online = self.outgoing.outbox, self.outgoing.online
+        copy.queued = outbox.queued
+        copy.queued_bytes = outbox.queued_bytes
+        copy.in_flight = len(self.session)
+        copy.acks_held = 0 if online is None else online.held_acknowledgements
+        return copy
+
+    # Requests of the shell. The caller holds the lock.
+
+    def handled(self, count: int) -> bool:
+        """So many messages have been finished with; their acknowledgements may leave.
+
+        Returns: whether the shell has to be woken, to send or to read on.
+        """
+        in_hand = self.incoming.in_hand
+        was_full = in_hand.full
+        if count:
+            in_hand.finished(count)
+        self.outgoing.acknowledge_handled()
+        reads_on = was_full and not in_hand.full
+        connection = self.connection
+        return reads_on or self.draining or (connection is not None and connection.has_output())
+
+    def close_connection(self) -> None:
+        """Queue DISCONNECT as the last packet and do not connect again."""
+        connection = self.connection
+        if connection is not None and not connection.retired:
+            self.connector.left(answered=self.outgoing.online is not None)
+            connection.protocol.disconnect(*self.goodbye)
+        self.outgoing.disconnecting()
+        self.incoming.disconnecting()
+        self.life.close()
+
+    def disown(self) -> None:
+        """In a forked child: the connection is the parent's, and nothing here will ever happen."""
+        error = ClosedError("this process is a fork; the message is its parent's")
+        self.connection = None
+        self.outgoing.disconnecting()
+        self.incoming.disconnecting()
+        self.incoming.end(error)
+        self.outgoing.end(error)
+        self.life.end()
+
+    # The owner of the transport. These methods take the lock themselves.
 
     def adopt(self, saved: SavedSession, store: Store, now: float, wake: Callable[[], None]) -> None:
-        """Go on with the session that the store kept; once, before the shell starts. Takes the lock."""
+        """Go on with the session that the store kept; once, before the shell starts."""
+        outgoing, journal = self.outgoing, self.outgoing.journal
+        assert journal is not None
         with self.lock:
-            self.outbox.restore(saved, now, self.options.version)
-            self.session.received.update(dict.fromkeys(saved.received))
-            self.router.restore(saved.subscriptions)
-            self.brokers.restore(saved.facts.get("broker"))
-            session_of = saved.facts.get("session")
-            self.session.known = session_of == self.options.client_id
-            if session_of is not None and not self.session.known:  # another client identifier
-                self.outbox.put_back(self.session.lose()[0])
-                self._unanswered = True  # ask for every subscription, whatever that session has
+            outgoing.outbox.restore(saved, now, self.options.version)
+            self.incoming.router.restore(saved.subscriptions)
+            if self.connector.restore(saved):
+                outgoing.outbox.put_back(self.session.lose()[0])
             self.session.record(("fact", "client_id", self.options.client_id))
-            self._hand_to_store(store)
-            self._report_store(store)
+            journal.hand_over()
+            journal.report()
+        self._wake = wake
+        store.on_progress = weakly(self._on_store_progress)
 
-        def progressed() -> None:
-            with self.lock:
-                parked = self.on_store_progress()
-            if parked:
-                wake()
-
-        store.on_progress = progressed
-
-    # The life of a connection
-
-    def start(self, now: float) -> None:
-        """Begin to connect. The caller holds the lock."""
-        if self.state not in (IDLE, WAITING):
-            return
-        self.state = CONNECTING
-        self._retry_at = None
-
-    def reconnect_now(self, now: float) -> None:
-        """End a wait between attempts at once: the link came up. The caller holds the lock."""
-        if self.state == WAITING:
-            self.brokers.start_over()
-            self.start(now)
+    def _on_store_progress(self) -> None:
+        with self.lock:
+            self.outgoing.store_progressed()
+            parked = self.unpark()
+        if parked and self._wake is not None:
+            self._wake()
 
     def attempt(self) -> Attempt:
         """Return what to open now; then comes :meth:`on_open` or :meth:`on_open_failed`.
 
-        For the owner of the transport. ``open()`` of the attempt is the only part that may run elsewhere.
+        ``open()`` of the attempt is the only part that may run elsewhere.
         """
         with self.lock:
-            is_return, self._wants_return = self._wants_return, False
-            is_return = is_return and self.state == CONNECTED
-            broker = self.brokers.first if is_return else self.brokers.current
-            self._attempt = attempt = Attempt(broker, self._personals, is_return=is_return)
-            if not is_return:
-                self._use(broker.transport)
-        return attempt
+            return self.connector.attempt(is_return=self.life.begins_return())
 
     def on_open(self, now: float) -> None:
         """The stream of the last attempt is open: say CONNECT."""
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None and not self._takes_over(attempt, now):
+        attempt = self.connector.take_attempt()
+        if attempt is not None and attempt.is_return and not self._returns(attempt, now):
             return
-        if self.authentication is not None:
-            try:
-                self.authentication.begin(self.options)
-            except AuthenticationError as error:
-                self.transport.close()
-                self.on_open_failed(error, now)
-                return
+        try:
+            self.connector.prepare(attempt)
+        except AuthenticationError as error:
+            self.connector.transport.close()
+            self.on_open_failed(error, now)
+            return
         with self.lock:
-            if self.state != CONNECTING:
+            if self.life.state != CONNECTING:
                 return  # closed meanwhile; the shell ends with drop_connection()
-            clean = self._begins_clean()
-            if not (clean or self.session.known):
-                # The server may remember identifiers of an earlier life: it would swallow a QoS 2 message
-                # under one of them as a repetition.
-                self.session.last_packet_id = int(self._draw() * 65_535)
-            vouched = self._clean_start is False
-            protocol = self._protocol = Protocol(
-                self.session,
-                self.options,
-                inflight=self._inflight,
-                vouched=vouched,
-                use_aliases=self._use_aliases,
-            )
-            if is_debugged(_PACKET_LOGGER):
-                packet_log = load(_PACKET_LOG)(self.transport.description, self.options.version)
-                protocol.watch(packet_log.on_packet)
-            self.stream.reset()
-            protocol.connect(now, clean_start=clean)
-            self._is_clean = clean
+            self.connection = Connection(
+                self.lock, self.connector.connect(now), self.connector.transport,
+                self.outgoing, self.incoming, self.events, self.reactions.react,
+                authentication=self.authentication,
+                acks=None if self._ack_timeout is None else AckWatch(self._ack_timeout),
+                packet_log=self.connector.packet_log(),
+            )  # fmt: skip
         self.flush(now)
 
-    def _begins_clean(self) -> bool:
-        """Whether the server is to forget an earlier session, if it has one."""
-        if self._begins_anew or self.brokers.session_is_elsewhere(self.options.client_id):
-            return True
-        if self._clean_start is None:
-            return self._store is None and not self._was_connected
-        return self._clean_start
-
-    def _takes_over(self, attempt: Attempt, now: float) -> bool:
-        """Whether the stream of this attempt is to be the connection; another one is ended for it."""
-        if attempt.is_return:
-            with self.lock:
-                leaves = self.state in (CONNECTED, CONNECTING, WAITING)
-                if leaves and self._protocol is not None:
-                    self._protocol.disconnect()
-                    error = TransportClosedError(f"left to return to {attempt.transport.description}")
-                    self._detach(error)
-                    self._tell_end(error, "")
-            if self._retired is not None:
-                self._bury(now)
-            if not leaves:
-                attempt.close()
-                return False
-            with self.lock:
-                self.brokers.return_to_first()
-                self._use(attempt.transport)
-                self.state, self._retry_at = CONNECTING, None
-        self._personals.tell(attempt.fields)
+    def _returns(self, attempt: Attempt, now: float) -> bool:
+        """Whether the stream to the first server is to be the connection; another one is ended for it."""
+        with self.lock:
+            leaves = self.life.state in (CONNECTED, CONNECTING, WAITING)
+            connection = self.connection
+            if leaves and connection is not None and not connection.retired:
+                self.reactions.leave(connection, f"left to return to {attempt.transport.description}")
+        if connection is not None and connection.retired:
+            self.flush(now)
+        if not leaves:
+            attempt.close()
+            return False
+        with self.lock:
+            self.connector.use(attempt)
+            self.reactions.returned()
         return True
-
-    def _use(self, transport: Transport) -> None:
-        self.transport = self.stream.transport = transport
 
     def on_open_failed(self, error: DeviceSdkError, now: float) -> None:
         """The stream of the last attempt could not be opened."""
-        attempt, self._attempt = self._attempt, None
+        attempt = self.connector.take_attempt()
         if attempt is not None:
             # Nothing is open, unless an open() that was left behind got hold of it: the next one needs it.
             attempt.transport.close()
         with self.lock:
             if attempt is not None and attempt.is_return:
-                self.brokers.return_failed(now)
-                goes_on = "; the present connection goes on" if self.state == CONNECTED else ""
-                self._tell_failure(attempt.transport, error, goes_on)
-                return
-            self.last_error = self.outbox.waits.failure = error
-            self._attempt_failed(error, None, now)
+                self.reactions.return_failed(attempt.transport, error, now)
+            else:
+                self.reactions.open_failed(self.connector.transport, error, now)
+
+    def on_readable(self, now: float) -> None:
+        """Read once and react to what came."""
+        connection = self.connection
+        if connection is not None and not connection.retired:
+            connection.read(now)
+            self.flush(now)
+
+    def on_writable(self, now: float) -> None:
+        """The transport takes bytes again."""
+        connection = self.connection
+        if connection is not None and not connection.retired:
+            connection.write(now)
+            self.flush(now)
 
     def on_deadline(self, now: float) -> None:
         """Do what is due: keep alive, the end of a wait, an expiry in the queue."""
+        outgoing, connection = self.outgoing, self.connection
         with self.lock:
-            if self._retry_at is not None and now >= self._retry_at:
-                self.start(now)
-            self._report_ended(self.outbox.expire(now))
-            if self.outbox.next_replay is not None and now >= self.outbox.next_replay:
-                self._fill(now)
-            protocol = self._protocol
-            if protocol is not None:
-                self._react(protocol.handle_deadline(now), now)
-            if self._online is not None:
-                self._look_after(self._online, now)
-            elif self._store is not None:
-                self._hand_to_store(self._store)
-        if self._protocol is not None:
-            try:
-                self.transport.handle_deadline(now)
-            except TransportError as error:
-                self._fail(error, now)
+            self.life.on_deadline(now)
+            outgoing.on_deadline(now)
+            if connection is not None:
+                connection.on_deadline(now)
+            if connection is not None and outgoing.online is not None:
+                if not connection.is_stuck(now):
+                    self.reactions.look_for_first(now)
+            elif outgoing.journal is not None:
+                outgoing.journal.hand_over()
+        if connection is not None:
+            connection.keep_time(now)
         self.flush(now)
 
-    def _look_after(self, protocol: Protocol, now: float) -> None:
-        """End a connection on which nothing is acknowledged; note that the first broker could be back."""
-        # What is not sent cannot be answered, and what is not read may have been.
-        busy = self.stream.pending or protocol.has_output or protocol.reading_paused
-        if self._acks is not None and self._acks.is_stuck(self.session, now, excused=busy):
-            protocol.disconnect()
-            text = (
-                f"ack_timeout: no acknowledgement for {self._acks.seconds:g} s; {len(self.session)} in flight"
-            )
-            self._react([ConnectionEnded(TransportClosedError(text))], now)
-        elif self.brokers.return_at is not None and now >= self.brokers.return_at:
-            self.brokers.return_at = None
-            self._wants_return = True
-
-    def next_deadline(self) -> float | None:
-        """When :meth:`on_deadline` wants to be called. The caller holds the lock."""
-        due = [self._retry_at, self.outbox.next_expiry, self.outbox.next_replay]
-        if self._protocol is not None:
-            due += (self._protocol.next_deadline(), self.transport.next_deadline())
-        if self._online is not None:
-            due.append(self.brokers.return_at)
-            if self._acks is not None:
-                due.append(self._acks.deadline(self.session))
-        return min((deadline for deadline in due if deadline is not None), default=None)
-
-    def close_connection(self) -> None:
-        """Queue DISCONNECT as the last packet and do not connect again. The caller holds the lock."""
-        self.state = CLOSING
-        self._retry_at = None
-        if self._protocol is not None:
-            self._unanswered |= self._online is None
-            self._protocol.disconnect(*self.goodbye)
-        self._online = None
-
-    def drop_connection(self) -> None:
-        """Close the transport as it is; the queue and the session stay. For the owner of the transport."""
-        with self.lock:
-            self.session.requests.clear()
-            self.router.disconnected()
-            self.outbox.disconnected()
-            self._protocol = self._online = None
-            if self.state != CLOSED:  # by a shell that could not wait for the owner of the transport
-                self.state = IDLE
-        self.transport.close()
-
-    def finish(self) -> None:
-        """End everything that waits, for good. The caller is the last user and does not hold the lock."""
-        self.end()
-        self.close_store()
-
-    def end(self) -> None:
-        """The part of :meth:`finish` that does not block."""
-        with self.lock:
-            closed = ClosedError("the client was closed")
-            self._end_requests(closed)
-            if self.authentication is not None:
-                self.authentication.ended(closed)
-            if self._store is not None:
-                self.session.note_handled()
-                self.session.record(("reserved", self.session.last_packet_id))  # the next one goes on there
-                self._hand_to_store(self._store)
-            self._tell_dropped(self.outbox.end_all())
-            self.state = CLOSED
-            self._decided()
-
-    def close_store(self) -> None:
-        """The part of :meth:`finish` that may block."""
-        if self._store is not None:
-            self._store.close()
-            with self.lock:
-                self._tell_dropped(self.outbox.settle())
-
-    def _tell_dropped(self, left: list[Delivery]) -> None:
-        if left:
-            self._stats.dropped += len(left)
-            self.notify("dropped", f"closed with {len(left)} messages that were not acknowledged")
-
-    def disown(self) -> None:
-        """In a forked child: the connection is the parent's, and nothing here will ever happen."""
-        self.state = CLOSED
-        self._protocol = self._online = None
-        error = ClosedError("this process is a fork; the message is its parent's")
-        self._end_requests(error)
-        self.outbox.end_all(error)
-
-    # Reactions to the protocol's events
-
-    def _on_connected(self, event: ConnectAcknowledged, now: float) -> None:
-        protocol = self._protocol
-        assert protocol is not None
-        elsewhere = self.brokers.session_is_elsewhere(self.options.client_id)
-        identity = self.brokers.session_begins(self.options.client_id)
-        if identity is not None:
-            self.session.record(("fact", "broker", identity))
-        self.brokers.accepted(now)
-        if self._acks is not None:
-            self._acks.begin(now)
-        known = self._was_connected or event.republish
-        lost = known and not event.session_present and not self._clean_start
-        self._online = protocol
-        self.attempts += 1
-        self._connected_at = now
-        self.state = CONNECTED
-        self._stats.connects += 1
-        if self._was_connected:
-            self._stats.reconnects += 1
-        self._was_connected = True
-        self._begins_anew = False
-        self.session.outlives_connection = not self._is_clean  # Source: MQTT 3.1 §3.1
-        self.last_error = self.outbox.waits.failure = None
-        self._decided()
-        self.outbox.connected()
-        present = "present" if event.session_present else "new"
-        where = self.transport.description
-        self.notify("connected", f"connected to {where}, session {present}", value=where)
-        if self._republish:
-            self.outbox.put_back(event.republish)
-        else:
-            self.outbox.invalidate(event.republish)
-        if lost:
-            count = len(event.republish)
-            fate = "published again" if self._republish else "invalidated"
-            why = "another broker has the session" if elsewhere else "the broker no longer has the session"
-            self.notify("session_lost", f"{why}; messages {fate}: {count}")
-        self.router.connected(event.session_present and not self._unanswered)
-        self._unanswered = False
-        self.send_requests()
-        if self.on_connect is not None:
-            self._callbacks.append((self.on_connect, event))
-
-    def _on_ended(self, event: ConnectionEnded, now: float) -> None:
-        """The connection is over; what it leaves behind is closed outside the lock, in :meth:`flush`."""
-        was_online = self._online is not None
-        self._detach(event.error)
-        if self.state == CLOSING:
-            return  # that was the aim
-        if was_online:
-            retry = classify(event.error, event.reason_code)
-            lasted = now - self._connected_at
-            delay = self.brokers.connection_lost(retry, event.reason_code, lasted, now)
-            self._tell_end(event.error, self._schedule(delay, now))
-        else:
-            self._unanswered = True
-            self._attempt_failed(event.error, event.reason_code, now)
-        reference = event.properties.get("server_reference")
-        if reference is not None:
-            text = f"the server asks to use {reference} instead; this client stays with its URL"
-            self.notify("server_reference", text, event.error, reference)
-
-    def _detach(self, error: DeviceSdkError) -> None:
-        """Nothing is sent or expected on this connection any more; its transport is still to be closed."""
-        self._retired = self._protocol
-        self._protocol = self._online = None
-        self._wants_return = False
-        self.session.requests.clear()
-        self.router.disconnected()
-        self.outbox.disconnected()
-        if self.authentication is not None:
-            self.authentication.ended(error)
-        self.last_error = self.outbox.waits.failure = error
-
-    def _tell_end(self, error: DeviceSdkError, consequence: str) -> None:
-        self.notify("disconnected", f"{self.transport.description}: {error}{consequence}", error)
-        if self.on_disconnect is not None:
-            self._callbacks.append((self.on_disconnect, error))
-
-    def _on_session_unknown(self, event: SessionUnknown, now: float) -> None:
-        """Connect again at once, with a clean start. Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-4]."""
-        self._begins_anew = True
-        self._retired, self._protocol = self._protocol, None
-        if self.authentication is not None:
-            self.authentication.ended(event.error)
-        if self.state != CLOSING:
-            self.state = CONNECTING
-            text = "the broker's session is not known here and is replaced; clean_start=False would resume it"
-            self.notify("session_lost", text, event.error)
-
-    def _attempt_failed(self, error: DeviceSdkError, reason_code: int | None, now: float) -> None:
-        """The current broker's turn is over; the attempt is only when each of them has had its turn."""
-        error.retry = classify(error, reason_code)
-        delay = self.brokers.attempt_failed(error.retry, now)
-        self._tell_failure(self.transport, error, self._schedule(delay or 0.0, now))
-        if delay is not None:
-            self.attempts += 1
-            self._decided()
-
-    def _tell_failure(self, transport: Transport, error: DeviceSdkError, consequence: str) -> None:
-        where = transport.description
-        named = "" if where in str(error) else f"{where}: "
-        self.notify("connect_failed", f"{named}{error}{consequence}", error)
-
-    def _decided(self) -> None:
-        """Wake who waits for the outcome of an attempt."""
-        if self.attempt_over is not None:
-            self.attempt_over.set()
+    def flush(self, now: float) -> None:
+        """Hand output to the transport until it takes no more; close the transport of an ended connection."""
+        connection = self.connection
+        if connection is not None:
+            connection.flush(now)
+            if connection.retired:
+                self.connection = None
+                connection.close(now)
 
     def on_fault(self, error: Exception, now: float) -> None:
         """Something failed that never should: report it, and begin anew with the next connection."""
-        failure = TransportClosedError(f"internal error: {type(error).__name__}: {error}")
         with self.lock:
-            self.notify("internal_error", str(failure), error)
-            if self._protocol is not None or self.state == CONNECTING:
-                self._on_ended(ConnectionEnded(failure), now)
-            self._retired = None
-        self.stream.reset()
-        self.transport.close()
+            connection, transport = self.connection, self.transport
+            over = connection is None or connection.retired
+            self.reactions.fault(None if over else connection, transport, error, now)
+            self.connection = None
+        transport.close()
 
-    def _schedule(self, delay: float, now: float) -> str:
-        """Fix the time of the next attempt; return the words for it."""
-        if self.state in (CLOSING, CLOSED):
-            return ""
-        self.state = WAITING
-        self._retry_at = now + delay
-        following = self.brokers.current.transport
-        where = "" if len(self.brokers.all) == 1 else f" at {following.description}"
-        when = f"in {delay:.1f} s" if delay else "at once"
-        return f"; next attempt{where} {when}"
+    def drop_connection(self) -> None:
+        """Close the transport as it is; the queue and the session stay."""
+        with self.lock:
+            transport = self.transport
+            self.incoming.disconnected()
+            self.outgoing.disconnected(None)
+            self.connection = None
+            self.life.enter("drop")  # not if closed, by a shell that could not wait for the owner
+        transport.close()
+
+    # The end. The caller is the last user and does not hold the lock.
+
+    def end(self) -> None:
+        """End everything that waits, for good; then comes :meth:`close_store`."""
+        with self.lock:
+            closed = ClosedError("the client was closed")
+            if self.connection is not None:
+                self.connection.retire()
+            self.incoming.end(closed)
+            if self.authentication is not None:
+                self.authentication.ended(closed)
+            self.outgoing.end()
+            self.life.end()
+
+    def close_store(self) -> None:
+        """Write what is left into the store and close it. May block."""
+        outgoing = self.outgoing
+        if outgoing.journal is not None:
+            outgoing.journal.close()
+            with self.lock:
+                outgoing.report_dropped(outgoing.outbox.settle())
 
 
-Engine.reactions = {
-    **Exchange.reactions,
-    ConnectAcknowledged: Engine._on_connected,
-    ConnectionEnded: Engine._on_ended,
-    SessionUnknown: Engine._on_session_unknown,
-}
+_LACKING = {"use_topic_aliases": "topic aliases", "use_identifiers": "subscription identifiers"}
+
+
+def _check_version(options: ConnectOptions, **wanted: bool) -> None:
+    """Make sure that the version has what is wanted. Raises: ArgumentError: by name."""
+    for argument, is_wanted in wanted.items():
+        if is_wanted and options.version != "5.0":
+            raise ArgumentError(argument, f"MQTT {options.version} has no {_LACKING[argument]}")

@@ -3,7 +3,7 @@
 Looked at when a connection begins: a client that is not watched does not pay for it. Nothing of it is secret:
 user names, passwords and authentication data are masked, payloads and other binary data are their lengths.
 
-Threads: called under the engine's lock, by :meth:`Protocol.watch`.
+Threads: those of the connection, see :meth:`PacketLog.on_packet` and :meth:`PacketLog.write`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,22 @@ _ARROWS = {"received": "<-", "sent": "->"}
 class PacketLog:
     """Logs the packets of one connection; ``where``: the description of its stream."""
 
-    __slots__ = ("_version", "_where")
+    __slots__ = ("_lines", "_version", "_where")
 
     def __init__(self, where: str, version: str) -> None:
         self._where = where
         self._version = version
+        self._lines: list[tuple[str, str]] = []
 
     def on_packet(self, direction: str, first: int, data: bytes, start: int, stop: int) -> None:
-        """Log a packet, as :meth:`Protocol.watch` tells of it."""
-        log.debug("%s %s %s", self._where, _ARROWS[direction], self._shown(first, data, start, stop))
+        """Note a packet, as :meth:`Protocol.watch` tells of it: the engine's lock is held."""
+        self._lines.append((_ARROWS[direction], self._shown(first, data, start, stop)))
+
+    def write(self) -> None:
+        """Log what was noted. Without the lock: a handler of the logger may use the client."""
+        lines, self._lines = self._lines, []
+        for arrow, shown in lines:
+            log.debug("%s %s %s", self._where, arrow, shown)
 
     def _shown(self, first: int, data: bytes, start: int, stop: int) -> str:
         if stop - start > _LARGEST_SHOWN:
@@ -55,7 +62,7 @@ def describe(packet: Packet) -> str:
 
 
 def _shown(value: Packet | object) -> list[str]:
-    fields = [(name, getattr(value, name)) for name in getattr(value, "_fields", ())]
+    fields = [(name, getattr(value, name)) for name in getattr(value, "field_names", ())]
     return [f"{name}={_text(name, found)}" for name, found in fields if found not in (None, {}, [], False)]
 
 
@@ -66,8 +73,8 @@ def _text(name: str, value: object) -> str:
         return f"{len(value)} bytes"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}={_text(key, one)}" for key, one in value.items()) + "}"
-    if isinstance(value, list) and value and hasattr(value[0], "_fields"):
+    if isinstance(value, list) and value and hasattr(value[0], "field_names"):
         return "[" + ", ".join(_text("", one) for one in value) + "]"
-    if hasattr(value, "_fields"):
+    if hasattr(value, "field_names"):
         return f"({' '.join(_shown(value))})"
     return repr(value)

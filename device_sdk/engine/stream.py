@@ -1,4 +1,4 @@
-"""The transport of one engine, with the output on its way to it."""
+"""The stream of one connection: its transport, with the output on its way to it."""
 
 from __future__ import annotations
 
@@ -18,37 +18,36 @@ LAST_READS = 16
 class Stream:
     """Hands chunks of output to the transport in buffers of a bounded size.
 
-    Belongs to the thread that owns the transport. ``blocked``: the transport took less than it was offered.
+    Belongs to the thread that owns the transport. ``pending``: the transport has not taken all output yet;
+    ``blocked``: it took less than it was offered.
     """
 
-    __slots__ = ("_buffer", "_chunks", "blocked", "transport")
+    __slots__ = ("_buffer", "_chunks", "blocked", "pending", "transport")
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the output of an earlier connection."""
+        self.blocked = False
+        self.pending = False
         self._chunks: list[bytes] = []
         self._buffer: bytes | memoryview = b""
+
+    def unblock(self) -> None:
+        """Offer the transport output again: it may have room now."""
         self.blocked = False
 
-    @property
-    def pending(self) -> bool:
-        """Whether there is output that the transport has not taken."""
-        return bool(self._buffer or self._chunks)
+    def send(self, chunks: list[bytes]) -> int:
+        """Offer the transport the next output; return the bytes it took. Raises: TransportError.
 
-    def load(self, chunks: list[bytes]) -> None:
-        """Take the next chunks; nothing is pending."""
-        self._chunks = chunks
-
-    def send(self) -> int:
-        """Offer the transport what is next; return the bytes it took. Raises: TransportError."""
+        ``chunks`` follow what is pending; the caller takes new ones only while nothing is.
+        """
+        if chunks:
+            self._chunks = chunks
         if not self._buffer:
-            self._join()
+            self._buffer = self._chunks.pop() if len(self._chunks) == 1 else self._join()
         sent = self.transport.send(self._buffer)
         self.blocked = sent < len(self._buffer)
         self._buffer = memoryview(self._buffer)[sent:] if self.blocked else b""
+        self.pending = self.blocked or bool(self._chunks)
         return sent
 
     def close(self, goodbye: list[bytes]) -> None:
@@ -64,22 +63,16 @@ class Stream:
         except TransportError:
             pass
         finally:  # also after a mistake of the transport: the next attempt needs it closed
-            self.reset()
             self.transport.close()
 
-    def _join(self) -> None:
+    def _join(self) -> bytes:
+        """Take as many chunks as one buffer holds, at least one."""
         chunks = self._chunks
-        if sum(map(len, chunks)) <= _SEND_SIZE:
-            self._buffer = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self._chunks = []
-            return
-        size = 0
-        for count, chunk in enumerate(chunks):  # noqa: B007 (count is what the loop is for)
+        size = count = 0
+        for chunk in chunks:
             size += len(chunk)
-            if size > _SEND_SIZE:
+            if size > _SEND_SIZE and count:
                 break
-        else:
-            count = len(chunks)
-        count = max(count, 1)
-        self._buffer = chunks[0] if count == 1 else b"".join(chunks[:count])
+            count += 1
         self._chunks = chunks[count:]
+        return b"".join(chunks[:count])

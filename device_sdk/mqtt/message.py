@@ -153,23 +153,23 @@ class Message:
 
 
 class _Value:
-    """Equality and repr over the ``__slots__`` of the class and its bases."""
+    """Equality and repr over ``field_names``, the ``__slots__`` of the class and its bases."""
 
     __slots__ = ()
-    _fields: tuple[str, ...] = ()
+    field_names: tuple[str, ...] = ()
 
     def __init_subclass__(cls) -> None:
-        cls._fields = cls._fields + cls.__slots__
+        cls.field_names = cls.field_names + cls.__slots__
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self._fields)
+        return all(getattr(self, name) == getattr(other, name) for name in self.field_names)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.field_names)
         return f"{type(self).__name__}({fields})"
 
 

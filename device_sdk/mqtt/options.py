@@ -105,6 +105,10 @@ class ConnectOptions:
         self.bridge = bridge
         self.encode(clean_start=True)  # so that a wrong field is an error of the constructor
 
+    def identify(self, user_name: str | None, password: bytes | None, will: Will | None) -> None:
+        """Put these into the next CONNECT, as the application wants them for it."""
+        self.user_name, self.password, self.will = user_name, password, will
+
     def encode(self, *, clean_start: bool) -> bytes:
         """Return the CONNECT packet.
 

@@ -16,6 +16,7 @@ from device_sdk.mqtt.wire import encode_varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from device_sdk.errors import DeviceSdkError
@@ -151,6 +152,19 @@ class Session:
     def __len__(self) -> int:
         """Messages that the server has not finished acknowledging."""
         return len(self.in_flight) + len(self.released)
+
+    def restore_received(self, packet_ids: Iterable[int], *, known: bool) -> None:
+        """Remember incoming QoS 2 messages of an earlier process; ``known``: the session is its session."""
+        self.received.update(dict.fromkeys(packet_ids))
+        self.known = known
+
+    def outlive_connection(self, outlives: bool) -> None:
+        """Note whether the session the server has begun outlives its connection. Source: MQTT 3.1 §3.1."""
+        self.outlives_connection = outlives
+
+    def skip_to(self, packet_id: int) -> None:
+        """Let the next packet identifier be the one after this, 0 to 65,535."""
+        self.last_packet_id = packet_id
 
     def allocate(self) -> int:
         """Reserve the next free packet identifier.

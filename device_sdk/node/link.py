@@ -12,7 +12,7 @@ from device_sdk.node.availability import OFFLINE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from device_sdk.engine.report import ClientEvent
+    from device_sdk.engine.events import ClientEvent
     from device_sdk.net.base import Transport
     from device_sdk.node.tables import NodeConfig, QueueTable, TlsTable
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from device_sdk import Client
     from device_sdk.drivers import Driver, Reading
-    from device_sdk.engine.report import ClientEvent
+    from device_sdk.engine.events import ClientEvent
     from device_sdk.node.tables import NodeConfig, SensorTable
 
 __all__ = ["Service"]

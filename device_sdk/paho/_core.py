@@ -10,6 +10,7 @@ import threading
 import weakref
 from time import monotonic
 
+from device_sdk._weak import weakly
 from device_sdk.mqtt.events import ConnectionEnded
 from device_sdk.mqtt.protocol import CONNECTED, DISCONNECTING
 from device_sdk.paho._engine import PahoEngine
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from device_sdk.engine.connection import Connection
     from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.mqtt.message import Message
     from device_sdk.mqtt.options import ConnectOptions
-    from device_sdk.mqtt.protocol import Protocol
     from device_sdk.mqtt.session import Session
     from device_sdk.paho._reports import Reports
     from device_sdk.store.base import SavedSession, Store
 
-__all__ = ["Core", "forward_to"]
+__all__ = ["Core"]
 
 _LONGEST_WAIT = 3600.0
 
@@ -43,37 +44,36 @@ class Core:
     ) -> None:
         self.lock = threading.Lock()
         self.engine = engine = _make_engine(self.lock, store, reports, wants_log)
-        engine.waiting.wake = wake
+        engine.consumers.bind(wake)
         self._wake = wake
         self._io = threading.Lock()
         # The engine's own, as methods around them would be calls more in every turn of a loop.
         self.begin = engine.begin
         self.leave = engine.leave
         self.take_retired = engine.take_retired
-        self.callbacks_waiting = engine.callbacks_waiting
-        self.take_callbacks = engine.take_callbacks  # the lock is held
+        self.take_callbacks = engine.events.take  # the lock is held
         self.handled = engine.handled  # the lock is held
         self.interest = engine.interest
-        self.tell = engine.tell
+        self.tell = engine.reactions.tell
 
     def __del__(self) -> None:
         if hasattr(self, "engine"):  # else the constructor raised
-            self.engine.transport.close()
+            self.engine.close_stream()
 
     # The store
 
     def restore(self, saved: SavedSession, store: Store, fields: ConnectOptions) -> None:
         """Go on with what an earlier process has left in the store, which is closed with this object."""
         engine = self.engine
-        engine.options = fields  # the earlier client may have spoken another version of MQTT
-        engine.adopt(saved, store, monotonic(), self._wake)
-        store.on_progress = forward_to(self, "on_store_progress")
+        engine.adopt(saved, fields.client_id, fields.version, monotonic())
+        store.on_progress = weakly(self.on_store_progress)
         weakref.finalize(self, _close_store, store, engine.session, self.lock)
 
     def on_store_progress(self) -> None:
         """The store moved on."""
         with self.lock:
-            wake = self.engine.on_store_progress()
+            self.engine.outgoing.store_progressed()
+            wake = self.engine.unpark()
         if wake:
             self._wake()
 
@@ -83,19 +83,18 @@ class Core:
         """Queue DISCONNECT as the last packet; return whether a loop is to be woken. The lock is held."""
         engine = self.engine
         if engine.open_connection is not None:
-            engine.goodbye = (reason_code, properties)
-            engine.close_connection()
+            engine.close_connection(reason_code, properties)
         return engine.unpark()
 
-    def has_said_goodbye(self, retired: Protocol) -> bool:
+    def has_said_goodbye(self, retired: Connection) -> bool:
         """Whether a connection that has ended did so by our DISCONNECT."""
-        return retired.state == DISCONNECTING
+        return retired.protocol.state == DISCONNECTING
 
-    def close(self, retired: Protocol) -> None:
+    def close(self, retired: Connection) -> None:
         """Close the stream of a connection that has ended, after a DISCONNECT with the reason."""
         with self._io:
-            goodbye = retired.data_to_send(0, monotonic()) if retired.state > CONNECTED else []
-            self.engine.stream.close(goodbye)
+            left = retired.protocol.state <= CONNECTED
+            retired.stream.close([] if left else retired.protocol.data_to_send(0, monotonic()))
 
     # The turns of a loop
 
@@ -143,7 +142,7 @@ class Core:
         """
         engine = self.engine
         with self.lock:
-            busy = engine.has_output() or engine.callbacks_waiting()
+            busy = engine.has_output() or bool(engine.events.queue)
             deadline = engine.next_deadline()
             engine.parked = not busy
         if deadline is not None:
@@ -152,6 +151,10 @@ class Core:
         ready = poll.poll(0 if busy else int(min(timeout, _LONGEST_WAIT) * 1000 + 0.999))
         engine.parked = False
         return ready, deadline is not None
+
+    def callbacks_waiting(self) -> bool:
+        """Whether :meth:`take_callbacks` would return something."""
+        return bool(self.engine.events.queue)
 
     def unpark(self) -> bool:
         """Return whether a loop waits that has to be woken; it counts as woken then."""
@@ -167,9 +170,8 @@ class Core:
 
     def wants_write(self) -> bool:
         """Whether there is something to send, also when the stream does not take it at the moment."""
-        engine = self.engine
         with self.lock:
-            return engine.has_connection() and (engine.stream.pending or engine.has_output())
+            return self.engine.wants_write()
 
     def is_idle(self) -> bool:
         """Whether nothing waits to leave or to be acknowledged."""
@@ -186,7 +188,7 @@ class Core:
     def acknowledge_by_hand(self, acknowledge: Callable[[Message], None] | None) -> None:
         """Let the program acknowledge messages, or not any more."""
         with self.lock:
-            self.engine.acknowledge_by_hand(acknowledge)
+            self.engine.incoming.acknowledge_by_hand(acknowledge)
 
     def request(self, name: str, wanted: list[Any], properties: dict[str, Any]) -> tuple[int, bool] | None:
         """Queue SUBSCRIBE or UNSUBSCRIBE, by the name of the protocol's method.
@@ -220,17 +222,6 @@ def _make_engine(
     made = PahoEngine(lock, store, tell, wants_log)
     engine = weakref.ref(made)
     return made
-
-
-def forward_to(part: object, name: str) -> Callable[..., Any]:
-    """Return a function that calls a method as long as its object is there, without keeping it."""
-    owner = weakref.ref(part)
-
-    def forward(*arguments: object) -> Any:
-        found = owner()
-        return None if found is None else getattr(found, name)(*arguments)
-
-    return forward
 
 
 def _close_store(store: Store, session: Session, lock: threading.Lock) -> None:

@@ -5,23 +5,25 @@ Callbacks wait in the engine's list in the order in which things happened; the f
 
 from __future__ import annotations
 
-import weakref
-
-from device_sdk.engine.engine import CONNECTING, IDLE, Engine
-from device_sdk.engine.manual_ack import ManualAcks
-from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk._weak import weakly
+from device_sdk.engine.connection import Connection
+from device_sdk.engine.consumers import Consumers
+from device_sdk.engine.events import Events
+from device_sdk.engine.incoming.in_hand import InHand
+from device_sdk.engine.incoming.subscriber import Subscriber
+from device_sdk.engine.outgoing.publisher import Publisher
 from device_sdk.errors import DroppedError
 from device_sdk.mqtt.events import (
+    AuthReceived,
     ConnectAcknowledged,
     ConnectionEnded,
+    PayloadNotText,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
-from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.mqtt.protocol import Protocol
+from device_sdk.mqtt.session import Session
 from device_sdk.paho._protocol import DISCONNECT, LOGGED, RULES, PacketNotes
-from device_sdk.paho._stream import NoStream
 from device_sdk.paho.enums import MQTTErrorCode
 from device_sdk.store.base import StorePolicy
 
@@ -31,40 +33,106 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from device_sdk.mqtt.message import Message
+    from device_sdk.engine.outgoing.delivery import Delivery
+    from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.net.base import Transport
     from device_sdk.paho._message import MQTTMessageInfo
-    from device_sdk.store.base import Store
+    from device_sdk.store.base import SavedSession, Store
 
 __all__ = ["PahoEngine"]
 
 _UNLIMITED = 1 << 61
 _HIGHEST_MID = 65_535
-_TOLD_OTHERWISE = frozenset({"connected", "disconnected", "connect_failed", "session_lost", "auth"})
+_LARGEST_PACKET = 256 * 1024
 
 
-def _no_draw() -> float:
-    return 0.0
+class Reactions:
+    """What a connection tells, on its way to the program. Knows the parts, not the engine that has them.
+
+    ``tell``: called under the lock with what the program should hear of; it returns the pair (function,
+    argument) that the façade is to run, or ``None``. ``unsent``: QoS 0, among the output of the protocol.
+    """
+
+    def __init__(
+        self, outgoing: Publisher, incoming: Subscriber, events: Events, tell: Callable[[Any], Any]
+    ) -> None:
+        self.unsent: list[MQTTMessageInfo] = []
+        self._leaving: list[MQTTMessageInfo] = []  # QoS 0, handed to the stream
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._events = events
+        self._tell = tell
+
+    def tell(self, event: Any) -> bool:
+        """Let the program hear of it, in its turn; return whether it wants to. The lock is held."""
+        told = self._tell(event)
+        if told is not None:
+            self._events.append(told)
+        return told is not None
+
+    def react(self, connection: Connection, event: Any, now: float) -> None:
+        """React to an event that is neither a message nor a delivery. The lock is held."""
+        _REACTIONS[type(event)](self, connection, event)
+
+    def output_left(self) -> None:
+        """The stream has taken all output so far: QoS 0 among it is published. The lock is held."""
+        left, self._leaving, self.unsent = self._leaving, self.unsent, []
+        for info in left:
+            info.set()
+
+    def lose_unsent(self) -> None:
+        """Messages of QoS 0 that have not left will not leave any more. The lock is held."""
+        for info in (*self._leaving, *self.unsent):
+            info.lose(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        self._leaving, self.unsent = [], []
+
+    def _on_accepted(self, connection: Connection, event: ConnectAcknowledged) -> None:
+        self._outgoing.connected(connection.protocol)
+        self._outgoing.outbox.put_back(event.republish)
+        self.tell(event)
+
+    def _on_ended(self, connection: Connection, event: ConnectionEnded) -> None:
+        self.lose_unsent()
+        connection.retire()
+        self._incoming.disconnected()
+        self._outgoing.disconnected(event.error)
+        reference = event.properties.get("server_reference")
+        if reference is not None:
+            text = f"the server asks to use {reference} instead; this client stays with its host"
+            self._events.notify("server_reference", text, event.error, reference)
+        self.tell(event)
+
+    def _on_answer(self, connection: Connection, event: Any) -> None:
+        self.tell(event)
+
+    def _on_payload_not_text(self, connection: Connection, event: PayloadNotText) -> None:
+        text = f"{event.topic}: the payload is declared as UTF-8 and is not from byte {event.position} on"
+        self._events.notify("invalid_payload", text)
+
+    def _on_auth(self, connection: Connection, event: AuthReceived) -> None:
+        """No callback of paho-mqtt stands for AUTH."""
 
 
-def _weakly(method: Callable[[str], object]) -> Callable[[str], object]:
-    """Return a function that calls the method for as long as somebody else keeps its object."""
-    reference = weakref.WeakMethod(method)
-
-    def call(text: str) -> None:
-        found = reference()
-        if found is not None:
-            found(text)
-
-    return call
+_REACTIONS: dict[type, Callable[[Reactions, Connection, Any], None]] = {
+    ConnectAcknowledged: Reactions._on_accepted,
+    ConnectionEnded: Reactions._on_ended,
+    SubscribeAcknowledged: Reactions._on_answer,
+    UnsubscribeAcknowledged: Reactions._on_answer,
+    PayloadNotText: Reactions._on_payload_not_text,
+    AuthReceived: Reactions._on_auth,
+}
 
 
-class PahoEngine(Engine):
-    """An engine whose connections come from :meth:`begin` and end with :meth:`leave` or by themselves.
+class PahoEngine:
+    """The parts of one client; its connections come from :meth:`begin` and end with :meth:`leave` or by
+    themselves.
 
-    ``tell``: called under the lock with what the program should hear of: an event, or the
-    :class:`MQTTMessageInfo` of a message that was published, or a text for the log; it returns the pair
-    (function, argument) that the façade is to run, or ``None``. ``wants_log``: whether anybody reads the log.
+    ``tell``: see :class:`Reactions`; it hears of events, of the :class:`MQTTMessageInfo` of a message that
+    was published, and of texts for the log. ``wants_log``: whether anybody reads the log. ``parked``: a loop
+    waits, and whoever adds output has to wake it.
+
+    Methods that begin with ``on_``, :meth:`begin`, :meth:`leave`, :meth:`take_retired` and :meth:`flush` take
+    the lock themselves; the caller of the others holds it.
     """
 
     def __init__(
@@ -74,43 +142,40 @@ class PahoEngine(Engine):
         tell: Callable[[Any], Any],
         wants_log: Callable[[], bool],
     ) -> None:
-        super().__init__(
-            lock,
-            NoStream(),
-            ConnectOptions("nobody", announces_limits=False),
-            policy=StorePolicy(max_messages=_UNLIMITED, max_bytes=_UNLIMITED),
-            store=store,
-            reconnect=ReconnectPolicy(),
-            draw=_no_draw,
-            inbox_limit=1_000_000,
+        policy = StorePolicy(max_messages=_UNLIMITED, max_bytes=_UNLIMITED)
+        self.lock = lock
+        self.consumers = Consumers()
+        self.session = session = Session(journal=store is not None)
+        self.events = events = Events()
+        self.outgoing = Publisher(lock, session, policy, store, events, self.consumers, buffer_qos0=False)
+        self.incoming = Subscriber(
+            lock, session, events, self.consumers, InHand(1_000_000, 1 << 24, _LARGEST_PACKET)
         )
-        self._to_tell = tell
+        self.reactions = Reactions(self.outgoing, self.incoming, events, tell)
+        self.connection: Connection | None = None
+        self.parked = False
         self._wants_log = wants_log
-        self._notes = PacketNotes(_weakly(self.tell))
+        self._notes = PacketNotes(weakly(self.reactions.tell))
         self._logs_packets = False
-        self.unsent: list[MQTTMessageInfo] = []  # QoS 0, among the output of the protocol
-        self._leaving: list[MQTTMessageInfo] = []  # QoS 0, handed to the stream
-        self._source: Protocol | None = None  # the connection whose bytes are being taken in
 
     # Connections
 
     def begin(
         self, transport: Transport, options: ConnectOptions, *, clean_start: bool, inflight: int, now: float
     ) -> None:
-        """A stream is open: CONNECT is the first packet on it. Takes the lock."""
+        """A stream is open: CONNECT is the first packet on it."""
         with self.lock:
-            self._use(transport)
-            self.stream.reset()
-            self.options = options
-            self._clean_start = clean_start
-            self.state = CONNECTING
             protocol = Protocol(
                 self.session, options, inflight=inflight or _HIGHEST_MID, vouched=True, rules=RULES
             )
-            self._notes = PacketNotes(_weakly(self.tell))
+            self._notes = PacketNotes(weakly(self.reactions.tell))
             self._watch(protocol)
             protocol.connect(now, clean_start=clean_start)
-            self._protocol = protocol
+            reactions = self.reactions
+            self.connection = Connection(
+                self.lock, protocol, transport, self.outgoing, self.incoming, self.events, reactions.react,
+                on_output=reactions.output_left,
+            )  # fmt: skip
 
     def _watch(self, protocol: Protocol) -> None:
         """Look at the packets of a connection: as many of them as somebody wants to hear of."""
@@ -120,151 +185,174 @@ class PahoEngine(Engine):
         else:
             protocol.watch(self._notes.on_packet, received=(DISCONNECT,), sent=())
 
-    def leave(self) -> None:
-        """Forget the connection as it is, without a word to the broker or the program. Takes the lock."""
-        with self.lock:
-            if self._protocol is not None:
-                self._retired = self._protocol
-            self._protocol = self._online = None
-            self.state = IDLE
+    @property
+    def goodbye_size(self) -> int:
+        """Bytes of the body of the DISCONNECT with which the broker ended the last connection, or 0."""
+        return self._notes.goodbye_size
 
-    def take_retired(self) -> Protocol | None:
+    def leave(self) -> None:
+        """Forget the connection as it is, without a word to the broker or the program."""
+        with self.lock:
+            if self.connection is not None:
+                self.connection.retire()
+            self.outgoing.disconnecting()
+
+    def take_retired(self) -> Connection | None:
         """Return the connection that has ended and whose stream is still open; the caller closes it."""
         with self.lock:
-            retired, self._retired = self._retired, None
-            if retired is not None:
-                self._lose_unsent()
-                self.session.requests.clear()
-                self.outbox.disconnected()
-        return retired
+            connection = self.connection
+            if connection is None or not connection.retired:
+                return None
+            self.connection = None
+            self.reactions.lose_unsent()
+            self.incoming.disconnected()
+            self.outgoing.disconnected(None)
+            return connection
 
-    def _lose_unsent(self) -> None:
-        """Messages of QoS 0 that have not left will not leave any more. The lock is held."""
-        for info in (*self._leaving, *self.unsent):
-            info.lose(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-        self._leaving, self.unsent = [], []
+    def close_stream(self) -> None:
+        """Close the stream as it is: nobody uses this object any more."""
+        if self.connection is not None:
+            self.connection.stream.transport.close()
+
+    def close_connection(self, reason_code: int, properties: dict[str, Any]) -> None:
+        """Queue DISCONNECT as the last packet."""
+        if self.connection is not None and not self.connection.retired:
+            self.connection.protocol.disconnect(reason_code, properties)
+        self.outgoing.disconnecting()
+
+    def has_connection(self) -> bool:
+        """Whether the stream is open and the connection not over."""
+        return self.connection is not None and not self.connection.retired
 
     @property
     def open_connection(self) -> Protocol | None:
-        """The protocol of the open stream, unless DISCONNECT is on its way. The lock is held."""
-        protocol = self._protocol
-        return protocol if protocol is not None and protocol.is_open else None
+        """The protocol of the open stream, unless DISCONNECT is on its way."""
+        connection = self.connection
+        if connection is None or connection.retired:
+            return None
+        return connection.protocol if connection.protocol.is_open else None
 
     # Messages
 
     def next_mid(self) -> int:
-        """Return a message identifier for what has no packet identifier of its own. The lock is held."""
+        """Return a message identifier for what has no packet identifier of its own."""
         session = self.session
         session.last_packet_id = mid = session.last_packet_id % _HIGHEST_MID + 1
         return mid
 
     @property
     def outstanding(self) -> int:
-        """Messages of QoS 1 and 2 that the broker has not acknowledged. The lock is held."""
-        return len(self.session) + self.outbox.queued
+        """Messages of QoS 1 and 2 that the broker has not acknowledged."""
+        return len(self.session) + self.outgoing.outbox.queued
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits to leave or to be acknowledged. The lock is held."""
-        protocol = self._protocol
-        if protocol is None:
-            return True
-        return not (self.outstanding or self.stream.pending or protocol.has_output)
-
-    @property
-    def goodbye_size(self) -> int:
-        """Bytes of the body of the DISCONNECT with which the broker ended the last connection, or 0."""
-        return self._notes.goodbye_size
+        """Whether nothing waits to leave or to be acknowledged."""
+        connection = self.connection
+        return connection is None or connection.retired or not (self.outstanding or connection.is_unsent)
 
     def drop_outgoing(self) -> list[Delivery]:
-        """Forget what the broker has not acknowledged; return it. The lock is held."""
-        if self._protocol is not None:
-            self._protocol.forget_repeats()
-        dropped = self.outbox.end_all(DroppedError("drop_out_messages() was called"))
+        """Forget what the broker has not acknowledged; return it."""
+        connection = self.connection
+        if connection is not None:
+            connection.protocol.forget_repeats()
+        dropped = self.outgoing.outbox.end_all(DroppedError("drop_out_messages() was called"))
         for delivery in dropped:
             self.session.record(("done", delivery.sequence, "dropped"))
         return dropped
 
-    def acknowledge_by_hand(self, acknowledge: Callable[[Message], None] | None) -> None:
-        """Let the program acknowledge messages, or not any more. The lock is held."""
-        self._manual = None if acknowledge is None else ManualAcks(acknowledge)
-        self._sorts_received = acknowledge is not None
+    def handled(self, count: int) -> None:
+        """So many messages have been finished with; their acknowledgements may leave."""
+        if count:
+            self.incoming.in_hand.finished(count)
+        self.outgoing.acknowledge_handled()
 
-    def tell(self, event: Any) -> bool:
-        """Let the program hear of it, in its turn; return whether it wants to. The lock is held."""
-        told = self._to_tell(event)
-        if told is not None:
-            self._callbacks.append(told)
-        return told is not None
+    # What a loop asks for
 
-    # What the base class leaves to its shells
+    def has_output(self) -> bool:
+        """Whether :meth:`flush` has something to do."""
+        connection = self.connection
+        return connection is not None and connection.has_output()
 
-    def notify(
-        self, kind: str, text: str, error: BaseException | None = None, value: str | None = None
-    ) -> None:
-        """As the base class, without what the program hears of by its callbacks and its own log."""
-        if kind not in _TOLD_OTHERWISE:
-            super().notify(kind, text, error, value)
+    def wants_write(self) -> bool:
+        """Whether output waits for the network."""
+        connection = self.connection
+        if connection is None or connection.retired:
+            return False
+        return connection.stream.pending or connection.has_output()
 
-    def _schedule(self, delay: float, now: float) -> str:
-        """The façade knows when to try again."""
-        self.state = IDLE
-        return ""
+    def wants_attention(self) -> bool:
+        """Whether a loop that waits has to be woken after a publish."""
+        return bool(self.events.queue) or self.has_output()
 
-    def _bury(self, now: float) -> None:
-        """The façade closes the stream, after the callbacks that want to see it open."""
+    def unpark(self) -> bool:
+        """Whether a loop waits and has to be woken; it counts as woken then."""
+        parked, self.parked = self.parked, False
+        return parked
 
-    def _take_in(self, protocol: Protocol, data: bytes, now: float) -> None:
-        self._source = protocol
-        try:
-            super()._take_in(protocol, data, now)
-        finally:
-            self._source = None
+    def interest(self) -> tuple[int, bool, bool] | None:
+        """Return file descriptor, want to read, want to write; ``None`` without an open stream."""
+        connection = self.connection
+        if connection is None or connection.retired:
+            return None
+        return connection.interest(paused=self.incoming.in_hand.full and not self.consumers.blocked)
 
-    def _is_left(self) -> bool:
-        """Whether another thread has left the connection after its bytes were read. The lock is held."""
-        return self._source is not None and self._source is not self._protocol
+    def next_deadline(self) -> float | None:
+        """When :meth:`on_deadline` wants to be called."""
+        connection, outbox = self.connection, self.outgoing.outbox
+        due = [outbox.next_expiry, outbox.next_replay]
+        if connection is not None and not connection.retired:
+            due += connection.deadlines()
+        return min((deadline for deadline in due if deadline is not None), default=None)
 
-    def _tell_accepted(self, event: ConnectAcknowledged, now: float) -> None:
-        if self._is_left():
-            return
-        self._on_connected(event, now)
-        self.tell(event)
+    def on_readable(self, now: float) -> None:
+        """Read once and react to what came."""
+        connection = self.connection
+        if connection is not None and not connection.retired:
+            connection.read(now)
+            self.flush(now)
 
-    def _tell_ended(self, event: ConnectionEnded, now: float) -> None:
-        if self._is_left():
-            return
-        self._lose_unsent()
-        self._on_ended(event, now)
-        self.tell(event)
+    def on_writable(self, now: float) -> None:
+        """The stream takes bytes again."""
+        connection = self.connection
+        if connection is not None and not connection.retired:
+            connection.write(now)
+            self.flush(now)
 
-    def _tell_answer(self, event: SubscribeAcknowledged, now: float) -> None:
-        self.tell(event)
-
-    def _take_output(self, protocol: Protocol, now: float) -> list[bytes]:
-        # Called when the stream has nothing left, so what was handed to it before is on its way.
-        if self._leaving:
-            self._left()
-        self._leaving, self.unsent = self.unsent, []
-        if not (self._logs_packets or protocol.output.is_empty) and self._wants_log():
-            self._watch(protocol)
-        chunks = super()._take_output(protocol, now)
-        if not chunks and self._leaving:
-            self._left()
-        return chunks
-
-    def _left(self) -> None:
-        """Messages of QoS 0 have been handed to the network."""
-        left, self._leaving = self._leaving, []
+    def on_deadline(self, now: float) -> None:
+        """Do what is due: PINGREQ, the end of a broker that does not answer, an expiry in the queue."""
+        outgoing, connection = self.outgoing, self.connection
         with self.lock:
-            for info in left:
-                info.set()
+            outgoing.on_deadline(now)
+            if connection is not None:
+                connection.on_deadline(now)
+            if outgoing.online is None and outgoing.journal is not None:
+                outgoing.journal.hand_over()
+        if connection is not None:
+            connection.keep_time(now)
+        self.flush(now)
 
+    def flush(self, now: float) -> None:
+        """Hand output to the stream until it takes no more."""
+        connection = self.connection
+        if connection is None:
+            return
+        if not (self._logs_packets or connection.protocol.output.is_empty) and self._wants_log():
+            self._watch(connection.protocol)
+        connection.flush(now)
 
-PahoEngine.reactions = {
-    **Engine.reactions,
-    ConnectAcknowledged: PahoEngine._tell_accepted,
-    ConnectionEnded: PahoEngine._tell_ended,
-    SubscribeAcknowledged: PahoEngine._tell_answer,
-    UnsubscribeAcknowledged: PahoEngine._tell_answer,
-}
+    # The store
+
+    def adopt(self, saved: SavedSession, client_id: str, version: str, now: float) -> None:
+        """Go on with the session that the store kept; once, before the first connection."""
+        outgoing, journal = self.outgoing, self.outgoing.journal
+        assert journal is not None
+        with self.lock:
+            outgoing.outbox.restore(saved, now, version)
+            name = saved.facts.get("session")
+            self.session.restore_received(saved.received, known=name == client_id)
+            if name is not None and not self.session.known:  # another client's
+                outgoing.outbox.put_back(self.session.lose()[0])
+            self.session.record(("fact", "client_id", client_id))
+            journal.hand_over()
+            journal.report()

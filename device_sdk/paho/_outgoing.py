@@ -92,7 +92,7 @@ class Outgoing:
                 except LocalProtocolError:
                     info.lose(_problem(connection, flags))
                     return info
-                engine.unsent.append(info)
+                engine.reactions.unsent.append(info)
             wake = engine.parked and engine.wants_attention()
             if wake:
                 engine.parked = False
@@ -126,7 +126,7 @@ class Outgoing:
         if limit and engine.outstanding >= limit:
             return self._lost(_QUEUE_SIZE)
         try:
-            delivery = engine.publish(topic_field, payload, flags, block, None, None)
+            delivery = engine.outgoing.publish(topic_field, payload, flags, block, None, None)
         except QueueFullError:  # a store that cannot write as fast
             return self._lost(_QUEUE_SIZE)
         except LocalProtocolError:

@@ -9,54 +9,22 @@ from __future__ import annotations
 import socket
 from time import monotonic
 
-from device_sdk.errors import ConnectFailedError, DeviceSdkError, TransportClosedError
+from device_sdk.errors import ConnectFailedError, DeviceSdkError
 from device_sdk.net.attempt import Attempt
-from device_sdk.net.base import ParsedUrl, Transport
+from device_sdk.net.base import ParsedUrl
 from device_sdk.net.sockets import SocketTransport, connect
 from device_sdk.net.tcp import TcpDialer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
 try:
     import socks  # type: ignore[import-untyped]
 except ImportError:
     socks = None
 
-__all__ = ["NoStream", "SocketStream", "plain_error", "socks"]
-
-
-class NoStream(Transport):
-    """The stream of a client that was never told where to connect."""
-
-    __slots__ = ()
-    description = "no broker"
-
-    def _raise(self) -> NoReturn:
-        raise TransportClosedError("the client has no broker yet: call connect() first")
-
-    def open(self, deadline: float) -> None:
-        """Raises: TransportClosedError."""
-        self._raise()
-
-    def fileno(self) -> int:
-        """Raises: TransportClosedError."""
-        self._raise()
-
-    def recv(self) -> bytes | None:
-        """Raises: TransportClosedError."""
-        self._raise()
-
-    def send(self, data: bytes | bytearray | memoryview) -> int:
-        """Raises: TransportClosedError."""
-        self._raise()
-
-    def abort(self) -> None:
-        """Nothing to end."""
-
-    def close(self) -> None:
-        """Nothing to release."""
+__all__ = ["SocketStream", "plain_error", "socks"]
 
 
 class SocketStream(SocketTransport):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from device_sdk._load import load
+from device_sdk._weak import weakly
 from device_sdk.paho import _constants
 from device_sdk.paho._acks import Acknowledgements
 from device_sdk.paho._attributes import Attribute, CallbackAttribute
@@ -31,7 +32,7 @@ from device_sdk.paho._codes import (
 )
 from device_sdk.paho._connection import Connection
 from device_sdk.paho._constants import *  # noqa: F403
-from device_sdk.paho._core import Core, forward_to
+from device_sdk.paho._core import Core
 from device_sdk.paho._endpoint import TRANSPORTS, Endpoint, tls_context
 from device_sdk.paho._life_cycle import LifeCycle
 from device_sdk.paho._loop import Loop, LoopThread
@@ -263,8 +264,12 @@ class Client:
         added_output = connection.added_output
         self._outgoing = Outgoing(connect, limits, life, core, program, runner.listener, waker, added_output)
         self._subscribing = Subscribing(connect, core, program, added_output)
-        reconnect = forward_to(self, "reconnect")  # which a subclass may have made its own
+        reconnect = weakly(self._reconnect)
         self._loop = Loop(endpoint, back_off, life, core, program, runner, connection, waker, reconnect)
+
+    def _reconnect(self) -> None:
+        """Connect as the loop does: with :meth:`reconnect`, which a program may have made its own."""
+        self.reconnect()
 
     def store_set(self, store: str | Store) -> None:
         """Keep messages of QoS 1 and 2 in this store, a path or a Store; call it before everything else.

@@ -379,7 +379,7 @@ def _difference(step: Step, packet: Packet) -> str | None:
 
 
 def _field(packet: Packet, name: str) -> Any:
-    if hasattr(packet, name):
+    if name in packet.field_names:
         return getattr(packet, name)
     properties: dict[str, Any] = getattr(packet, "properties", {})
     return properties.get(name)

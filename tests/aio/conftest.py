@@ -93,8 +93,8 @@ def assert_nobody_waits(client: AsyncClient) -> None:
     """No wait has left anything behind in the client."""
     assert client._driver is not None
     assert client._driver._watchers == {}
-    assert not client._waiting._inside
+    assert not client._consumers.blocked
     if client._inbox is not None:
         assert not client._inbox._getters
-    requests = client._engine.requests
+    requests = client._engine.incoming.calls
     assert requests is None or requests._pending == {}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from device_sdk import AsyncClient, Message, TLSOptions
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import TransportError
 from device_sdk.testing import BrokerServer, Certificates, ModelBroker
 from tests.aio.conftest import Run, cancelled, eventually

@@ -10,8 +10,8 @@ import pytest
 
 from device_sdk import AsyncClient, Message, Subscription
 from device_sdk.aio import AsyncDelivery
-from device_sdk.engine.reconnect import ReconnectPolicy
-from device_sdk.engine.report import ClientEvent
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
+from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import (
     ArgumentError,
     ClosedError,
@@ -79,6 +79,12 @@ def test_nothing_is_lost_and_nothing_comes_twice_through_cuts(server: Server, ru
     assert server.broker.payloads("t") == [b"%d" % number for number in range(count)]
 
 
+def stream_of(client: AsyncClient) -> Any:
+    connection = client._engine.connection
+    assert connection is not None
+    return connection.stream
+
+
 def test_what_is_published_in_one_turn_leaves_in_one_send(server: Server, run: Run) -> None:
     sends: list[int] = []
 
@@ -92,7 +98,7 @@ def test_what_is_published_in_one_turn_leaves_in_one_send(server: Server, run: R
                 sends.append(len(data))
                 return send_now(data)
 
-            client._engine.stream.transport = Patched(transport, counted)  # type: ignore[assignment]
+            stream_of(client).transport = Patched(transport, counted)
             for _ in range(100):
                 await client.publish("t", b"x")
             assert sends == []
@@ -115,7 +121,7 @@ def test_more_than_one_flush_takes_goes_on_in_the_next_turn(server: Server, run:
                 sent += len(data)
                 return len(data)
 
-            client._engine.stream.transport = Patched(client._engine.transport, take_all)  # type: ignore[assignment]
+            stream_of(client).transport = Patched(client._engine.transport, take_all)
             for _ in range(60):
                 await client.publish("t", bytes(250_000))
             await turns(10)

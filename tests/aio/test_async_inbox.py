@@ -107,7 +107,7 @@ def test_a_consumer_cancelled_at_the_moment_of_its_wake_up_loses_nothing(server:
             tasks = [asyncio.create_task(inbox.get(5)) for _ in range(2)]
             await turns()
             inbox.put(Message("t", b"x"))  # has woken the first one, which has not run
-            client._engine._in_hand += 1
+            client._engine.incoming.in_hand.arrived(1)
             await cancelled(tasks[0])
             assert (await tasks[1]).payload == b"x"
             assert_nobody_waits(client)

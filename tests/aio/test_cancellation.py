@@ -226,7 +226,7 @@ def test_connect_that_is_cancelled_has_stopped_and_may_be_repeated(server: Serve
         async def check() -> None:
             await eventually(lambda: client.state == "idle")
             assert client._callbacks is None
-            assert client._engine.attempt_over is None
+            assert client._engine.life.outcome is None
             assert client._driver is not None
             assert client._driver._watched is None
             assert_nobody_waits(client)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from device_sdk import AsyncClient, Message
-from device_sdk.engine.reconnect import ReconnectPolicy
-from device_sdk.engine.report import ClientEvent
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
+from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import ClosedError
 from device_sdk.mqtt.packets import Connack
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
@@ -117,7 +117,7 @@ def test_ctrl_c_in_a_handler_ends_the_program_and_the_client() -> None:
         async def main():
             global client
             client = AsyncClient("memory://nobody", on_connect=hook)
-            client._engine._callbacks.append((hook, None))
+            client._engine.events.append((hook, None))
             await client.start()
             await asyncio.sleep(10)
 
@@ -263,7 +263,7 @@ def test_an_unforeseen_error_is_an_event_and_a_reconnect(
 def test_an_attempt_that_does_not_return_is_left_behind(
     server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_sdk.engine.opening._GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("device_sdk.engine.connecting.attempt._GRACE_SECONDS", 0.05)
     events: list[ClientEvent] = []
     transport = HangingTransport(server.url)
 

@@ -10,7 +10,7 @@ from tests.house.objects import classes
 from tests.house.ratchet import Finding, Rule
 from tests.house.source import Module, Source
 
-SHELLS = {"aio", "client", "paho", "shell", "threads"}
+SHELLS = {"aio", "client", "client_base", "paho", "threads"}
 # What packets are made of: a shell that needs these has a piece of the protocol in it.
 PACKET_MODULES = {
     "device_sdk.mqtt.decode",
@@ -93,11 +93,15 @@ def _rig_imports(source: Source) -> Iterator[Finding]:
 
 
 def _for_one_stream(source: Source) -> Iterator[Finding]:
-    """Find methods of the contract that have no code there and less than two streams have a use for."""
+    """Find methods of the contract that less than two streams have code for, of their own or of a base."""
     streams = [item for item in classes(source) if any(each.key == CONTRACT for each in item.line[1:])]
     for contract in classes(source):
         for function in contract.functions if contract.key == CONTRACT else ():
-            users = [item.name for item in streams if function.name in item.own_methods]
+            users = [
+                item.name
+                for item in streams
+                if any(function.name in each.own_methods for each in item.line if each.key != CONTRACT)
+            ]
             if len(users) < 2:
                 text = f"line {function.lineno}: {function.name}() is used by {', '.join(users) or 'none'}"
                 yield Finding(contract.module.path, text)

@@ -25,10 +25,10 @@ FOREIGN = {
 
 # Bases that are made to be derived from in another room: what they call private is hidden from users, who
 # hold an instance of the subclass, and is what the base offers to the clients.
-MADE_FOR_SUBCLASSES = {"device_sdk/shell.py:Shell"}
+MADE_FOR_SUBCLASSES = {"device_sdk/client_base.py:BaseClient"}
 
 # Modules that are private to the package, not to a room.
-SHARED_MODULES = {"_log", "_version"}
+SHARED_MODULES = {"_load", "_log", "_text", "_version", "_weak"}
 
 
 def is_private(name: str) -> bool:

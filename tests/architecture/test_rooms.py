@@ -15,12 +15,13 @@ PACKAGE = ROOT / "device_sdk"
 
 # A room is a module or a package directly in device_sdk. It may import itself and the rooms named here.
 BELOW_SHELLS = {"errors", "mqtt", "net", "store", "engine"}
-BELOW_NODE = BELOW_SHELLS | {"config", "drivers", "shell", "threads", "client", "aio", "paho"}
+BELOW_NODE = BELOW_SHELLS | {"config", "drivers", "client_base", "threads", "client", "aio", "paho"}
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "_log": set(),
     "_load": {"errors"},
     "_text": set(),
+    "_weak": set(),
     "errors": set(),
     "mqtt": {"errors"},
     "net": {"errors"},
@@ -29,9 +30,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drivers": {"errors"},
     "engine": {"errors", "mqtt", "net", "store"},
     "threads": {"errors", "mqtt", "engine"},
-    "shell": BELOW_SHELLS,
-    "client": BELOW_SHELLS | {"shell", "threads"},
-    "aio": {"errors", "mqtt", "engine", "shell"},
+    "client_base": BELOW_SHELLS,
+    "client": BELOW_SHELLS | {"client_base", "threads"},
+    "aio": {"errors", "mqtt", "engine", "client_base"},
     "paho": BELOW_SHELLS,
     "node": BELOW_NODE | {"__init__"},
     "cli": BELOW_NODE | {"node", "__init__"},
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": BELOW_NODE,
     "__main__": {"cli"},
 }
-FOR_EVERYBODY = {"_version", "_log", "_load", "_text"}
+FOR_EVERYBODY = {"_version", "_log", "_load", "_text", "_weak"}
 
 # File pattern -> rooms it may import besides. The demo starts a real broker and cuts the network to it.
 EXCEPTIONS: dict[str, set[str]] = {"cli/demo/*.py": {"testing"}}

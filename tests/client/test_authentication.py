@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from device_sdk import Authenticator, Client, Message
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import (
     ArgumentError,
     ArgumentTypeError,

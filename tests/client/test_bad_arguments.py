@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from device_sdk import Client, Subscription, Will
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import ArgumentError, ArgumentTypeError, QueueFullError
 from device_sdk.store.base import StorePolicy
 from device_sdk.store.memory import MemoryStore
@@ -100,7 +100,7 @@ def test_a_payload_that_is_no_utf_8(client: Client) -> None:
 
 
 def test_a_payload_larger_than_any_packet(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_sdk.shell.LARGEST_PAYLOAD", 1000)
+    monkeypatch.setattr("device_sdk.client_base.LARGEST_PAYLOAD", 1000)
     monkeypatch.setattr("device_sdk.engine.arguments.LARGEST_PAYLOAD", 1000)
     for payload in (b"x" * 1001, bytearray(1001), "x" * 1001):
         with pytest.raises(ArgumentError, match="1001 bytes") as caught:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from device_sdk import Client
-from device_sdk.engine.reconnect import ReconnectPolicy
-from device_sdk.engine.report import ClientEvent
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
+from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import ClosedError, QueueFullError, TransportClosedError
 from device_sdk.mqtt.packets import Connack
 from device_sdk.net.base import Transport, open_transport
@@ -128,7 +128,7 @@ def test_an_idle_client_does_not_wake_up(server: Server, selector: type[Counting
         before = selector.returns
         threading.Event().wait(0.3)
         assert selector.returns - before <= 2
-        with client._lock:
+        with client._engine.lock:
             deadline = client._engine.next_deadline()
         assert deadline is not None  # the next reason to wake up is the keep alive
 
@@ -318,7 +318,7 @@ class HangingTransport(FaultyTransport):
 def test_an_attempt_that_does_not_return_is_left_behind(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_sdk.engine.opening._GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("device_sdk.engine.connecting.attempt._GRACE_SECONDS", 0.05)
     events: list[ClientEvent] = []
     transport = HangingTransport(server.url)
     with Client(transport, connect_timeout=0.05, reconnect=FAST, on_event=events.append) as client:
@@ -353,9 +353,9 @@ def test_handlers_and_hooks_never_run_under_the_lock(server: Server) -> None:
     free: list[bool] = []
 
     def look(*_: object) -> None:
-        free.append(client._lock.acquire(timeout=5))  # in vain if this thread holds it
+        free.append(client._engine.lock.acquire(timeout=5))  # in vain if this thread holds it
         if free[-1]:
-            client._lock.release()
+            client._engine.lock.release()
 
     client = Client(server.url, on_connect=look, on_disconnect=look, on_event=look)
     client.connect(5)

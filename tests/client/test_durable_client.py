@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device_sdk import Client
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
+from device_sdk.engine.events import ClientEvent
 from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import ClosedError, DeliveryExpiredError, QueueFullError, StoreError
 from device_sdk.mqtt.packets import Connack, Puback, Pubcomp, Pubrec
 from device_sdk.store import sqlite
@@ -93,7 +96,7 @@ def arrived(server: Server, count: int, topic: str = "t") -> list[bytes]:
 
 def all_sent(client: Client) -> bool:
     """Whether nothing waits for the network or the store."""
-    connection = client._engine.connection()
+    connection = client._engine.outgoing.online
     return connection is not None and not connection.has_output
 
 
@@ -139,7 +142,7 @@ def live_once(url: str, path: Path, **options: Any) -> list[Delivery]:
 @pytest.fixture
 def known_identifiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new session begins with packet identifier 1."""
-    monkeypatch.setattr("device_sdk.engine.build.random_fraction", lambda: 0.0)
+    monkeypatch.setattr("device_sdk.client_base.random_fraction", lambda: 0.0)
 
 
 @pytest.mark.usefixtures("known_identifiers")
@@ -303,10 +306,18 @@ def test_an_acknowledgement_is_as_good_as_being_stored(server: Server, path: Pat
         assert delivery.state == "acknowledged"
 
 
+def _note_kind(kinds: queue.SimpleQueue[str], event: ClientEvent) -> None:
+    kinds.put(event.kind)
+
+
 def test_qos_0_is_kept_only_if_that_was_asked_for(server: Server, path: Path) -> None:
     for buffers in (False, True):
-        with Client(NOWHERE, client_id="c", store=path, buffer_qos0=buffers, reconnect=FAST) as client:
-            eventually(lambda: client._engine.attempts)
+        kinds: queue.SimpleQueue[str] = queue.SimpleQueue()
+        with Client(
+            NOWHERE, client_id="c", store=path, buffer_qos0=buffers, reconnect=FAST,
+            on_event=partial(_note_kind, kinds),
+        ) as client:  # fmt: skip
+            assert kinds.get(timeout=5) == "connect_failed"
             client.publish("t", b"asked" if buffers else b"not asked")
             client.close(0)
     with Client(server.url, client_id="c", store=path) as client:
@@ -356,7 +367,7 @@ def test_the_oldest_are_dropped_from_the_disk_as_well(server: Server, path: Path
 
 def test_the_bound_in_bytes_counts_what_is_on_disk(path: Path, offline: Any) -> None:
     client = offline(path)
-    assert client._engine.outbox.bounds.max_bytes == 64 * 1024 * 1024
+    assert client._engine.outgoing.outbox.bounds.max_bytes == 64 * 1024 * 1024
     client.close(0)
     client = offline(path, policy=StorePolicy(max_bytes=2_000_000))
     with pytest.raises(QueueFullError, match="of 2000000 bytes"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from device_sdk import Client, TLSOptions, Will
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import ClosedError, DeviceSdkError
 from device_sdk.mqtt.packets import Connack
 from device_sdk.testing import BrokerServer, Certificates, ModelBroker, ScriptedBroker
@@ -158,7 +158,7 @@ def test_a_callable_that_takes_too_long_once_does_not_spoil_the_stream(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes back while nobody opens the stream, and must not open it for nobody."""
-    monkeypatch.setattr("device_sdk.engine.opening._GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("device_sdk.engine.connecting.attempt._GRACE_SECONDS", 0.05)
     asked: list[threading.Event] = []
     returned = threading.Event()
 
@@ -172,7 +172,7 @@ def test_a_callable_that_takes_too_long_once_does_not_spoil_the_stream(
     policy = ReconnectPolicy(first=30, longest=30)
     client = Client(server.url, credentials=credentials, connect_timeout=0.1, reconnect=policy)
     failed = threading.Event()
-    client._engine.on_event = lambda event: failed.set()
+    client._engine.events.reporter.on_event = lambda event: failed.set()
     client.start()
     assert failed.wait(5)
     asked[0].set()

@@ -78,7 +78,7 @@ def test_the_child_works_even_if_a_lock_was_held_when_it_was_forked(server: Serv
         client.connect(5)
 
         def hold() -> None:
-            with client._lock, client._life:
+            with client._engine.lock, client._life:
                 held.set()
                 release.wait(10)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from device_sdk import Client
-from device_sdk.engine.reconnect import ReconnectPolicy
-from device_sdk.engine.report import ClientEvent
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
+from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectRefused
 from device_sdk.mqtt.packets import Connack, Disconnect
 from device_sdk.testing import BrokerServer, ScriptedBroker

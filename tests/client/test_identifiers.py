@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from device_sdk import Client, Subscription
-from device_sdk.engine.identifiers import Identifiers
+from device_sdk.engine.incoming.subscription_ids import SubscriptionIds
 from device_sdk.errors import ArgumentError
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.packets import Connack, Publish, Suback
@@ -85,7 +85,7 @@ def test_mqtt_3_has_no_identifiers() -> None:
 
 
 def test_a_filter_that_is_subscribed_to_again_or_given_up_is_found_by_its_last_identifier() -> None:
-    identifiers = Identifiers()
+    identifiers = SubscriptionIds()
     first, second = identifiers.new(), identifiers.new()
     identifiers.assign(first, ["a/#", "$share/g/a/+"])
     assert identifiers.matching((first,), "a/b") == ["a/#", "$share/g/a/+"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from device_sdk import Client, TLSOptions, testing
-from device_sdk.engine.reconnect import LATER, NEVER
+from device_sdk.engine.connecting.back_off import LATER, NEVER
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError, TlsError, TransportError
 from device_sdk.net.base import ParsedUrl, open_transport
 from device_sdk.net.memory import MemoryTransport
@@ -75,7 +75,7 @@ def test_an_empty_proxy_is_the_direct_way(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_proxy_is_for_each_url() -> None:
     client = Client([URL, "mqtt://127.0.0.1:2"], proxy="http://127.0.0.1:3128")
-    assert all("through" in broker.transport.description for broker in client._engine.brokers.all)
+    assert all("through" in broker.transport.description for broker in client._engine.connector.brokers.all)
     client.close(0)
 
 
@@ -106,7 +106,7 @@ def test_a_websocket_takes_what_the_largest_packet_needs(
 ) -> None:
     pytest.importorskip("websockets", reason="needs websockets")
     client = Client([URL, f"{scheme}://127.0.0.1"], **options)
-    transport: Any = client._engine.brokers.all[1].transport
+    transport: Any = client._engine.connector.brokers.all[1].transport
     assert transport.upgrade.max_message_size == bytes_allowed
     client.close(0)
 
@@ -136,7 +136,7 @@ def test_a_transport_that_publishes_no_options_gets_those_of_its_signature(
     point = SimpleNamespace(name="pigeon", load=lambda: make)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [point])
     client = Client("pigeon://coop", network={"grains": 7})
-    transport: Any = client._engine.brokers.all[0].transport
+    transport: Any = client._engine.connector.brokers.all[0].transport
     assert transport.grains == 7
     client.close(0)
     with pytest.raises(ArgumentError, match="crumbs"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from device_sdk import Client, Message
-from device_sdk.engine.report import ClientEvent
+from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import ArgumentError, ClosedError, NotConnectedError, PublishRefused, SubscribeRefused
 from device_sdk.mqtt.packets import Connack, Puback, Publish, Suback
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
@@ -51,12 +51,12 @@ def test_a_request_returns_its_response(server: Server, responder: Client, qos: 
 def test_the_response_topic_of_a_client_without_a_name_is_made_up_and_stays() -> None:
     with BrokerServer(ModelBroker()) as server:
         client = Client(server.url, client_id="")
-        before = client._requests(1).ask()[0]
+        before = client._call("t", 1, None).where
         assert before.startswith("response/")
         assert len(before) > len("response/") + 8
         client.connect(5)
         assert client.client_id
-        assert client._requests(1).ask()[0] == before
+        assert client._call("t", 1, None).where == before
         client.close(0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from device_sdk import Client, MemoryStore, ReconnectPolicy, Subscription, Will
-from device_sdk.engine.report import ClientEvent
+from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import ConnectFailedError, StoreError, TransportClosedError
 from device_sdk.mqtt.packets import Connack, Connect
 from device_sdk.net.base import Transport, open_transport

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from unittest.mock import patch
 
-from device_sdk import Client
-from device_sdk.engine.report import ClientEvent
+from device_sdk import Client, client_base
+from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import TransportClosedError
 from device_sdk.mqtt import Connack, Message, Packet
 from device_sdk.net.base import Transport
@@ -83,15 +84,15 @@ class Scene:
         self.events: list[ClientEvent] = []
         self.arrived: list[Message] = []
         hooks = {"on_event": self.events.append, "on_message": self.arrived.append}
-        self.client = Client(self.wire, client_id=client_id, **(hooks | options))
+        self.dice = 1.0  # what they show, for the back-off for example: always the longest delay
+        with patch.object(client_base, "random_fraction", lambda: self.dice):
+            self.client = Client(self.wire, client_id=client_id, **(hooks | options))
         self._engine = self.client._engine
-        # The dice, of the back-off for example: always the longest delay.
-        self._engine._draw = self._engine.brokers._draw = lambda: 1.0
 
     def start(self) -> Scene:
         """Connect, and let happen what follows at once."""
         with self._engine.lock:
-            self._engine.start(self.clock())
+            self._engine.life.start()
         self.run()
         return self
 
@@ -99,7 +100,7 @@ class Scene:
         """Let everything happen that takes no time."""
         engine = self._engine
         while True:
-            before = len(self.received), engine.stats().bytes_received, engine.state
+            before = len(self.received), engine.stats().bytes_received, engine.life.state
             self.broker.handle_deadline(self.clock())
             if engine.wants_open:
                 self.wire.open(self.clock())
@@ -108,7 +109,7 @@ class Scene:
             if self.wire.link is not None and engine.has_connection():
                 engine.on_readable(self.clock())
             busy = self._run_callbacks()
-            if not busy and before == (len(self.received), engine.stats().bytes_received, engine.state):
+            if not busy and before == (len(self.received), engine.stats().bytes_received, engine.life.state):
                 return
 
     def advance(self, seconds: float) -> None:
@@ -154,14 +155,14 @@ class Scene:
         """Do what the callback thread does; whether there was something to do."""
         engine = self._engine
         with engine.lock:
-            batch = engine.take_callbacks()
+            batch = engine.events.take()
         handled = 0
         for item in batch:
             if not isinstance(item, Message):
                 item[0](item[1])
                 continue
             default = (self.client.on_message,) if self.client.on_message is not None else ()
-            self._handle(item, engine.router.route(item.topic) or default)
+            self._handle(item, engine.incoming.router.route(item.topic) or default)
             handled += 1
         with engine.lock:
             engine.handled(handled)
@@ -173,7 +174,7 @@ class Scene:
                 handler(message)
             except ZeroDivisionError as error:  # the one that tests raise
                 with self._engine.lock:
-                    self._engine.notify("handler_failed", str(error), error)
+                    self._engine.events.notify("handler_failed", str(error), error)
         message.handled = True
 
 

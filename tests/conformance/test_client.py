@@ -147,7 +147,7 @@ def test_a_program_that_says_it_has_the_session_gets_what_waits_in_it() -> None:
 def test_identifiers_of_an_earlier_life_are_avoided_as_well_as_possible() -> None:
     hello = [expect("connect", clean_start=False), send(Connack(True))]
     scene = a_scene([*hello, expect("publish", packet_id=49_152), ignore()], clean_start=False)
-    scene._engine._draw = lambda: 0.75
+    scene.dice = 0.75
     scene.client.publish("t", b"x", qos=2)
     scene.start().close()
 

@@ -93,10 +93,11 @@ class Shelf:
                     raise Killed
                 raise TransportClosedError("cut")
 
+        self.store = self.reopen()
         scene = Scene(
             self.broker,
             version=self.version,
-            store=self.reopen(),
+            store=self.store,
             clock=self.clock,
             wire=CutWire,
             clean_start=False,
@@ -127,9 +128,7 @@ def run(shelf: Shelf, act: Callable[[Shelf, Scene], None]) -> None:
             act(shelf, scene)
             scene.advance(20)
         except Killed:
-            store = scene._engine._store
-            assert store is not None
-            store.close()  # as the kernel does with its locks; nothing more is written
+            shelf.store.close()  # as the kernel does with its locks; nothing more is written
             continue
         shelf.before_goodbye = shelf.passed
         stats = scene.client.stats

@@ -238,7 +238,7 @@ def test_a_half_open_link_is_left_in_time_and_the_output_stays_bounded(
                 scene.client.publish("t", bytes(size), qos=qos)
             except QueueFullError:
                 refused += 1
-        protocol = scene._engine.connection()
+        protocol = scene._engine.outgoing.online
         assert protocol is None or protocol.buffered <= 52_100
         assert scene.client.stats.queued_bytes <= 50_000
         scene.advance(1)

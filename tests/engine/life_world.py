@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from device_sdk.engine.attempt import Attempt, Personals
-from device_sdk.engine.brokers import Broker
-from device_sdk.engine.engine import CLOSED, CONNECTED, CONNECTING, WAITING, Engine
+from device_sdk.engine.connecting.attempt import Attempt
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
+from device_sdk.engine.connecting.brokers import Broker
+from device_sdk.engine.connecting.credentials import Credentials
+from device_sdk.engine.engine import Engine
+from device_sdk.engine.life_cycle import CLOSED, CONNECTED, CONNECTING, WAITING
 from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.engine.reconnect import ReconnectPolicy
 from device_sdk.errors import ConnectFailedError, DeviceSdkError, TransportClosedError, TransportError
 from device_sdk.mqtt.message import Message, Subscription, Will
 from device_sdk.mqtt.options import ConnectOptions
@@ -167,15 +169,15 @@ class LifeWorld:
             store=self.keeps,
             reconnect=ReconnectPolicy(),
             draw=self.dice.random,
-            personals=Personals(options, self._credentials, self._will),
+            credentials=Credentials(options, self._credentials, self._will),
             inflight=4,
             **self.options,
         )
         if self.keeps is not None:
             self.engine.adopt(self.keeps.open(), self.keeps, self.clock(), lambda: None)
         with self.engine.lock:
-            self.engine.subscribe([Subscription("cmd", 1)], None)
-            self.engine.start(self.clock())
+            self.engine.incoming.subscribe([Subscription("cmd", 1)], None)
+            self.engine.life.start()
 
     def _credentials(self) -> tuple[str, str]:
         if self.asking is not None:
@@ -194,20 +196,22 @@ class LifeWorld:
             payload = b"%d" % self.count
             qos = self.dice.randint(1, 2)
             with self.engine.lock:
-                delivery = self.engine.publish(b"\0\1t", payload, qos << 1, b"\0", None, self.clock())
+                delivery = self.engine.outgoing.publish(
+                    b"\0\1t", payload, qos << 1, b"\0", None, self.clock()
+                )
             assert delivery is not None
             self.deliveries[payload] = delivery
 
     def want_outcome(self) -> None:
         """Call connect(), in a manner of speaking."""
         with self.engine.lock:
-            if self.engine.state != CONNECTED and not self.waiters:
-                self.engine.attempt_over = event = threading.Event()
+            if self.engine.life.state != CONNECTED and not self.waiters:
+                event = self.engine.life.want_outcome(threading.Event)
                 self.waiters.append((event, self.clock()))
 
     def reconnect_now(self) -> None:
         with self.engine.lock:
-            self.engine.reconnect_now(self.clock())
+            self.engine.reactions.reconnect_now()
 
     def restart(self) -> None:
         """Close the client at this moment, and begin another one, perhaps with another order of brokers."""
@@ -218,10 +222,11 @@ class LifeWorld:
         if self.opening is not None:
             self._abandon()
         engine.drop_connection()
-        engine.finish()
+        engine.end()
+        engine.close_store()
         for event, _ in self.waiters:
             assert event.is_set(), "connect() was not told of close()"
-        assert engine.state == CLOSED
+        assert engine.life.state == CLOSED
         self.assert_open(set())
         assert all(delivery.done for delivery in self.deliveries.values())
         if self.keeps is not None:
@@ -379,7 +384,7 @@ class LifeWorld:
             if not busy:
                 break
         else:
-            raise AssertionError(f"a busy loop in state {self.engine.state}")
+            raise AssertionError(f"a busy loop in state {self.engine.life.state}")
         self.check()
 
     def _turn(self, now: float) -> bool:
@@ -407,7 +412,7 @@ class LifeWorld:
         """Run handlers and hooks."""
         engine = self.engine
         with engine.lock:
-            batch = engine.take_callbacks()
+            batch = engine.events.take()
         messages = 0
         for item in batch:
             if isinstance(item, Message):
@@ -424,7 +429,7 @@ class LifeWorld:
         self.events.append(event.kind)
         assert event.kind != "handler_failed", event.text
         assert event.kind != "internal_error" or "ZeroDivisionError" in event.text, event.text
-        if event.kind == "connected" and self.engine.state == CONNECTED:
+        if event.kind == "connected" and self.engine.life.state == CONNECTED:
             here = next(place for place in self.places if place.transport.description == event.value)
             if event.text.endswith("session present") and not self.options.get("shared_session"):
                 known = self.session_at in (None, here)
@@ -447,17 +452,17 @@ class LifeWorld:
     def check(self) -> None:
         """Say what must be true at every moment."""
         engine, now = self.engine, self.clock()
-        self.assert_open({engine.brokers.current.address} if engine.has_connection() else set())
+        self.assert_open({engine.connector.brokers.current.address} if engine.has_connection() else set())
         deadline = self.deadline()
         assert deadline is None or deadline > now, "a deadline in the past"
-        if engine.state == WAITING:
+        if engine.life.state == WAITING:
             assert deadline is not None, "waits for nothing"
-        elif engine.state == CONNECTING:
+        elif engine.life.state == CONNECTING:
             assert engine.has_connection() or self.opening is not None, "connecting, and nobody does it"
         for event, since in list(self.waiters):
             if event.is_set():
                 self.waiters.remove((event, since))
-                engine.attempt_over = None
+                engine.life.forget_outcome()
             else:
                 rounds = len(self.places) + 2
                 assert now - since < rounds * 120.0, f"connect() waits for {now - since:.0f} s"
@@ -477,7 +482,7 @@ class LifeWorld:
             if self._is_quiet():
                 break
         else:
-            raise AssertionError(f"no end in state {self.engine.state}: {self.events[-10:]}")
+            raise AssertionError(f"no end in state {self.engine.life.state}: {self.events[-10:]}")
         journal = {payload for place in self.places for payload in place.broker.payloads("t")}
         for payload, delivery in self.deliveries.items():
             assert delivery.state == "acknowledged", f"{payload!r} is {delivery.state}"
@@ -486,7 +491,7 @@ class LifeWorld:
 
     def _is_quiet(self) -> bool:
         engine = self.engine
-        if engine.state != CONNECTED or engine.outbox.queued or len(engine.session):
+        if engine.life.state != CONNECTED or engine.outgoing.outbox.queued or len(engine.session):
             return False
         here: Any = engine.transport
         return "cmd" in here.place.broker.sessions["c"].subscriptions

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 import pytest
 
-from device_sdk.engine.brokers import Broker
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
+from device_sdk.engine.connecting.brokers import Broker
+from device_sdk.engine.connecting.credentials import Credentials
 from device_sdk.engine.engine import Engine
+from device_sdk.engine.events import ClientEvent
 from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.engine.reconnect import ReconnectPolicy
-from device_sdk.engine.report import ClientEvent
 from device_sdk.errors import ConnectFailedError, StoreError, TransportClosedError
 from device_sdk.mqtt.decode import decode_packet
 from device_sdk.mqtt.encode import encode_packet
@@ -120,7 +121,7 @@ class SlowStore(Store):
 
 
 class Rig:
-    """One engine, driven by hand. ``draw`` is what the dice of the back-off show, 0 to 1."""
+    """One engine, driven by hand. ``draw``: what the dice show, 0 to 1; ``ask`` returns credentials."""
 
     def __init__(
         self,
@@ -131,6 +132,7 @@ class Rig:
         draw: float = 1.0,
         keep_alive: int = 60,
         reconnect: ReconnectPolicy | None = None,
+        ask: Callable[[], object] | None = None,
         **options: Any,
     ) -> None:
         self.version = version
@@ -138,10 +140,12 @@ class Rig:
         self.transport = HandTransport()
         self.draw = draw
         self.wakes = 0
+        fields = ConnectOptions("rig", version=version, keep_alive=keep_alive, session_expiry=600)
         self.engine = Engine(
             threading.Lock(),
             self.places(),
-            ConnectOptions("rig", version=version, keep_alive=keep_alive, session_expiry=600),
+            fields,
+            credentials=Credentials(fields, ask),
             policy=policy or StorePolicy(),
             store=store,
             reconnect=reconnect or ReconnectPolicy(),
@@ -152,7 +156,7 @@ class Rig:
         if store is not None:
             self.engine.adopt(store.open(), store, self.clock(), self._wake)
         with self.engine.lock:
-            self.engine.start(self.clock())
+            self.engine.life.start()
 
     def places(self) -> Transport | list[Broker]:
         """Where the engine connects to."""
@@ -216,7 +220,7 @@ class Rig:
 
     def retry_delay(self) -> float:
         """Seconds until the next attempt, counted from now."""
-        assert self.engine.state == "waiting"
+        assert self.engine.life.state == "waiting"
         deadline = self.deadline()
         assert deadline is not None
         return deadline - self.clock()
@@ -236,7 +240,7 @@ class Rig:
         field = len(topic).to_bytes(2, "big") + topic.encode()
         now = self.clock()
         with self.engine.lock:
-            delivery = self.engine.publish(
+            delivery = self.engine.outgoing.publish(
                 field,
                 payload,
                 qos << 1 | retain,
@@ -250,7 +254,7 @@ class Rig:
     def handle(self) -> list[Message]:
         """Do what the callback thread does, without handlers; the messages that were handled."""
         with self.engine.lock:
-            batch = self.engine.take_callbacks()
+            batch = self.engine.events.take()
         messages = []
         for item in batch:
             if isinstance(item, Message):
@@ -268,14 +272,14 @@ class Rig:
 
     def event_objects(self) -> list[ClientEvent]:
         with self.engine.lock:
-            batch = self.engine.take_callbacks()
+            batch = self.engine.events.take()
         return [item[1] for item in batch if isinstance(item, tuple) and isinstance(item[1], ClientEvent)]
 
 
 def set_pages(patch: pytest.MonkeyPatch, *, store: bool = True, **constants: int) -> None:
     """Set PAGE_MESSAGES and the like wherever the queue has them, and in the store unless it is ``False``."""
     names = [f"engine.outgoing.{name}" for name in ("backlog", "bounds", "outbox", "replay")]
-    for name in (*names, "store.memory") if store else names:
+    for name in (*names, "store.base") if store else names:
         module = import_module(f"device_sdk.{name}")
         for constant, value in constants.items():
             if hasattr(module, constant):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from device_sdk.engine.brokers import Broker, Brokers
-from device_sdk.engine.reconnect import LATER, NEVER, SOON, TAKEN_OVER, ReconnectPolicy
+from device_sdk.engine.connecting.back_off import LATER, NEVER, SOON, TAKEN_OVER, ReconnectPolicy
+from device_sdk.engine.connecting.brokers import Broker, Brokers
 from tests.engine.rig import HandTransport
 
 

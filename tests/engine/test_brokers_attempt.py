@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from device_sdk.engine.attempt import Personals
-from device_sdk.engine.brokers import Broker
+from device_sdk.engine.connecting.brokers import Broker
+from device_sdk.engine.connecting.credentials import Credentials
 from device_sdk.errors import ArgumentError, ConnectFailedError, TlsError
 from device_sdk.mqtt.message import Will
 from device_sdk.mqtt.options import ConnectOptions
@@ -21,8 +21,8 @@ HERE = Broker(HandTransport(), "b0")
 THERE = Broker(HandTransport(), "b1", "there", "secret")
 
 
-def personals(**arguments: Any) -> Personals:
-    return Personals(ConnectOptions("node"), **arguments)
+def personals(**arguments: Any) -> Credentials:
+    return Credentials(ConnectOptions("node"), **arguments)
 
 
 def test_credentials_are_asked_before_each_attempt() -> None:
@@ -47,7 +47,7 @@ def test_the_credentials_of_a_url_are_for_that_broker_only() -> None:
 
 
 def test_the_credentials_of_the_client_replace_those_of_every_url() -> None:
-    asked = Personals(ConnectOptions("node", user_name="me", password="mine"))
+    asked = Credentials(ConnectOptions("node", user_name="me", password="mine"))
     assert asked.ask(THERE) == ("me", b"mine", None)
 
 
@@ -111,8 +111,7 @@ def test_credentials_of_a_url_that_cannot_be_sent_are_an_error_of_the_constructo
 
 def test_the_fields_reach_connect_and_rotate() -> None:
     tokens = iter([("node", "one"), ("node", "two")])
-    rig = Several(1)
-    rig.engine._personals = Personals(rig.engine.options, lambda: next(tokens))
+    rig = Several(1, ask=lambda: next(tokens))
     [connect] = rig.open()
     assert (connect.user_name, connect.password) == ("node", b"one")
     rig.lose()
@@ -122,8 +121,7 @@ def test_the_fields_reach_connect_and_rotate() -> None:
 
 
 def test_an_attempt_that_was_left_behind_changes_nothing() -> None:
-    rig = Several(1)
-    rig.engine._personals = Personals(rig.engine.options, lambda: ("late", "x"))
+    rig = Several(1, ask=lambda: ("late", "x"))
     late = rig.attempt()
     rig.engine.on_open_failed(ConnectFailedError("open() did not return"), rig.clock())
     late.open(0.0)
@@ -188,12 +186,12 @@ def test_a_stuck_window_ends_the_connection_and_is_repeated_on_the_next() -> Non
     rig.publish(b"stuck")
     assert [packet.dup for packet in rig.sent()] == [False]
     assert rig.advance(19) == []
-    assert rig.engine.state == "connected"
+    assert rig.engine.life.state == "connected"
     [goodbye] = rig.advance(11)
     assert goodbye.type == "disconnect"
     event = next(event for event in rig.event_objects() if event.kind == "disconnected")
     assert "ack_timeout: no acknowledgement for 20 s; 1 in flight" in event.text
-    rig.advance(rig.retry_delay() if rig.engine.state == "waiting" else 0)
+    rig.advance(rig.retry_delay() if rig.engine.life.state == "waiting" else 0)
     packets = rig.connect(session_present=True)
     assert [(packet.payload, packet.dup) for packet in packets] == [(b"stuck", True)]
 
@@ -211,7 +209,7 @@ def test_a_window_that_moves_is_not_stuck(qos: int) -> None:
             rig.feed(Pubrec(number))
             rig.advance(15)
             rig.feed(Pubcomp(number))
-    assert rig.engine.state == "connected"
+    assert rig.engine.life.state == "connected"
 
 
 def test_a_message_that_has_not_left_yet_is_not_unanswered() -> None:
@@ -221,7 +219,7 @@ def test_a_message_that_has_not_left_yet_is_not_unanswered() -> None:
     rig.publish(b"slow link")
     rig.sent()
     rig.advance(100)
-    assert rig.engine.state == "connected"
+    assert rig.engine.life.state == "connected"
 
 
 def test_an_idle_connection_has_no_deadline_for_acknowledgements() -> None:

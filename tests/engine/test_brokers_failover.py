@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
-from device_sdk.engine.attempt import Attempt
-from device_sdk.engine.brokers import Broker
+from device_sdk.engine.connecting.attempt import Attempt
+from device_sdk.engine.connecting.brokers import Broker
 from device_sdk.errors import ConnectFailedError, DeviceSdkError, TlsError
 from device_sdk.mqtt.packets import Connack, Disconnect, Puback, Pubrec
 from device_sdk.net.base import Transport
@@ -81,11 +82,12 @@ def test_the_wait_comes_when_all_have_failed() -> None:
 
 def test_nobody_is_told_of_a_failure_before_each_broker_has_had_its_turn() -> None:
     rig = Several()
+    outcome = rig.engine.life.want_outcome(threading.Event)
     rig.refuse()
-    assert rig.engine.attempts == 0
+    assert not outcome.is_set()
     rig.advance(0)
     rig.refuse()
-    assert rig.engine.attempts == 1
+    assert outcome.is_set()
 
 
 def test_an_hour_without_any_broker_is_no_storm() -> None:
@@ -234,7 +236,7 @@ def on_the_second() -> Several:
 def test_a_first_broker_that_is_still_away_costs_nothing() -> None:
     rig = on_the_second()
     rig.refuse()
-    assert (rig.engine.state, rig.at) == ("connected", "b1")
+    assert (rig.engine.life.state, rig.at) == ("connected", "b1")
     [event] = rig.event_objects()
     assert event.text == "tcp b0: connection refused; the present connection goes on"
     rig.publish(b"next")
@@ -273,12 +275,12 @@ def test_a_connection_that_ends_while_the_first_broker_is_tried_is_replaced_by_i
     rig = on_the_second()
     attempt = rig.attempt()
     rig.lose()
-    assert rig.engine.state == "waiting"
+    assert rig.engine.life.state == "waiting"
     rig.engine.on_open(rig.clock())
     assert isinstance(attempt.transport, HandTransport)
     rig.transport = attempt.transport
     assert types(rig.sent()) == ["connect"]
-    assert (rig.at, rig.engine.state) == ("b0", "connecting")
+    assert (rig.at, rig.engine.life.state) == ("b0", "connecting")
 
 
 def test_a_client_that_closes_while_the_first_broker_is_tried_stays_where_it_is() -> None:
@@ -297,7 +299,7 @@ def test_reconnect_now_begins_with_the_broker_whose_turn_it_is() -> None:
     for _ in range(2):
         rig.fail_over()
     with rig.engine.lock:
-        rig.engine.reconnect_now(rig.clock())
+        rig.engine.reactions.reconnect_now()
     rig.refuse()
     assert rig.at == "b0"
     assert rig.retry_delay() == 0

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from device_sdk.engine.attempt import Attempt, Personals
-from device_sdk.engine.authentication import Authenticator, authentication_for
-from device_sdk.engine.opening import Opener, Opening
+from device_sdk.engine.connecting.attempt import Attempt, Opener, Opening
+from device_sdk.engine.connecting.authentication import Authenticator, authentication_for
 from device_sdk.errors import ConnectFailedError, TransportClosedError
 from device_sdk.mqtt.message import Subscription
 from device_sdk.mqtt.packets import Auth, Connack, Publish, Suback
@@ -22,7 +21,7 @@ def test_a_close_between_connect_and_connack_asks_for_subscriptions_again() -> N
     rig = Rig(clean_start=False)
     rig.connect()
     with rig.engine.lock:
-        rig.engine.subscribe([Subscription("cmd", 1)], None)
+        rig.engine.incoming.subscribe([Subscription("cmd", 1)], None)
     [subscribe] = rig.sent()
     rig.feed(Suback(subscribe.packet_id, [1]))
     rig.lose()
@@ -33,12 +32,11 @@ def test_a_close_between_connect_and_connack_asks_for_subscriptions_again() -> N
     rig.sent()
     rig.engine.drop_connection()
     with rig.engine.lock:
-        rig.engine.start(rig.clock())
+        rig.engine.life.start()
     assert types(rig.connect(session_present=True)) == ["subscribe"]
 
 
 def test_an_attempt_that_asks_the_application_for_too_long_never_touches_the_stream() -> None:
-    rig = Several(1)
     late: list[Attempt] = []
 
     def slow() -> tuple[str, str]:
@@ -46,7 +44,7 @@ def test_an_attempt_that_asks_the_application_for_too_long_never_touches_the_str
         late[0].close()
         return "node", "late"
 
-    rig.engine._personals = Personals(rig.engine.options, slow)
+    rig = Several(1, ask=slow)
     late.append(rig.attempt())
     opened: list[float] = []
     rig.transport.open = opened.append  # type: ignore[method-assign, assignment]
@@ -85,10 +83,11 @@ def test_a_stream_with_a_mistake_of_its_own_is_closed_all_the_same(fault: str) -
     rig.transport.recv = fail  # type: ignore[method-assign]
     if fault == "close":
         with pytest.raises(ZeroDivisionError):
-            rig.engine.stream.close([])
+            assert rig.engine.connection is not None
+            rig.engine.connection.stream.close([])
     else:
         rig.engine.on_fault(error, rig.clock())
-        assert rig.engine.state == "waiting"
+        assert rig.engine.life.state == "waiting"
     assert rig.transport.closes == 1
 
 
@@ -132,8 +131,8 @@ def test_an_attempt_that_fails_while_somebody_looks_has_failed() -> None:
     opener = Opener(rig.engine, 10.0)
     opener._opening = FailsWhileSomebodyLooks()  # type: ignore[assignment]
     opener.look(rig.clock())
-    assert rig.engine.state == "waiting"
-    assert "refused just now" in str(rig.engine.last_error)
+    assert rig.engine.life.state == "waiting"
+    assert "refused just now" in str(rig.engine.life.last_error)
     assert opener.give_up_at is None
 
 
@@ -161,7 +160,7 @@ def test_a_program_that_is_behind_is_not_taken_for_a_server_that_does_not_acknow
     rig.feed(Publish("in", b"1", qos=1, packet_id=1))
     assert rig.engine.interest() == (99, False, False)  # PUBACK is unread because we do not read
     rig.advance(60)
-    assert rig.engine.state == "connected"
+    assert rig.engine.life.state == "connected"
     rig.handle()
     rig.handle()
     assert rig.engine.interest() == (99, True, False)
@@ -202,11 +201,12 @@ def test_a_client_that_was_closed_while_its_authenticator_was_busy_stays_closed(
     def close() -> None:
         with rig.engine.lock:
             rig.engine.close_connection()
-        rig.engine.finish()
+        rig.engine.end()
+        rig.engine.close_store()
 
     authenticator.meanwhile = close
     words = {"authentication_method": "slow", "authentication_data": b"x"}
     rig.feed(Auth(0x18, words) if packet == "auth" else Connack(False, 0, words))
-    assert rig.engine.state == "closed"
+    assert rig.engine.life.state == "closed"
     rig.engine.drop_connection()
-    assert rig.engine.state == "closed"
+    assert rig.engine.life.state == "closed"

@@ -46,13 +46,14 @@ def test_clean_start_can_be_chosen(wanted: bool) -> None:
 
 def test_the_states_of_a_life() -> None:
     rig = Rig()
-    states = [rig.engine.state]
+    states = [rig.engine.life.state]
     rig.connect()
-    states.append(rig.engine.state)
+    states.append(rig.engine.life.state)
     rig.lose()
-    states.append(rig.engine.state)
-    rig.engine.finish()
-    assert [*states, rig.engine.state] == ["connecting", "connected", "waiting", "closed"]
+    states.append(rig.engine.life.state)
+    rig.engine.end()
+    rig.engine.close_store()
+    assert [*states, rig.engine.life.state] == ["connecting", "connected", "waiting", "closed"]
 
 
 def test_a_connection_that_breaks_while_sending_is_reported_and_tried_again() -> None:
@@ -62,7 +63,7 @@ def test_a_connection_that_breaks_while_sending_is_reported_and_tried_again() ->
     rig.transport.broken = True
     rig.publish(b"x")
     assert rig.sent() == []
-    assert rig.engine.state == "waiting"
+    assert rig.engine.life.state == "waiting"
     assert rig.events() == ["disconnected"]
     rig.advance(1)
     assert payloads(rig.connect(session_present=True)) == [b"x"]
@@ -102,7 +103,7 @@ def test_a_malformed_packet_ends_the_connection_with_its_reason() -> None:
     [goodbye] = rig.feed(b"\x30\x03\x00\x05ab")
     assert isinstance(goodbye, Disconnect)
     assert goodbye.reason_code == 0x81
-    assert isinstance(rig.engine.last_error, RemoteProtocolError)
+    assert isinstance(rig.engine.life.last_error, RemoteProtocolError)
     assert rig.transport.closes == 1
     rig.advance(1)
     assert payloads(rig.connect(session_present=True)) == [b"x"]
@@ -138,7 +139,7 @@ def test_a_stream_that_ends_while_closing_is_no_failed_attempt() -> None:
         rig.engine.close_connection()
     rig.lose()
     assert rig.events() == []
-    assert rig.engine.state == "closing"
+    assert rig.engine.life.state == "closing"
 
 
 def test_a_stream_that_opens_after_the_close_says_nothing() -> None:
@@ -200,7 +201,7 @@ def test_an_unforeseen_error_ends_the_connection_with_an_event_and_nothing_is_lo
 def test_an_unforeseen_error_between_connections_backs_off_as_well() -> None:
     rig = Rig()
     rig.engine.on_fault(KeyError("surprise"), rig.clock())
-    assert rig.engine.state == "waiting"
+    assert rig.engine.life.state == "waiting"
     rig.engine.on_fault(KeyError("again"), rig.clock())
     assert rig.retry_delay() == 1  # a wait goes on
 
@@ -214,8 +215,8 @@ def test_a_transport_whose_deadline_fails_ends_the_connection() -> None:
 
     rig.transport.handle_deadline = dead  # type: ignore[method-assign]
     rig.advance(9)
-    assert rig.engine.state == "waiting"
-    assert "modem" in str(rig.engine.last_error)
+    assert rig.engine.life.state == "waiting"
+    assert "modem" in str(rig.engine.life.last_error)
 
 
 def test_a_flood_of_output_lets_the_shell_read_in_between() -> None:
@@ -242,18 +243,16 @@ def test_on_event_that_raises_is_logged_and_not_an_event_of_its_own(caplog: pyte
     def hook(event: object) -> None:
         raise RuntimeError("the hook is broken")
 
-    rig.engine.on_event = hook
+    rig.engine.events.reporter.on_event = hook
     rig.connect()
     rig.handle()
-    assert not rig.engine.callbacks_waiting()
+    assert not rig.engine.events.queue
     assert "on_event raised" in caplog.text
 
 
 def test_on_disconnect_gets_the_error_and_on_connect_the_answer() -> None:
-    rig = Rig()
     seen: list[object] = []
-    rig.engine.on_connect = seen.append
-    rig.engine.on_disconnect = seen.append
+    rig = Rig(on_connect=seen.append, on_disconnect=seen.append)
     rig.connect(session_present=False, receive_maximum=7)
     rig.lose()
     rig.handle()
@@ -264,12 +263,12 @@ def test_on_disconnect_gets_the_error_and_on_connect_the_answer() -> None:
 def test_requests_of_a_dropped_connection_are_asked_again() -> None:
     rig = Rig()
     rig.connect()
-    rig.engine.subscribe([Subscription("a", 1)], None)
+    rig.engine.incoming.subscribe([Subscription("a", 1)], None)
     assert types(rig.sent()) == ["subscribe"]
     with rig.engine.lock:
         rig.engine.close_connection()
     rig.sent()
     rig.engine.drop_connection()
     with rig.engine.lock:
-        rig.engine.start(rig.clock())
+        rig.engine.life.start()
     assert types(rig.connect(session_present=True)) == ["subscribe"]

@@ -89,7 +89,7 @@ def test_acknowledgements_and_messages_before_a_reset_count() -> None:
     rig.engine.flush(rig.clock())
     assert delivery.state == "acknowledged"
     assert [message.payload for message in rig.handle()] == [b"last"]
-    assert rig.engine.state == "waiting"
+    assert rig.engine.life.state == "waiting"
 
 
 def test_without_last_words_the_error_is_that_of_the_send() -> None:
@@ -106,7 +106,7 @@ def test_a_peer_that_never_stops_talking_does_not_keep_a_dead_stream() -> None:
     rig.die(*[Publish("in", b"%d" % number) for number in range(100)])
     rig.publish(b"x")
     rig.engine.flush(rig.clock())
-    assert rig.engine.state == "waiting"
+    assert rig.engine.life.state == "waiting"
     assert len(rig.handle()) < 100
 
 
@@ -119,4 +119,4 @@ def test_a_connection_that_dies_while_it_is_closed_stays_closed(closing: bool) -
     if not closing:
         rig.engine.flush(rig.clock())
     rig.engine.drop_connection()
-    assert rig.engine.state == "idle"
+    assert rig.engine.life.state == "idle"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from device_sdk.engine.engine import CONNECTED
+from device_sdk.engine.life_cycle import CONNECTED
 from tests.engine.life_world import LifeWorld
 
 STEPS = (
@@ -74,10 +74,12 @@ def test_an_hour_with_two_bad_brokers_is_no_storm(first: str, second: str) -> No
     end = world.clock() + 3600
     while world.clock() < end and sum(place.attempts for place in world.places) <= 400:
         world.turn()
-        here = next(place for place in world.places if place.name == world.engine.brokers.current.address)
+        here = next(
+            place for place in world.places if place.name == world.engine.connector.brokers.current.address
+        )
         if world.opening is not None:
             world.open_ends()
-        elif world.engine.state == CONNECTED and manners[here] in ENDS:
+        elif world.engine.life.state == CONNECTED and manners[here] in ENDS:
             seconds, reason_code = ENDS[manners[here]]
             world.wait(seconds)
             here.broker.disconnect_all(world.clock(), reason_code)

@@ -25,7 +25,7 @@ class ManualRig(Rig):
     def receive(self, *packets: Publish) -> list[Message]:
         assert [packet for packet in self.feed(*packets) if packet.type in ("puback", "pubrec")] == []
         with self.engine.lock:
-            batch = self.engine.take_callbacks()
+            batch = self.engine.events.take()
             messages = [item for item in batch if isinstance(item, Message)]
             self.engine.handled(len(messages))  # their handlers have returned
         return messages

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from device_sdk.engine.engine import CLOSED
+from device_sdk.engine.life_cycle import CLOSED
 from device_sdk.errors import (
     ClosedError,
     DeliveryExpiredError,
@@ -175,7 +175,7 @@ def test_block_tells_the_shell_to_wait() -> None:
     rig = Rig(policy=StorePolicy(max_messages=1, overflow="block"))
     rig.publish(b"0")
     with rig.engine.lock:
-        assert rig.engine.publish(b"\0\1t", b"1", 2, b"\0", None, None) is None
+        assert rig.engine.outgoing.publish(b"\0\1t", b"1", 2, b"\0", None, None) is None
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_qos_0_that_the_network_does_not_take_follows_the_policy(overflow: str, 
     rig.transport.room = 0
     rig.publish(b"x" * 200, qos=0)
     with rig.engine.lock:
-        delivery = rig.engine.publish(b"\0\1t", b"y", 0, b"\0", None, None)
+        delivery = rig.engine.outgoing.publish(b"\0\1t", b"y", 0, b"\0", None, None)
     assert (delivery and delivery.state) == state
 
 
@@ -300,8 +300,9 @@ def test_what_was_queued_and_the_server_does_not_take_is_dropped_with_an_event()
 
 def test_publish_after_the_end_raises() -> None:
     rig = Rig()
-    rig.engine.finish()
-    assert rig.engine.state == CLOSED
+    rig.engine.end()
+    rig.engine.close_store()
+    assert rig.engine.life.state == CLOSED
     with pytest.raises(ClosedError):
         rig.publish(b"x")
 
@@ -309,7 +310,8 @@ def test_publish_after_the_end_raises() -> None:
 def test_the_end_drops_what_is_left_and_says_how_much() -> None:
     rig = Rig()
     deliveries = [rig.publish(payload) for payload in numbers(0, 3)]
-    rig.engine.finish()
+    rig.engine.end()
+    rig.engine.close_store()
     for delivery in deliveries:
         with pytest.raises(DroppedError):
             delivery.wait(0)
@@ -403,7 +405,8 @@ def test_a_second_client_goes_on_where_the_first_one_stopped() -> None:
     first.feed(Puback(packets[0].packet_id), Pubrec(packets[1].packet_id))
     first.lose()
     waiting = first.publish(b"3")
-    first.engine.finish()
+    first.engine.end()
+    first.engine.close_store()
     assert acknowledged.state == "acknowledged"
     for delivery in (released, sent, waiting):
         with pytest.raises(ClosedError, match="the store keeps the message"):
@@ -422,7 +425,8 @@ def test_a_restart_that_finds_the_session_gone_says_so() -> None:
     first.connect()
     first.publish(b"0")
     first.sent()
-    first.engine.finish()
+    first.engine.end()
+    first.engine.close_store()
     second = Rig(store=store)
     assert payloads(second.connect(session_present=False)) == [b"0"]
     assert "session_lost" in second.events()

@@ -30,6 +30,7 @@ def logged(caplog: pytest.LogCaptureFixture, *packets: bytes) -> list[str]:
             length = read_length(packet, 1, len(packet))
             assert length is not None
             packet_log.on_packet("received", packet[0], packet, length[1], len(packet))
+        packet_log.write()
     return list(caplog.messages)
 
 
@@ -96,8 +97,8 @@ def test_both_directions_of_a_connection_are_in_the_log(caplog: pytest.LogCaptur
 def test_a_client_that_nobody_watches_sends_as_it_is() -> None:
     rig = Rig()
     rig.connect()
-    protocol = rig.engine._protocol
-    assert protocol is not None
+    assert rig.engine.connection is not None
+    protocol = rig.engine.connection.protocol
     assert protocol.data_to_send == protocol.output.data_to_send
 
 

@@ -49,7 +49,7 @@ def queued(rig: Rig) -> int:
 def objects(rig: Rig) -> int:
     """Messages that the engine keeps in memory."""
     gc.collect()
-    mine = [one for one in gc.get_referrers(rig.engine.outbox.waits) if isinstance(one, Delivery)]
+    mine = [one for one in gc.get_referrers(rig.engine.outgoing.outbox.waits) if isinstance(one, Delivery)]
     return len(mine) - 1  # one stands for all of QoS 0
 
 
@@ -93,7 +93,8 @@ def test_a_restart_finds_the_whole_queue() -> None:
     rig = Rig(store=store)
     for payload in numbers(0, 30):
         rig.publish(payload)
-    rig.engine.finish()
+    rig.engine.end()
+    rig.engine.close_store()
     again = Rig(store=store, inflight=3)
     assert queued(again) == 30
     assert objects(again) <= 2 * PAGE
@@ -113,7 +114,8 @@ def test_the_bound_counts_what_only_the_store_holds() -> None:
 def test_closing_ends_the_wait_for_a_message_beyond_memory() -> None:
     rig = Rig(store=MemoryStore())
     last = [rig.publish(payload) for payload in numbers(0, 20)][-1]
-    rig.engine.finish()
+    rig.engine.end()
+    rig.engine.close_store()
     assert last.state == "stored"
     assert last.done
 
@@ -164,7 +166,8 @@ def test_the_newest_of_a_topic_is_known_after_a_restart() -> None:
     for payload in numbers(0, 20):
         rig.publish(payload)
     rig.publish(b"old", topic="state")
-    rig.engine.finish()
+    rig.engine.end()
+    rig.engine.close_store()
     again = Rig(store=store, policy=policy)
     again.publish(b"new", topic="state")
     assert queued(again) == 21
@@ -218,7 +221,8 @@ def test_the_age_goes_on_over_a_restart() -> None:
     store = MemoryStore()
     rig = Rig(store=store, policy=StorePolicy(max_age=60))
     rig.publish(b"old")
-    rig.engine.finish()
+    rig.engine.end()
+    rig.engine.close_store()
     again = Rig(store=store, policy=StorePolicy(max_age=60))
     again.advance(61)
     assert payloads(again.connect()) == []
@@ -310,25 +314,26 @@ class Model:
         self.take(self.rig.sent())
 
     def connect(self, _: int) -> None:
-        if self.rig.engine.state == "connected":
+        if self.rig.engine.life.state == "connected":
             return
         self.rig.advance(60)
         self.unacknowledged = []
         self.take(self.rig.connect(session_present=True))
 
     def acknowledge(self, count: int) -> None:
-        if self.rig.engine.state != "connected":
+        if self.rig.engine.life.state != "connected":
             return
         for _ in range(min(count, len(self.unacknowledged))):
             self.take(self.rig.feed(Puback(self.unacknowledged.pop(0).packet_id)))
 
     def lose(self, _: int) -> None:
-        if self.rig.engine.state == "connected":
+        if self.rig.engine.life.state == "connected":
             self.rig.lose()
 
     def restart(self, _: int) -> None:
         self.rig.engine.drop_connection()
-        self.rig.engine.finish()
+        self.rig.engine.end()
+        self.rig.engine.close_store()
         self.begin()
 
     def take(self, packets: Packets) -> None:

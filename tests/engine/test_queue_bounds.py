@@ -40,7 +40,7 @@ def queued(rig: Rig) -> int:
 def objects(rig: Rig) -> int:
     """Messages that the engine keeps in memory."""
     gc.collect()
-    mine = [one for one in gc.get_referrers(rig.engine.outbox.waits) if isinstance(one, Delivery)]
+    mine = [one for one in gc.get_referrers(rig.engine.outgoing.outbox.waits) if isinstance(one, Delivery)]
     return len(mine) - 1  # one stands for all of QoS 0
 
 
@@ -113,7 +113,8 @@ def test_large_messages_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch
     first = Rig(store=store)
     for _ in range(40):
         first.publish(bytes(90))
-    first.engine.finish()
+    first.engine.end()
+    first.engine.close_store()
     rig = Rig(store=store, inflight=1)
     packets = rig.connect()
     assert objects(rig) <= 4
@@ -141,10 +142,10 @@ def test_who_waits_for_room_is_told_when_the_store_has_caught_up(monkeypatch: py
     store = SlowStore()
     rig = Rig(store=store, policy=StorePolicy(overflow="block"))
     told: list[bool] = []
-    monkeypatch.setattr(rig.engine.outbox.waits, "made_room", lambda: told.append(True))
+    monkeypatch.setattr(rig.engine.outgoing.outbox.waits, "made_room", lambda: told.append(True))
     store.commit()
     assert told == []
-    rig.engine.outbox.waits.blocked = 1
+    rig.engine.outgoing.outbox.waits.blocked = 1
     store.commit()
     assert told == [True]
 
@@ -156,7 +157,7 @@ def test_queued_messages_leave_packet_identifiers_to_requests(monkeypatch: pytes
     for payload in numbers(0, 100):
         rig.publish(payload)
     with rig.engine.lock:
-        rig.engine.subscribe([Subscription("a", 1)], None)
+        rig.engine.incoming.subscribe([Subscription("a", 1)], None)
     packets = rig.connect()
     assert len(payloads(packets)) == 99
     assert "dropped" not in rig.events()
@@ -188,11 +189,11 @@ def test_a_page_that_a_publisher_has_taken_is_sent_by_the_network() -> None:
     for payload in numbers(0, 20):
         rig.publish(payload)
     packets = rig.connect()
-    while rig.engine.outbox.backlog.queue:
+    while rig.engine.outgoing.outbox.backlog.queue:
         packets = rig.feed(*(Puback(packet.packet_id) for packet in packets if packet.type == "publish"))
     rig.feed(*(Puback(packet.packet_id) for packet in packets))
     store.read()
-    while not rig.engine.outbox.backlog.queue:
+    while not rig.engine.outgoing.outbox.backlog.queue:
         rig.publish(b"new")
     assert payloads(rig.sent()) != []
 
@@ -201,10 +202,11 @@ def test_a_subscription_that_was_refused_is_not_asked_for_after_a_restart() -> N
     store = MemoryStore()
     rig = Rig(store=store)
     with rig.engine.lock:
-        rig.engine.subscribe([Subscription("good", 1), Subscription("bad", 1)], None)
+        rig.engine.incoming.subscribe([Subscription("good", 1), Subscription("bad", 1)], None)
     [packet] = [packet for packet in rig.connect() if packet.type == "subscribe"]
     rig.feed(Suback(packet.packet_id, [1, 0x87]))
-    rig.engine.finish()
+    rig.engine.end()
+    rig.engine.close_store()
     assert list(store.open().subscriptions) == ["good"]
 
 
@@ -325,7 +327,8 @@ def test_the_end_tells_what_a_failing_store_could_not_keep() -> None:
     store.commit()
     store.fail()
     unstored = rig.publish(b"2")
-    rig.engine.finish()
+    rig.engine.end()
+    rig.engine.close_store()
     with pytest.raises(ClosedError):
         stored.wait(0)
     with pytest.raises(DroppedError, match="no space left"):
@@ -343,7 +346,8 @@ def test_the_end_tells_what_could_not_be_kept_by_the_last_write() -> None:
 
     rig = Rig(store=Breaking())
     delivery = rig.publish(b"1")
-    rig.engine.finish()
+    rig.engine.end()
+    rig.engine.close_store()
     assert delivery.state == "dropped"
     with pytest.raises(DroppedError, match="no space left"):
         delivery.wait(0)
@@ -361,7 +365,8 @@ def test_a_message_is_sent_in_the_words_of_the_present_version(before: str, afte
         first.publish(payload)
     first.sent()
     first.engine.drop_connection()
-    first.engine.finish()
+    first.engine.end()
+    first.engine.close_store()
     rig = Rig(store=store, version=after, inflight=2, clean_start=False)
     assert acknowledge_all(rig, rig.connect(session_present=True)) == numbers(0, 20)
     with rig.engine.lock:
@@ -385,7 +390,8 @@ def test_the_exchanges_of_another_client_identifier_are_not_resumed(version: str
     first.connect()
     first.publish(b"0", qos=2)
     first.sent()
-    first.engine.finish()
+    first.engine.end()
+    first.engine.close_store()
     store._saved.facts["session"] = "another"
     rig = Rig(store=store, version=version, clean_start=False, draw=0.5)
     [again] = [packet for packet in rig.connect(session_present=True) if packet.type == "publish"]

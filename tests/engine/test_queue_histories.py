@@ -113,26 +113,27 @@ class Model:
         self.take(self.rig.advance(count))
 
     def connect(self, count: int) -> None:
-        if self.rig.engine.state == "connected":
+        if self.rig.engine.life.state == "connected":
             return
         self.rig.advance(60)
         self.unacknowledged = []
         self.take(self.rig.connect(session_present=count % 3 > 0))
 
     def acknowledge(self, count: int) -> None:
-        if self.rig.engine.state != "connected":
+        if self.rig.engine.life.state != "connected":
             return
         for _ in range(min(count, len(self.unacknowledged))):
             self.take(self.rig.feed(Puback(self.unacknowledged.pop(0).packet_id)))
 
     def lose(self, _: int) -> None:
-        if self.rig.engine.state == "connected":
+        if self.rig.engine.life.state == "connected":
             self.rig.lose()
 
     def restart(self, _: int) -> None:
         self.now = self.rig.clock()
         self.rig.engine.drop_connection()
-        self.rig.engine.finish()
+        self.rig.engine.end()
+        self.rig.engine.close_store()
         self.begin()
 
     def take(self, packets: Packets) -> None:

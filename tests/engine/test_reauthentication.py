@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from device_sdk.engine.authentication import Authentication, Authenticator
+from device_sdk.engine.connecting.authentication import Authentication, Authenticator
 from device_sdk.errors import AuthenticationError
 from device_sdk.mqtt.events import AuthReceived
 from device_sdk.mqtt.packets import Connack
@@ -39,7 +39,7 @@ def test_a_rejected_server_that_lost_the_session_costs_no_message() -> None:
     rig.advance(rig.retry_delay())
     rig.open()
     assert types(rig.feed(Connack(False, 0))) == ["disconnect"]
-    assert (rig.engine.state, rig.engine.stats().queued, delivery.done) == ("waiting", 1, False)
+    assert (rig.engine.life.state, rig.engine.stats().queued, delivery.done) == ("waiting", 1, False)
     authenticator.doubts = False
     rig.advance(rig.retry_delay())
     assert payloads(rig.connect(session_present=True)) == [b"x"]
@@ -54,7 +54,7 @@ def test_a_connection_closed_while_the_authenticator_thinks_does_not_begin() -> 
     rig = Rig(authentication=Authentication(Closing()))
     rig.open()
     assert types(rig.feed(Connack(False, 0))) == ["disconnect"]
-    assert (rig.engine.state, rig.engine.stats().connects) == ("closing", 0)
+    assert (rig.engine.life.state, rig.engine.stats().connects) == ("closing", 0)
 
 
 def test_a_server_that_never_ends_the_exchange_is_left_after_100_rounds() -> None:

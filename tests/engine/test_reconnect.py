@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from device_sdk.engine.reconnect import LATER, NEVER, SOON, ReconnectPolicy, classify
+from device_sdk.engine.connecting.back_off import LATER, NEVER, SOON, ReconnectPolicy, classify
 from device_sdk.errors import (
     ArgumentError,
     AuthenticationError,
@@ -132,8 +132,8 @@ def test_being_taken_over_waits_long() -> None:
     rig.connect()
     rig.feed(Disconnect(0x8E))
     assert rig.retry_delay() == 60
-    assert isinstance(rig.engine.last_error, RefusedError)
-    assert rig.engine.last_error.reason_code == 0x8E
+    assert isinstance(rig.engine.life.last_error, RefusedError)
+    assert rig.engine.life.last_error.reason_code == 0x8E
 
 
 def test_refused_credentials_wait_long_and_the_event_says_why() -> None:
@@ -154,7 +154,7 @@ def test_reconnect_now_ends_the_wait_and_the_row() -> None:
         rig.advance(rig.retry_delay())
     rig.refuse()
     with rig.engine.lock:
-        rig.engine.reconnect_now(rig.clock())
+        rig.engine.reactions.reconnect_now()
     assert rig.engine.wants_open
     rig.refuse()
     assert rig.retry_delay() == 1
@@ -164,15 +164,15 @@ def test_reconnect_now_leaves_a_connection_alone() -> None:
     rig = Rig()
     rig.connect()
     with rig.engine.lock:
-        rig.engine.reconnect_now(rig.clock())
-    assert rig.engine.state == "connected"
+        rig.engine.reactions.reconnect_now()
+    assert rig.engine.life.state == "connected"
 
 
 def test_no_answer_to_connect_is_a_failed_attempt() -> None:
     rig = Rig()
     rig.open()
     rig.advance(10)
-    assert rig.engine.state == "waiting"
+    assert rig.engine.life.state == "waiting"
     assert "no answer to CONNECT within 10 s" in rig.event_objects()[0].text
     assert rig.transport.closes == 1
 
@@ -181,7 +181,7 @@ def test_garbage_instead_of_connack_is_a_failed_attempt_with_the_reason() -> Non
     rig = Rig()
     rig.open()
     rig.feed(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    assert rig.engine.state == "waiting"
+    assert rig.engine.life.state == "waiting"
     [event] = rig.event_objects()
     assert event.kind == "connect_failed"
     assert isinstance(event.error, RemoteProtocolError)

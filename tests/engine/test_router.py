@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from device_sdk.engine.router import Inbox, Router
-from device_sdk.engine.waiting import Waiting
+from device_sdk.engine.consumers import Consumers
+from device_sdk.engine.incoming.inbox import Inbox
+from device_sdk.engine.incoming.router import Router
 from device_sdk.errors import ClosedError, SubscribeRefused
 from device_sdk.mqtt.message import Message, Subscription
 from device_sdk.mqtt.packets import Pingresp, Puback, Publish, Pubrec, Suback, Unsuback
@@ -17,7 +18,7 @@ from tests.engine.rig import Rig, SlowStore, types
 
 def subscribe(rig: Rig, *topics: str, qos: int = 1) -> object:
     with rig.engine.lock:
-        return rig.engine.subscribe([Subscription(topic, qos) for topic in topics], None)
+        return rig.engine.incoming.subscribe([Subscription(topic, qos) for topic in topics], None)
 
 
 def incoming(number: int, qos: int = 1, topic: str = "t") -> Publish:
@@ -26,7 +27,7 @@ def incoming(number: int, qos: int = 1, topic: str = "t") -> Publish:
 
 def test_a_subscription_made_offline_is_sent_on_the_connection() -> None:
     rig = Rig()
-    request = rig.engine.subscribe([Subscription("a/#", 1)], None)
+    request = rig.engine.incoming.subscribe([Subscription("a/#", 1)], None)
     [packet] = rig.connect()
     assert (packet.type, packet.subscriptions) == ("subscribe", [Subscription("a/#", 1)])
     assert not request.done
@@ -39,7 +40,7 @@ def test_without_a_session_everything_wanted_is_asked_for_again() -> None:
     subscribe(rig, "a", "b")
     [packet] = rig.connect()
     rig.feed(Suback(packet.packet_id, [1, 1]))
-    rig.engine.unsubscribe(["b"])
+    rig.engine.incoming.unsubscribe(["b"])
     [packet] = rig.sent()
     rig.feed(Unsuback(packet.packet_id, [0]))
     rig.lose()
@@ -75,7 +76,7 @@ def test_a_session_that_is_present_still_has_them() -> None:
 
 def test_a_request_without_an_answer_is_repeated_even_if_the_session_is_present() -> None:
     rig = Rig()
-    request = rig.engine.subscribe([Subscription("a", 1)], None)
+    request = rig.engine.incoming.subscribe([Subscription("a", 1)], None)
     assert types(rig.connect()) == ["subscribe"]
     rig.lose()
     rig.advance(1)
@@ -100,19 +101,19 @@ def test_many_subscriptions_come_back_in_packets_of_a_bounded_size() -> None:
 
 def test_a_refused_filter_is_forgotten_and_reported() -> None:
     rig = Rig()
-    request = rig.engine.subscribe([Subscription("good", 1), Subscription("secret", 1)], None)
+    request = rig.engine.incoming.subscribe([Subscription("good", 1), Subscription("secret", 1)], None)
     [packet] = rig.connect()
     rig.feed(Suback(packet.packet_id, [1, 0x87]))
     with pytest.raises(SubscribeRefused, match="secret") as caught:
         request.wait(0)
     assert caught.value.reason_code == 0x87
-    assert list(rig.engine.router.wanted) == ["good"]
+    assert list(rig.engine.incoming.router.wanted) == ["good"]
     assert "subscribe_refused" in rig.events()
 
 
 def test_a_request_larger_than_the_server_takes_is_refused() -> None:
     rig = Rig()
-    request = rig.engine.subscribe([Subscription("x" * 100, 1)], None)
+    request = rig.engine.incoming.subscribe([Subscription("x" * 100, 1)], None)
     assert rig.connect(maximum_packet_size=50) == []
     with pytest.raises(SubscribeRefused, match="Maximum Packet Size"):
         request.wait(0)
@@ -120,27 +121,29 @@ def test_a_request_larger_than_the_server_takes_is_refused() -> None:
 
 def test_requests_that_wait_end_with_the_client() -> None:
     rig = Rig()
-    request = rig.engine.subscribe([Subscription("a", 1)], None)
-    rig.engine.finish()
+    request = rig.engine.incoming.subscribe([Subscription("a", 1)], None)
+    rig.engine.end()
+    rig.engine.close_store()
     with pytest.raises(ClosedError):
         request.wait(0)
     with pytest.raises(ClosedError):
-        rig.engine.subscribe([Subscription("a", 1)], None)
+        rig.engine.incoming.subscribe([Subscription("a", 1)], None)
 
 
 def test_subscriptions_survive_in_the_store_and_are_asked_for_when_the_session_is_gone() -> None:
     store = MemoryStore()
     first = Rig(store=store)
-    first.engine.subscribe([Subscription("a/#", 2, no_local=True)], None)
+    first.engine.incoming.subscribe([Subscription("a/#", 2, no_local=True)], None)
     first.connect()
-    first.engine.finish()
+    first.engine.end()
+    first.engine.close_store()
     second = Rig(store=store)
     [packet] = second.connect(session_present=False)
     assert packet.subscriptions == [Subscription("a/#", 2, no_local=True)]
 
 
 def test_each_handler_runs_once_however_many_of_its_filters_match() -> None:
-    router = Router(threading.Lock(), Waiting())
+    router = Router(threading.Lock(), Consumers())
 
     def one(message: Message) -> None: ...
     def other(message: Message) -> None: ...
@@ -160,7 +163,7 @@ def test_acknowledgements_leave_in_receive_order_after_the_handlers() -> None:
     rig.connect()
     assert rig.feed(incoming(1), incoming(2, qos=2), incoming(3)) == []
     with rig.engine.lock:
-        batch = [item for item in rig.engine.take_callbacks() if isinstance(item, Message)]
+        batch = [item for item in rig.engine.events.take() if isinstance(item, Message)]
         assert rig.engine.stats().acks_held == 3
     batch[1].handled = batch[2].handled = True
     with rig.engine.lock:
@@ -216,19 +219,19 @@ def test_pings_go_on_while_reading_is_paused_and_silence_proves_nothing() -> Non
     rig.feed(incoming(1))
     rig.engine.interest()
     assert "pingreq" in types(rig.advance(100))
-    assert rig.engine.state == "connected"
+    assert rig.engine.life.state == "connected"
     rig.handle()
     rig.engine.interest()
-    assert rig.engine.state == "connected"
+    assert rig.engine.life.state == "connected"
     rig.feed(Pingresp())
     rig.advance(11)
-    assert rig.engine.state == "connected"
+    assert rig.engine.life.state == "connected"
 
 
 def test_a_handler_that_waits_for_the_broker_keeps_reading_alive() -> None:
     rig = Rig(inbox_limit=1)
     rig.connect()
-    rig.engine.waiting.consume()  # this thread is the one that handles messages
+    rig.engine.consumers.register()  # this thread is the one that handles messages
     rig.feed(incoming(1))
     delivery = rig.publish(b"answer")
     [packet] = rig.sent()
@@ -240,7 +243,7 @@ def test_a_handler_that_waits_for_the_broker_keeps_reading_alive() -> None:
         woken.append(interest is not None and interest[1])
         rig.feed(incoming(0, qos=0), incoming(2), Puback(packet.packet_id))
 
-    rig.engine.waiting.wake = shell
+    rig.engine.consumers.bind(shell)
     delivery.wait(0.01)
     assert woken == [True]
     interest = rig.engine.interest()
@@ -254,29 +257,29 @@ def test_another_thread_that_waits_does_not_lift_the_limit() -> None:
     rig = Rig(inbox_limit=1)
     rig.connect()
     rig.feed(incoming(1))
-    with rig.engine.waiting:
+    with rig.engine.consumers:
         interest = rig.engine.interest()
     assert interest is not None and not interest[1]
 
 
 def test_a_message_of_the_inbox_is_finished_when_the_next_is_asked_for() -> None:
-    finished: list[Message] = []
-    inbox = Inbox(finished.append, Waiting())
+    settled: list[int] = []
+    inbox = Inbox(settled.append, Consumers())
     one, two = Message("a", b"1"), Message("a", b"2")
     inbox.put(one)
     inbox.put(two)
     assert len(inbox) == 2
     assert inbox.get(0) is one
-    assert finished == []
+    assert (settled, one.handled) == ([], False)
     assert inbox.get(0) is two
-    assert finished == [one]
+    assert (settled, one.handled, two.handled) == ([1], True, False)
     with pytest.raises(TimeoutError):
         inbox.get(0)
-    assert finished == [one, two]
+    assert (settled, two.handled) == ([1, 1], True)
 
 
 def test_a_closed_inbox_ends_after_its_last_message() -> None:
-    inbox = Inbox(lambda message: None, Waiting())
+    inbox = Inbox(lambda message: None, Consumers())
     inbox.put(Message("a", b"1"))
     inbox.close()
     assert [message.payload for message in inbox] == [b"1"]

@@ -6,8 +6,8 @@ import pytest
 
 from device_sdk import Client, Subscription
 from device_sdk.engine.arguments import disconnect_fields, seconds
-from device_sdk.engine.authentication import Authenticator
-from device_sdk.engine.manual_ack import ManualAcks
+from device_sdk.engine.connecting.authentication import Authenticator
+from device_sdk.engine.incoming.manual_ack import ManualAcks
 from device_sdk.errors import ArgumentError
 from device_sdk.mqtt import Auth, Connack, Publish, Suback, Unsuback
 from device_sdk.mqtt.options import ConnectOptions
@@ -33,7 +33,7 @@ def test_a_client_says_in_disconnect_what_the_table_of_the_standard_lets_it_say(
 
 def test_a_queue_in_memory_holds_10000_messages_and_16_mib() -> None:
     client = Client("mqtt://127.0.0.1:9")  # never opened
-    bounds = client._engine.outbox.bounds
+    bounds = client._engine.outgoing.outbox.bounds
     assert (bounds.max_messages, bounds.max_bytes) == (10_000, 16 * 1024 * 1024)
     client.close(0)
 
@@ -101,9 +101,9 @@ def test_an_authenticator_that_has_failed_is_not_asked_again_on_that_connection(
 def test_a_failure_before_the_first_connection_begins_none() -> None:
     client = Client("mqtt://127.0.0.1:9")  # never opened
     engine = client._engine
-    before = engine.state
+    before = engine.life.state
     engine.on_fault(MemoryError(), 0.0)
-    assert (engine.state, engine.next_deadline()) == (before, None)
+    assert (engine.life.state, engine.next_deadline()) == (before, None)
     client.close(0)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from device_sdk import Client
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk_hil.rig import PortTable, Rig
 from device_sdk_hil.serial_line import RealSerialLine, VirtualSerialLine

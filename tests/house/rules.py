@@ -52,8 +52,8 @@ class Named(NamedTuple):
 
 
 NAMED = {
-    "device_sdk/engine/engine.py:Engine": Named(30, 18, "the one object that a shell drives"),
-    "device_sdk/mqtt/protocol.py:Protocol": Named(35, 15, "a handler for each packet that a server sends"),
+    "device_sdk/engine/engine.py:Engine": Named(29, 18, "the one object that a shell drives"),
+    "device_sdk/mqtt/protocol.py:Protocol": Named(30, 15, "a handler for each packet that a server sends"),
     "device_sdk/store/sqlite.py:SqliteStore": Named(25, 27, "what Store promises, and a thread's own state"),
 }
 

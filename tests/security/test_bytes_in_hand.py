@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from device_sdk.engine.weight import Weight
+from device_sdk.engine.incoming.in_hand import InHand
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.packets import Puback, Publish
 from tests.engine.rig import Rig
@@ -66,10 +66,10 @@ def test_acknowledgements_between_two_messages_hardly_count() -> None:
 def test_the_bytes_of_a_read_leave_with_the_last_of_its_messages(
     finished: list[int], held: list[int]
 ) -> None:
-    weight = Weight(120, 1_000)
+    weight = InHand(1_000, 120, 1_000)
     seen: list[Any] = []
     for size, messages in ((50, 1), (100, 2)):
-        weight.came += size
+        weight.came(size)
         weight.arrived(messages)
     assert weight.full
     for count in finished:

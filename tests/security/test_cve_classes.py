@@ -204,7 +204,8 @@ def test_a_connection_may_be_lost_and_closed_in_every_state(state: str) -> None:
     for _ in range(2):
         with rig.engine.lock:
             rig.engine.close_connection()
-        rig.engine.finish()
+        rig.engine.end()
+        rig.engine.close_store()
         rig.lose()
     assert delivery.done
     assert delivery.state == "dropped"

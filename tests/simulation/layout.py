@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 from unittest import mock
 
@@ -75,7 +76,7 @@ _PAGE_SIZES = (
     "device_sdk.store.memory:PAGE_MESSAGES",
 )
 # Where events are logged.
-_LOGS = (("device_sdk.engine.report:log",),)
+_LOGS = (("device_sdk.engine.events:log", "device_sdk.engine.report:log"),)
 
 
 class DrivenAttempt(Protocol):
@@ -160,7 +161,8 @@ def make_engine(
         session_expiry=options.session_expiry,
         receive_maximum=options.receive_maximum,
     )
-    engine: DrivenEngine = _found("device_sdk.engine.engine:Engine")(
+    kind = _found("device_sdk.engine.engine:Engine")
+    engine: Any = kind(
         threading.Lock(),
         transport,
         connect_options,
@@ -172,7 +174,48 @@ def make_engine(
         inbox_limit=options.inbox_limit,
         ack_timeout=options.ack_timeout,
     )
-    return engine
+    driven: DrivenEngine = engine if hasattr(kind, "take_callbacks") else _EngineOfParts(engine)
+    return driven
+
+
+class _EngineOfParts:
+    """An engine that is made of parts, driven like one that was all in one object."""
+
+    #: What is asked here -> where it is there.
+    _PLACES = {
+        "connection": "outgoing.online",
+        "notify": "events.notify",
+        "on_connect": "reactions._on_connect",
+        "on_disconnect": "reactions._on_disconnect",
+        "on_event": "events.reporter.on_event",
+        "publish": "outgoing.publish",
+        "reconnect_now": "reactions.reconnect_now",
+        "start": "life.start",
+        "subscribe": "incoming.subscribe",
+        "state": "life.state",
+        "take_callbacks": "events.take",
+    }
+    _WITHOUT_TIME = frozenset({"reconnect_now", "start"})
+
+    def __init__(self, engine: Any) -> None:
+        object.__setattr__(self, "_engine", engine)
+
+    def __getattr__(self, name: str) -> Any:
+        found = attrgetter(self._PLACES.get(name, name))(self._engine)
+        if name == "connection":
+            return lambda: found
+        return (lambda now: found()) if name in self._WITHOUT_TIME else found
+
+    def __setattr__(self, name: str, value: object) -> None:
+        part, _, last = self._PLACES.get(name, name).rpartition(".")
+        setattr(attrgetter(part)(self._engine) if part else self._engine, last, value)
+
+    def present_connection(self) -> Any:
+        return self._engine.connection
+
+    def finish(self) -> None:
+        self._engine.end()
+        self._engine.close_store()
 
 
 class SessionFacts(NamedTuple):
@@ -204,8 +247,16 @@ def session_facts(engine: DrivenEngine) -> SessionFacts:
 
 def begins_clean(engine: DrivenEngine) -> bool:
     """Whether the CONNECT of the present connection asks for a clean start; False: there is none."""
-    protocol = getattr(engine, "_protocol", None)
-    return protocol is not None and protocol._clean_start is True
+    if isinstance(engine, _EngineOfParts):
+        connection = engine.present_connection()
+        protocol = None if connection is None or connection.retired else connection.protocol
+    else:
+        protocol = getattr(engine, "_protocol", None)
+    if protocol is None:
+        return False
+    return (
+        protocol.handshake.clean_start if hasattr(protocol, "handshake") else protocol._clean_start
+    ) is True
 
 
 def number_from_one(engine: DrivenEngine) -> None:

@@ -20,11 +20,21 @@ __all__ = ["PLANTED", "PlantedBug"]
 _SESSION, _PROTOCOL = "device_sdk.mqtt.session:Session", "device_sdk.mqtt.protocol:Protocol"
 _HANDSHAKE, _KEEP_ALIVE = "device_sdk.mqtt.handshake:Handshake", "device_sdk.mqtt.keep_alive:KeepAlive"
 _INBOUND, _OUTBOUND = "device_sdk.mqtt.inbound:Inbound", "device_sdk.mqtt.outbound:Outbound"
-_ENGINE, _EXCHANGE = "device_sdk.engine.engine:Engine", "device_sdk.engine.exchange:Exchange"
-_OUTBOX, _PAGES = "device_sdk.engine.outgoing.outbox:Outbox", "device_sdk.engine.outgoing.pages:Pages"
 _BACKLOG, _REPLAY = "device_sdk.engine.outgoing.backlog:Backlog", "device_sdk.engine.outgoing.replay:Replay"
-_ROUTER, _POLICY = "device_sdk.engine.router:Router", "device_sdk.engine.reconnect:ReconnectPolicy"
-_PUBLISHER = "device_sdk.engine.publisher:Publisher"
+_ENGINE = "device_sdk.engine.engine:Engine"
+_SUBSCRIBER = "device_sdk.engine.incoming.subscriber:Subscriber"
+_PUBLISHER = "device_sdk.engine.outgoing.publisher:Publisher"
+_OUTBOX, _PAGES = "device_sdk.engine.outgoing.outbox:Outbox", "device_sdk.engine.outgoing.pages:Pages"
+_ROUTER = "device_sdk.engine.incoming.router:Router"
+_POLICY = "device_sdk.engine.connecting.back_off:ReconnectPolicy"
+_STREAM = "device_sdk.engine.connection.stream:Stream"
+
+# The new connection goes on with what the last one has not sent.
+_LEFT_OVER = (
+    "new = self.connection.stream; old = globals().get('_last_stream') or new; "
+    "globals()['_last_stream'] = new; "
+    "new.pending, new._buffer, new._chunks = old.pending, old._buffer, old._chunks"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +101,8 @@ PLANTED = (
     ),
     PlantedBug(
         "PUBREL is forgotten with the connection",
-        _ENGINE, "_detach",
-        "self.session.requests.clear()", "self.session.requests.clear(); self.session.released.clear()",
+        _SUBSCRIBER, "disconnected",
+        "self._session.requests.clear()", "self._session.requests.clear(); self._session.released.clear()",
     ),
     PlantedBug(
         "PUBREL is not repeated after a reconnect",
@@ -126,8 +136,8 @@ PLANTED = (
     ),
     PlantedBug(
         "incoming QoS 2 identifiers are forgotten with the connection",
-        _ENGINE, "_detach",
-        "self.session.requests.clear()", "self.session.requests.clear(); self.session.received.clear()",
+        _SUBSCRIBER, "disconnected",
+        "self._session.requests.clear()", "self._session.requests.clear(); self._session.received.clear()",
     ),
     PlantedBug(
         "incoming QoS 2 identifiers of a lost session are kept",
@@ -241,13 +251,13 @@ PLANTED = (
     ),
     PlantedBug(
         "a partial send loses the rest of the packet",
-        "device_sdk.engine.stream:Stream", "send",
+        _STREAM, "send",
         'memoryview(self._buffer)[sent:] if self.blocked else b""', 'b""',
     ),
     PlantedBug(
         "the rest of a packet leaves on the next connection",
-        "device_sdk.engine.stream:Stream", "reset",
-        'self._buffer: bytes | memoryview = b""', 'self._buffer = getattr(self, "_buffer", b"")',
+        _ENGINE, "on_open",
+        "\n    self.flush(now)\n", f"\n    {_LEFT_OVER}\n    self.flush(now)\n",
     ),
 )  # fmt: skip
 

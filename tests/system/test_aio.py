@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from device_sdk import AsyncClient, Message
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.testing import FaultProxy
 from tests.aio.conftest import Run, eventually, run
 

@@ -11,7 +11,6 @@ import pytest
 
 from device_sdk import Client, Message, ReconnectPolicy, Subscription, Will
 from device_sdk.errors import LocalProtocolError
-from device_sdk.mqtt.events import ConnectAcknowledged
 from device_sdk.store.memory import MemoryStore
 from device_sdk.testing.broker_process import ChildBroker, MosquittoBroker
 from tests.system.test_mosquitto import eventually
@@ -44,10 +43,10 @@ def limited() -> Iterator[ChildBroker]:
 
 def connack(client: Client) -> dict[str, Any]:
     """Connect and return what the broker allows."""
-    seen: Box[ConnectAcknowledged] = queue.SimpleQueue()
-    client._engine.on_connect = seen.put
     client.connect(5)
-    return seen.get(timeout=5).properties
+    online = client._engine.outgoing.online
+    assert online is not None
+    return online.server
 
 
 def payloads(box: Box[Message], count: int) -> list[bytes]:
@@ -185,7 +184,7 @@ def test_the_limits_of_the_broker_are_kept(limited: ChildBroker) -> None:
         allowed = connack(client)
         assert allowed["server_keep_alive"] == 10
         assert allowed["maximum_packet_size"] == 2000
-        protocol = client._engine.connection()
+        protocol = client._engine.outgoing.online
         assert protocol is not None
         assert protocol.keep_alive.interval == 10
         assert protocol.window == min(allowed.get("receive_maximum", 65_535), 100)

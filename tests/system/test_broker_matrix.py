@@ -302,7 +302,7 @@ def receives_with_aliases(place: Place, topic_filters: list[str], topics: list[s
         for topic in topics:
             client.publish(topic, b"x", qos=1).wait(PATIENCE)
         assert [box.get(timeout=PATIENCE).topic for _ in topics] == topics
-        protocol = client._engine.connection()
+        protocol = client._engine.outgoing.online
         assert protocol is not None
         return bool(protocol.inbound.aliases)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from device_sdk.engine.events import ClientEvent
     from device_sdk.engine.outgoing.delivery import Delivery
-    from device_sdk.engine.report import ClientEvent
     from device_sdk.testing.broker_process import ChildBroker
 
 FAST = ReconnectPolicy(first=0.02, longest=0.2, stable=0.1)

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from device_sdk import Client, Message, Subscription, Will
-from device_sdk.engine.reconnect import ReconnectPolicy
-from device_sdk.engine.report import ClientEvent
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
+from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import ConnectRefused
 from device_sdk.testing import FaultProxy
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from device_sdk import Client
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from tests.system.test_mosquitto import VERSIONS, eventually
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from device_sdk import Client, Message
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import TransportClosedError
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.packets import Connect, Publish

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from device_sdk import Client, Message
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import TlsError, TransportError
 from device_sdk.net.base import open_transport
 from device_sdk.net.tls import TLSOptions, TlsTransport

@@ -22,7 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from device_sdk import Client
-from device_sdk.engine.reconnect import ReconnectPolicy
+from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.mqtt.message import Message
 from device_sdk.store.base import StorePolicy
 from device_sdk.testing.broker_process import MosquittoBroker

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
 
-    from device_sdk.engine.waiting import Waiting
+    from device_sdk.engine.consumers import Consumers
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.protocol import Protocol
     from device_sdk.mqtt.session import Outgoing, Session
@@ -40,9 +40,9 @@ class Outbox:
         session: Session,
         policy: StorePolicy,
         store: Store | None,
-        waiting: Waiting,
+        consumers: Consumers,
     ) -> None:
-        self.waits = Waits(lock, store, waiting)
+        self.waits = Waits(lock, store, consumers)
         self.backlog = Backlog(policy, store, self.waits)
         self.bounds = Bounds(policy, store, self.backlog)
         self._endings = Endings(session, store, self.backlog.pages, self.waits)
@@ -72,6 +72,11 @@ class Outbox:
     def next_expiry(self) -> float | None:
         """When :meth:`expire` wants to be called."""
         return self.backlog.next_expiry
+
+    def take_lost(self) -> int:
+        """Return how many messages the store has lost that were not reported yet."""
+        lost, self.lost = self.lost, 0
+        return lost
 
     # Into the queue
 
@@ -266,7 +271,7 @@ class Outbox:
         replay, session = self._replay, self._session
         replay.speak(version)
         self._next_sequence = saved.next_sequence
-        session.last_packet_id = saved.last_packet_id
+        session.skip_to(saved.last_packet_id)
         for message in saved.messages:
             if message.released:
                 session.released[message.packet_id] = self.backlog.delivery_for(message)

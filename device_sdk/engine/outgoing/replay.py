@@ -52,7 +52,7 @@ class Replay:
 
     def fill(self, protocol: Protocol, now: float) -> list[Delivery]:
         """Move messages from the backlog into the window; return those that ended instead."""
-        session, backlog, endings = self._session, self._backlog, self._endings
+        session, backlog = self._session, self._backlog
         pages, has_properties = backlog.pages, self._has_properties
         room = min(protocol.window, _PACKET_IDS - len(session.requests)) - len(session)
         # Half of the window stays free for what is published now.
@@ -64,8 +64,8 @@ class Replay:
             room -= reserved
             while lane:
                 delivery = lane[0]
-                if delivery.status != QUEUED:  # replaced by a newer one, and counted then
-                    lane.popleft()
+                if delivery.status != QUEUED:
+                    lane.popleft()  # replaced by a newer one, and counted then
                     continue
                 if delivery.flags & _QOS_FLAGS:
                     if room <= 0:
@@ -92,17 +92,16 @@ class Replay:
                         if pages.asked:
                             pages.forget(delivery.sequence)
                     else:
-                        protocol.publish_qos0(
-                            delivery.topic_field,
-                            delivery.payload,
-                            delivery.flags,
-                            delivery.current_properties(now),
-                        )
-                        endings.end(delivery, SENT, None)
+                        self._send_qos0(delivery, protocol, now)
                 except LocalProtocolError as error:
                     self._give_up(delivery, DROPPED, DroppedError(str(error)), ended)
         backlog.took(moved, moved_bytes)
         return ended
+
+    def _send_qos0(self, delivery: Delivery, protocol: Protocol, now: float) -> None:
+        properties = delivery.current_properties(now)
+        protocol.publish_qos0(delivery.topic_field, delivery.payload, delivery.flags, properties)
+        self._endings.end(delivery, SENT, None)
 
     def translate(self, delivery: Delivery) -> None:
         """Fit a message to the version of MQTT that this client speaks: one of two has properties."""

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from device_sdk.engine.waiting import Waiting
+    from device_sdk.engine.consumers import Consumers
     from device_sdk.errors import DeviceSdkError
     from device_sdk.store.base import Store
 
@@ -43,12 +43,12 @@ class Waits:
     :meth:`wait_done` and :meth:`wait_stored` take the engine's lock; the caller of the others holds it.
     """
 
-    def __init__(self, lock: threading.Lock, store: Store | None, waiting: Waiting) -> None:
+    def __init__(self, lock: threading.Lock, store: Store | None, consumers: Consumers) -> None:
         self.blocked = 0  # threads that wait for room
         self.failure: DeviceSdkError | None = None  # why there is no connection
         self._lock = lock
         self._store = store
-        self._waiting = waiting
+        self._consumers = consumers
         self._room = threading.Condition(lock)
         self._durable = threading.Condition(lock)
         self._durable_waiters = 0  # threads in wait_stored()
@@ -58,14 +58,20 @@ class Waits:
     def wait_done(self, delivery: Awaited, timeout: float | None) -> bool:
         """Block until the delivery is done; False after ``timeout`` seconds."""
         with self._lock:
-            if delivery.done:
-                return True
-            event: Any = delivery.on_done  # of another thread that waits for it
-            if event is None:
-                event = delivery.on_done = threading.Event()
-        with self._waiting:
+            event = self.done_event(delivery)
+        if event is None:
+            return True
+        with self._consumers.blocking():
             done: bool = event.wait(timeout)
         return done
+
+    def done_event(self, delivery: Awaited) -> Any:
+        """Return the event of a delivery that is set when it is done, or ``None``: it is."""
+        if delivery.done:
+            return None
+        if delivery.on_done is None:  # else of another thread that waits for it
+            delivery.on_done = self._consumers.event()
+        return delivery.on_done
 
     def wait_stored(self, delivery: Awaited, timeout: float | None) -> bool:
         """Block until the delivery is durable or done; False after ``timeout`` seconds."""
@@ -102,12 +108,16 @@ class Waits:
         """Block, with the lock released meanwhile, until there is room; False after ``timeout`` seconds."""
         self.blocked += 1
         try:
-            with self._waiting:
+            with self._consumers.blocking():
                 return self._room.wait(timeout)
         finally:
             self.blocked -= 1
 
     # Who wakes them
+
+    def explain(self, failure: DeviceSdkError | None) -> None:
+        """Note why there is no connection, for the error of a wait that ends; ``None``: there is one."""
+        self.failure = failure
 
     def wake(self, delivery: Awaited) -> None:
         """A delivery is done: tell who waits for it."""

@@ -1,160 +1,57 @@
-"""What comes in: the wanted subscriptions, their handlers, and the pull inbox."""
+"""The wanted subscriptions of a client, and the handlers of the messages that match them."""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-
-from device_sdk.errors import ClosedError, SubscribeRefused
+from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
+from device_sdk.engine.incoming.subscription_ids import SubscriptionIds
+from device_sdk.errors import SubscribeRefused
 from device_sdk.mqtt.codes import reason_name
 from device_sdk.mqtt.message import Subscription
 from device_sdk.mqtt.topics import FilterTree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import threading
+    from collections.abc import Callable
     from typing import Any
+    from typing import Protocol as Contract
 
-    from device_sdk.engine.identifiers import Identifiers
-    from device_sdk.engine.waiting import Waiting
+    from device_sdk.engine.consumers import Consumers
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.message import Message
     from device_sdk.mqtt.protocol import Protocol
 
     Handler = Callable[[Message], object]
 
-__all__ = ["Inbox", "Request", "Router"]
+    class AnyInbox(Contract):
+        """The part of a pull inbox that the router fills; threads and event loops have one each."""
+
+        def put(self, message: Message) -> None: ...
+        def close(self) -> None: ...
+
+
+__all__ = ["Router"]
 
 _ROUTE_CACHE_SIZE = 1_000
 _FILTERS_PER_PACKET = 50  # keeps a SUBSCRIBE far below every broker's packet limit
 
 
-class Request:
-    """A SUBSCRIBE or UNSUBSCRIBE and its answer; it is sent as soon as there is a connection.
-
-    ``reason_codes`` holds, once done, one code per topic filter: the granted QoS, or 0x80 and above.
-    """
-
-    __slots__ = ("_done", "_waiting", "error", "reason_codes", "subscriptions", "topic_filters")
-
-    def __init__(
-        self, subscriptions: list[Subscription] | None, topic_filters: list[str], waiting: Waiting
-    ) -> None:
-        self.subscriptions = subscriptions  # None: unsubscribe
-        self.topic_filters = topic_filters
-        self.reason_codes: list[int] = []
-        self.error: DeviceSdkError | None = None
-        self._done: Any = waiting.event()
-        self._waiting = waiting
-
-    @property
-    def done(self) -> bool:
-        """Whether the broker has answered, or never will."""
-        return bool(self._done.is_set())
-
-    def wait(self, timeout: float | None = None) -> list[int]:
-        """Wait for the broker's answer and return its reason codes. Any thread.
-
-        Raises: TimeoutError: no answer within ``timeout`` seconds. SubscribeRefused: at least one topic
-        filter was refused. ClosedError: the client was closed before.
-        """
-        with self._waiting:
-            self._done.wait(timeout)
-        return self.answer(timeout)
-
-    def answer(self, timeout: float | None) -> list[int]:
-        """Return or raise what :meth:`wait` does, after a wait of ``timeout`` seconds."""
-        if not self.done:
-            raise TimeoutError(f"no answer for {', '.join(self.topic_filters)} within {timeout:g} s")
-        if self.error is not None:
-            raise self.error
-        return self.reason_codes
-
-    def finish(self, reason_codes: list[int], error: DeviceSdkError | None = None) -> None:
-        """Store the answer and wake who waits. For the engine."""
-        self.reason_codes = reason_codes
-        self.error = error
-        self._done.set()
-
-
-class Inbox:
-    """A bounded queue of messages for programs that pull; an iterator that ends when the client is closed.
-
-    Reading from the network pauses while the program is behind, so nothing is dropped. A QoS 1 or 2 message
-    counts as handled when the next one is asked for. Several threads may share it.
-    """
-
-    def __init__(self, on_handled: Callable[[Message], None], waiting: Waiting) -> None:
-        self._messages: deque[Message] = deque()
-        self._ready = threading.Condition(threading.Lock())
-        self._on_handled = on_handled
-        self._waiting = waiting
-        self._taken = threading.local()
-        self._closed = False
-
-    def put(self, message: Message) -> None:
-        """Append a message. For the engine."""
-        with self._ready:
-            self._messages.append(message)
-            self._ready.notify()
-
-    def close(self) -> None:
-        """End the iteration once the messages that are there have been taken. For the engine."""
-        with self._ready:
-            self._closed = True
-            self._ready.notify_all()
-
-    def get(self, timeout: float | None = None) -> Message:
-        """Return the next message.
-
-        Raises: TimeoutError: none within ``timeout`` seconds. ClosedError: the client is closed.
-        """
-        self._waiting.consume()
-        self._finish_last()
-        with self._ready:
-            if not self._ready.wait_for(lambda: self._messages or self._closed, timeout):
-                raise TimeoutError(f"no message within {timeout:g} s")
-            if not self._messages:
-                raise ClosedError("the client is closed and its inbox is empty")
-            message = self._messages.popleft()
-        self._taken.message = message
-        return message
-
-    def __iter__(self) -> Iterator[Message]:
-        return self
-
-    def __next__(self) -> Message:
-        try:
-            return self.get()
-        except ClosedError:
-            raise StopIteration from None
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    def _finish_last(self) -> None:
-        message = getattr(self._taken, "message", None)
-        if message is not None:
-            self._taken.message = None
-            self._on_handled(message)
-
-
 class Router:
     """The wanted subscriptions of one client. Runs under the engine's lock, :meth:`route` excepted."""
 
-    def __init__(self, lock: threading.Lock, waiting: Waiting) -> None:
+    def __init__(self, lock: threading.Lock, consumers: Consumers, *, use_identifiers: bool = False) -> None:
         self._lock = lock
-        self._consumers = waiting
+        self._consumers = consumers
         self.wanted: dict[str, Subscription] = {}
-        self.inbox: Inbox | None = None
-        self.identifiers: Identifiers | None = None
+        self.inbox: AnyInbox | None = None
+        self.identifiers = SubscriptionIds() if use_identifiers else None
         self._tree = FilterTree()
         self._handlers: dict[str, list[Handler]] = {}
         self._cache: dict[str, tuple[Handler, ...]] = {}
-        self._waiting: list[Request] = []  # not sent on this connection
-        self._sent: dict[int, Request] = {}
+        self._unsent: list[SubscribeRequest] = []  # on this connection
+        self._sent: dict[int, SubscribeRequest] = {}
 
-    def subscribe(self, subscriptions: list[Subscription], handler: Handler | None) -> Request:
+    def subscribe(self, subscriptions: list[Subscription], handler: Handler | None) -> SubscribeRequest:
         """Want these subscriptions from now on and route what matches to ``handler``."""
         for subscription in subscriptions:
             topic_filter = subscription.topic
@@ -163,10 +60,10 @@ class Router:
                 self._handlers.setdefault(topic_filter, []).append(handler)
                 self._tree.insert(topic_filter, handler)
         self._cache = {}
-        request = Request(
+        request = SubscribeRequest(
             subscriptions, [subscription.topic for subscription in subscriptions], self._consumers
         )
-        self._waiting.append(request)
+        self._unsent.append(request)
         return request
 
     def restore(self, saved: dict[str, tuple[Any, ...]]) -> None:
@@ -175,12 +72,12 @@ class Router:
             names = ("qos", "no_local", "retain_as_published", "retain_handling")
             self.wanted[topic_filter] = Subscription(topic_filter, **dict(zip(names, options, strict=True)))
 
-    def unsubscribe(self, topic_filters: list[str]) -> Request:
+    def unsubscribe(self, topic_filters: list[str]) -> SubscribeRequest:
         """Stop wanting these filters; their handlers see no further message."""
         for topic_filter in topic_filters:
             self._forget(topic_filter)
-        request = Request(None, topic_filters, self._consumers)
-        self._waiting.append(request)
+        request = SubscribeRequest(None, topic_filters, self._consumers)
+        self._unsent.append(request)
         return request
 
     def route(self, topic: str) -> tuple[Handler, ...]:
@@ -209,11 +106,11 @@ class Router:
                     return tuple(dict.fromkeys(found))
         return self.route(message.topic)
 
-    def send(self, protocol: Protocol) -> list[tuple[Request, DeviceSdkError]]:
+    def send(self, protocol: Protocol) -> list[tuple[SubscribeRequest, DeviceSdkError]]:
         """Send the waiting requests; return those that this server cannot take."""
-        failed: list[tuple[Request, DeviceSdkError]] = []
-        while self._waiting:
-            request = self._waiting.pop(0)
+        failed: list[tuple[SubscribeRequest, DeviceSdkError]] = []
+        while self._unsent:
+            request = self._unsent.pop(0)
             lacking = self._lacking(protocol, request)
             if lacking is not None:
                 failed.append((request, lacking))
@@ -231,7 +128,7 @@ class Router:
                 self._sent[packet_id] = request
         return failed
 
-    def _lacking(self, protocol: Protocol, request: Request) -> SubscribeRefused | None:
+    def _lacking(self, protocol: Protocol, request: SubscribeRequest) -> SubscribeRefused | None:
         """Refuse the filters of a kind that this server does not have; the others are asked for alone."""
         kinds = {each.topic: protocol.unavailable(each.topic) for each in request.subscriptions or ()}
         if not any(kinds.values()):
@@ -242,7 +139,7 @@ class Router:
         request.finish([], error)
         rest = [each for each in request.subscriptions or () if not kinds[each.topic]]
         if rest:
-            self._waiting.insert(0, Request(rest, [each.topic for each in rest], self._consumers))
+            self._unsent.insert(0, SubscribeRequest(rest, [each.topic for each in rest], self._consumers))
         return error
 
     def _send_subscribe(
@@ -261,20 +158,20 @@ class Router:
         if session_present:
             return
         asked = {
-            topic for request in self._waiting if request.subscriptions for topic in request.topic_filters
+            topic for request in self._unsent if request.subscriptions for topic in request.topic_filters
         }
         again = [wanted for topic, wanted in self.wanted.items() if topic not in asked]
         for start in range(0, len(again), _FILTERS_PER_PACKET):
             part = again[start : start + _FILTERS_PER_PACKET]
             topic_filters = [subscription.topic for subscription in part]
-            self._waiting.insert(0, Request(part, topic_filters, self._consumers))
+            self._unsent.insert(0, SubscribeRequest(part, topic_filters, self._consumers))
 
     def disconnected(self) -> None:
         """A connection ended: what was not answered is asked again on the next one."""
-        self._waiting[:0] = self._sent.values()
+        self._unsent[:0] = self._sent.values()
         self._sent.clear()
 
-    def answered(self, packet_id: int, reason_codes: list[int], version: str) -> Request | None:
+    def answered(self, packet_id: int, reason_codes: list[int], version: str) -> SubscribeRequest | None:
         """A SUBACK or UNSUBACK came: finish its request, forget the filters that were refused."""
         request = self._sent.pop(packet_id, None)
         if request is None:
@@ -296,12 +193,16 @@ class Router:
 
     def close(self, error: DeviceSdkError) -> None:
         """End everything that waits."""
-        for request in (*self._waiting, *self._sent.values()):
+        for request in (*self._unsent, *self._sent.values()):
             request.finish([], error)
-        self._waiting.clear()
+        self._unsent.clear()
         self._sent.clear()
         if self.inbox is not None:
             self.inbox.close()
+
+    def open_inbox(self, inbox: AnyInbox) -> None:
+        """Let messages that no handler takes wait in this inbox from now on."""
+        self.inbox = inbox
 
     def _forget(self, topic_filter: str) -> None:
         self.wanted.pop(topic_filter, None)

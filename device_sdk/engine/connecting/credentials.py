@@ -1,11 +1,11 @@
-"""One attempt to connect: what the application is asked for it, and the stream to one server."""
+"""User name, password and will of the next CONNECT: constants, or asked from the application."""
 
 from __future__ import annotations
 
 import threading
 from types import NoneType
 
-from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError, TransportClosedError
+from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
 from device_sdk.mqtt.options import ConnectOptions
 
 TYPE_CHECKING = False
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from device_sdk.engine.brokers import Broker
+    from device_sdk.engine.connecting.brokers import Broker
     from device_sdk.mqtt.message import Will
 
     Fields = tuple[str | None, bytes | None, Will | None]  # user name, password, will
 
-__all__ = ["Attempt", "Personals"]
+__all__ = ["Credentials"]
 
 
-class Personals:
+class Credentials:
     """User name, password and will: constant, or asked from the application before each attempt.
 
     ``credentials`` returns ``(user_name, password)`` or an object with these two attributes; ``will`` a
@@ -87,59 +87,9 @@ class Personals:
         )
         return options.user_name, options.password, options.will
 
-    def tell(self, fields: Fields) -> None:
-        """Use what :meth:`ask` returned for the next CONNECT."""
-        self._options.user_name, self._options.password, self._options.will = fields
-
-
-class Attempt:
-    """One attempt. :meth:`open` may run in a thread that is left behind; nobody looks at it then.
-
-    ``is_return``: a connection to another server works meanwhile, and goes on if this attempt fails.
-    """
-
-    __slots__ = ("_lock", "_opens", "_over", "_personals", "broker", "fields", "is_return", "transport")
-
-    def __init__(self, broker: Broker, personals: Personals, *, is_return: bool) -> None:
-        self.broker = broker
-        self.transport = broker.transport
-        self.is_return = is_return
-        self.fields: Fields = (None, None, None)
-        self._personals = personals
-        self._lock = threading.Lock()
-        self._opens = False  # the transport is this attempt's
-        self._over = False
-
-    def open(self, deadline: float) -> None:
-        """Ask the application, then open the stream; blocks. Raises: as :meth:`Transport.open`."""
-        self.fields = self._personals.ask(self.broker)
-        with self._lock:
-            self._check()  # the application may have taken so long that the transport is a later attempt's
-            self._opens = True
-        self.transport.open(deadline)
-        try:
-            self._check()
-        except TransportClosedError:  # close() came just before the transport began, and could not hold it
-            self.transport.close()
-            raise
-
-    def _check(self) -> None:
-        if self._over:
-            raise TransportClosedError(f"{self.transport.description}: this attempt was left behind")
-
-    def abort(self) -> None:
-        """End the attempt for good, and its stream as :meth:`Transport.abort`. Any thread."""
-        with self._lock:
-            self._over = True
-        if self._opens:
-            self.transport.abort()
-
-    def close(self) -> None:
-        """End the attempt for good, and its stream as :meth:`Transport.close`."""
-        with self._lock:
-            self._over = True
-        if self._opens:
-            self.transport.close()
+    def apply(self, fields: Fields) -> None:
+        """Put what :meth:`ask` returned into the next CONNECT."""
+        self._options.identify(*fields)
 
 
 def _called(name: str, function: Callable[[], object]) -> Any:

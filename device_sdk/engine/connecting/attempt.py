@@ -1,21 +1,80 @@
-"""Opening a transport in a thread that can be left behind: a name look-up may hang."""
+"""One attempt to connect, in a thread that can be left behind: a name look-up may hang."""
 
 from __future__ import annotations
 
 import threading
 
-from device_sdk.errors import ConnectFailedError, DeviceSdkError
+from device_sdk.errors import ConnectFailedError, DeviceSdkError, TransportClosedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
-    from device_sdk.engine.attempt import Attempt
-    from device_sdk.engine.engine import Engine
+    from device_sdk.engine.connecting.brokers import Broker
+    from device_sdk.engine.connecting.credentials import Credentials, Fields
 
-__all__ = ["Opener", "Opening"]
+    class Opens(Protocol):
+        """The part of an engine that has its streams opened by an :class:`Opener`."""
+
+        def attempt(self) -> Attempt: ...
+        def on_open(self, now: float) -> None: ...
+        def on_open_failed(self, error: DeviceSdkError, now: float) -> None: ...
+
+
+__all__ = ["Attempt", "Opener", "Opening"]
 
 _GRACE_SECONDS = 1.0  # how late open() may be before it is abandoned
+
+
+class Attempt:
+    """One attempt. :meth:`open` may run in a thread that is left behind; nobody looks at it then.
+
+    ``is_return``: a connection to another server works meanwhile, and goes on if this attempt fails.
+    """
+
+    __slots__ = ("_credentials", "_lock", "_opens", "_over", "broker", "fields", "is_return", "transport")
+
+    def __init__(self, broker: Broker, credentials: Credentials, *, is_return: bool) -> None:
+        self.broker = broker
+        self.transport = broker.transport
+        self.is_return = is_return
+        self.fields: Fields = (None, None, None)
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._opens = False  # the transport is this attempt's
+        self._over = False
+
+    def open(self, deadline: float) -> None:
+        """Ask the application, then open the stream; blocks. Raises: as :meth:`Transport.open`."""
+        self.fields = self._credentials.ask(self.broker)
+        with self._lock:
+            self._check()  # the application may have taken so long that the transport is a later attempt's
+            self._opens = True
+        self.transport.open(deadline)
+        try:
+            self._check()
+        except TransportClosedError:  # close() came just before the transport began, and could not hold it
+            self.transport.close()
+            raise
+
+    def _check(self) -> None:
+        if self._over:
+            raise TransportClosedError(f"{self.transport.description}: this attempt was left behind")
+
+    def abort(self) -> None:
+        """End the attempt for good, and its stream as :meth:`Transport.abort`. Any thread."""
+        with self._lock:
+            self._over = True
+        if self._opens:
+            self.transport.abort()
+
+    def close(self) -> None:
+        """End the attempt for good, and its stream as :meth:`Transport.close`."""
+        with self._lock:
+            self._over = True
+        if self._opens:
+            self.transport.close()
 
 
 class Opening:
@@ -59,16 +118,16 @@ class Opening:
 
 
 class Opener:
-    """Has the streams of one engine opened, one at a time. Belongs to the owner of the transport.
+    """Opens the streams of one engine, one at a time. Belongs to the owner of the transport.
 
     ``seconds``: what open() gets. ``give_up_at``: when to :meth:`look` at the latest; ``None``: nothing is
     being opened.
     """
 
-    __slots__ = ("_engine", "_opening", "_seconds", "give_up_at")
+    __slots__ = ("_opening", "_seconds", "_target", "give_up_at")
 
-    def __init__(self, engine: Engine, seconds: float) -> None:
-        self._engine = engine
+    def __init__(self, target: Opens, seconds: float) -> None:
+        self._target = target
         self._seconds = seconds
         self._opening: Opening | None = None
         self.give_up_at: float | None = None
@@ -82,9 +141,9 @@ class Opener:
         Returns: whether something is being opened; if not, the engine knows that the attempt has failed.
         """
         try:
-            opening = Opening(self._engine.attempt(), now, self._seconds, _GRACE_SECONDS, wake)
+            opening = Opening(self._target.attempt(), now, self._seconds, _GRACE_SECONDS, wake)
         except RuntimeError as error:  # no more threads
-            self._engine.on_open_failed(ConnectFailedError(str(error)), now)
+            self._target.on_open_failed(ConnectFailedError(str(error)), now)
             return False
         self._opening, self.give_up_at = opening, opening.give_up_at
         return True
@@ -102,9 +161,9 @@ class Opener:
             error = opening.abandon()
         self._opening = self.give_up_at = None
         if error is None:
-            self._engine.on_open(now)
+            self._target.on_open(now)
         else:
-            self._engine.on_open_failed(error, now)
+            self._target.on_open_failed(error, now)
 
     def abandon(self) -> None:
         """Leave behind what is being opened, if anything is; the engine is not told."""

@@ -21,14 +21,13 @@ from device_sdk.mqtt.events import AuthReceived, ConnectAcknowledged, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
-    from device_sdk.engine.subscriber import Subscriber
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.mqtt.protocol import Protocol
 
-__all__ = ["Authentication", "Authenticator", "authentication_for"]
+__all__ = ["Authentication", "Authenticator", "Reauthentication", "authentication_for"]
 
 _MOST_ROUNDS = 100  # of one exchange: a server that never ends it must not keep us busy for ever
 _SUCCESS, _CONTINUE, _AGAIN = 0x00, 0x18, 0x19
@@ -71,14 +70,20 @@ def authentication_for(
     return authentication, authentication.connect_properties(properties)
 
 
-class _Reauthentication:
+class Reauthentication:
     """A re-authentication that somebody waits for."""
 
-    __slots__ = ("error", "over")
+    __slots__ = ("data", "error", "over")
 
-    def __init__(self, over: Any) -> None:
+    def __init__(self, over: Any, data: bytes | None) -> None:
         self.over = over
+        self.data = data  # of the first AUTH
         self.error: DeviceSdkError | None = None
+
+    def finish(self, error: DeviceSdkError | None) -> None:
+        """Wake who waits; ``None`` is a success."""
+        self.error = error
+        self.over.set()
 
     def outcome(self, timeout: float) -> None:
         """Raise what was wrong after a wait of ``timeout`` seconds."""
@@ -99,7 +104,7 @@ class Authentication:
             raise ArgumentError("auth", "needs a method: the name that the server knows")
         self._authenticator = authenticator
         self._calls = threading.Lock()  # the application's methods run one at a time
-        self._again: _Reauthentication | None = None
+        self._again: Reauthentication | None = None
         self._rounds = 0  # of the exchange that goes on
 
     def connect_properties(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -141,38 +146,30 @@ class Authentication:
             self.ended(event.error)
         return None
 
-    def again(self, engine: Subscriber, wake: Callable[[], None], timeout: float) -> None:
-        """Re-authenticate and wait for the outcome; see :meth:`Client.reauthenticate`. Takes the lock."""
-        attempt = self.begin_again(engine, wake)
-        with engine.waiting:
-            attempt.over.wait(timeout)
-        attempt.outcome(timeout)
+    def prepare(self, event: Any) -> Reauthentication:
+        """Return a re-authentication with its first data. Calls the authenticator, without the lock.
 
-    def begin_again(self, engine: Subscriber, wake: Callable[[], None]) -> _Reauthentication:
-        """Begin to re-authenticate; what is returned has an event and an outcome. Takes the lock."""
-        data = self._call("start")
-        attempt = _Reauthentication(engine.waiting.event())
-        with engine.lock:
-            connection = engine.connection()
-            if connection is None:
-                raise NotConnectedError(
-                    "reauthenticate() needs a connection; the next one authenticates anyway"
-                )
-            if self._again is not None:
-                raise LocalProtocolError("a re-authentication is going on already; wait for its outcome")
-            connection.auth(_AGAIN, self._properties(data))
-            self._again, self._rounds = attempt, 0
-            parked = engine.unpark()
-        if parked:
-            wake()
-        return attempt
+        ``event`` is set when it is over. Raises: AuthenticationError.
+        """
+        return Reauthentication(event, self._call("start"))
+
+    def again(self, attempt: Reauthentication, connection: Protocol | None) -> None:
+        """Send the first AUTH of a re-authentication. The caller holds the lock.
+
+        Raises: NotConnectedError: there is no connection. LocalProtocolError: another one is going on.
+        """
+        if connection is None:
+            raise NotConnectedError("reauthenticate() needs a connection; the next one authenticates anyway")
+        if self._again is not None:
+            raise LocalProtocolError("a re-authentication is going on already; wait for its outcome")
+        connection.auth(_AGAIN, self._properties(attempt.data))
+        self._again, self._rounds = attempt, 0
 
     def ended(self, error: DeviceSdkError | None) -> None:
         """End a re-authentication, with ``None`` as a success. Any thread."""
         attempt, self._again = self._again, None
         if attempt is not None:
-            attempt.error = error
-            attempt.over.set()
+            attempt.finish(error)
 
     def send(self, protocol: Protocol, answers: list[dict[str, Any]]) -> None:
         """Queue the answers. Raises: AuthenticationError: one cannot be sent. The caller holds the lock."""

@@ -1,31 +1,16 @@
-"""What a client tells about itself: events as they happen, and counters."""
+"""The reports of a client: events as they happen, counters, and the list from which the callbacks run."""
 
 from __future__ import annotations
 
 from device_sdk._log import Log
-from device_sdk.engine.reconnect import NEVER, SOON
+from device_sdk.engine.connecting.back_off import NEVER, SOON
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = [
-    "CLOSED",
-    "CLOSING",
-    "CONNECTED",
-    "CONNECTING",
-    "IDLE",
-    "WAITING",
-    "ClientEvent",
-    "Reporter",
-    "Stats",
-    "failure_text",
-]
-
-#: The states of a client.
-IDLE, CONNECTING, CONNECTED = "idle", "connecting", "connected"
-WAITING, CLOSING, CLOSED = "waiting", "closing", "closed"
+__all__ = ["ClientEvent", "Events", "Reporter", "Stats", "failure_text"]
 
 _EXPECTED = frozenset({"connected", "disconnected", "session_lost", "auth", "store_recovered"})
 _BUGS = frozenset({"handler_failed", "internal_error"})  # a traceback helps only with these
@@ -34,8 +19,9 @@ log = Log("device_sdk.engine")
 
 
 class ClientEvent:
-    """Something an operator may want to know: ``kind`` (a word), ``text`` (a sentence), ``error`` or None,
-    ``value`` or None: what a program can use: the server reference; where ``connected`` has connected to.
+    """Something an operator may want to know: ``kind`` (a word), ``text`` (a sentence), ``error`` or None.
+
+    ``value``: machine-readable detail (the server reference, or the address for ``connected``), else None.
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
     ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``,
@@ -101,29 +87,16 @@ class Stats:
 
 
 class Reporter:
-    """What waits for the callback thread: received messages, hooks and events, in the order they happened."""
+    """Takes events to the log and to ``on_event``. Runs where callbacks run, without the lock."""
 
-    def __init__(self) -> None:
-        self.on_event: Callable[[ClientEvent], object] | None = None
-        self._callbacks: list[Any] = []
+    __slots__ = ("_failed_in_a_row", "on_event")
+
+    def __init__(self, on_event: Callable[[ClientEvent], object] | None) -> None:
+        self.on_event = on_event
         self._failed_in_a_row = 0  # attempts to connect, as far as they have been reported
 
-    def take_callbacks(self) -> list[Any]:
-        """Return what is to be run: messages, and (callable, argument) pairs. The caller holds the lock."""
-        callbacks, self._callbacks = self._callbacks, []
-        return callbacks
-
-    def callbacks_waiting(self) -> bool:
-        """Whether :meth:`take_callbacks` would return something. The caller holds the lock."""
-        return bool(self._callbacks)
-
-    def notify(
-        self, kind: str, text: str, error: BaseException | None = None, value: str | None = None
-    ) -> None:
-        """Queue an event for the log and ``on_event``, which must not run here: the caller holds the lock."""
-        self._callbacks.append((self._publish_event, ClientEvent(kind, text, error, value)))
-
-    def _publish_event(self, event: ClientEvent) -> object:
+    def report(self, event: ClientEvent) -> object:
+        """Log one event and return the result of ``on_event``. Never raises."""
         if event.kind == "connect_failed":
             self._log_failure(event)
         elif event.kind in _EXPECTED:
@@ -150,6 +123,35 @@ class Reporter:
         text = event.text if count == 1 else f"{event.text} ({count} failures in a row)"
         needs_somebody = getattr(event.error, "retry", SOON) == NEVER
         (log.warning if needs_somebody else log.info)("%s: %s", event.kind, text)
+
+
+class Events:
+    """The work of the callback side, in the order in which it came up, and the counters beside it.
+
+    An item of ``queue`` is a received :class:`~device_sdk.mqtt.message.Message` or a pair (callable,
+    argument), which the callback side runs without the lock; ``append`` adds one. The engine's lock guards
+    everything here.
+    """
+
+    __slots__ = ("append", "queue", "reporter", "stats")
+
+    def __init__(self, on_event: Callable[[ClientEvent], object] | None = None) -> None:
+        self.stats = Stats()
+        self.reporter = Reporter(on_event)
+        self.queue: list[Any] = []
+        self.append = self.queue.append  # not a method of ours: it runs once per received message
+
+    def take(self) -> list[Any]:
+        """Return the items and empty the queue."""
+        taken = self.queue.copy()
+        self.queue.clear()
+        return taken
+
+    def notify(
+        self, kind: str, text: str, error: BaseException | None = None, value: str | None = None
+    ) -> None:
+        """Queue an event for the log and ``on_event``, which must not run here: the caller holds the lock."""
+        self.append((self.reporter.report, ClientEvent(kind, text, error, value)))
 
 
 def failure_text(function: object, error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Waiting in an event loop: for the end of a delivery, the answer to a request, or any event of the engine.
+"""The handles of an event loop: what became of a delivery, and the answer to a SUBSCRIBE or UNSUBSCRIBE.
 
 Whatever is awaited here may be cancelled at any time. A cancelled wait changes nothing: the message is still
 delivered, the subscription still asked for, and both may be waited for again.
@@ -6,142 +6,73 @@ delivered, the subscription still asked for, and both may be waited for again.
 
 from __future__ import annotations
 
-import asyncio
-from contextvars import ContextVar
-from threading import get_ident
-
-from device_sdk.engine.waiting import Waiting
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import Any
 
-    from device_sdk.aio.client import AsyncClient
+    from device_sdk.aio.events import LoopConsumers
+    from device_sdk.aio.waits import LoopWaits
+    from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
     from device_sdk.engine.outgoing.delivery import Delivery
-    from device_sdk.engine.router import Request
     from device_sdk.errors import DeviceSdkError
 
-__all__ = ["AsyncDelivery", "AsyncRequest", "LoopEvent", "LoopWaiting"]
-
-# Of which clients the code that runs handles messages. A variable of the context and not a set of tasks:
-# gather() and, before Python 3.12, wait_for() do the waiting in tasks of their own.
-_consuming: ContextVar[frozenset[int]] = ContextVar("device_sdk_consuming", default=frozenset())
-
-
-class LoopWaiting(Waiting):
-    """As its base class for threads, but a consumer is a task, with the tasks that it starts."""
-
-    __slots__ = ("loop", "thread")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.thread = 0
-
-    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Belong to this loop, which runs in the calling thread."""
-        self.loop = loop
-        self.thread = get_ident()
-
-    def event(self) -> LoopEvent:
-        """Return an event for tasks of the loop."""
-        return LoopEvent(self)
-
-    def consume(self) -> None:
-        """The calling task handles received messages from now on."""
-        _consuming.set(_consuming.get() | {id(self)})
-
-    def __enter__(self) -> None:
-        if id(self) in _consuming.get():
-            self._inside.add(id(asyncio.current_task()))
-            if self.wake is not None:
-                self.wake()
-
-    def __exit__(self, *_: object) -> None:
-        self._inside.discard(id(asyncio.current_task()))
-
-    async def until(self, event: LoopEvent, timeout: float | None) -> None:
-        """Return when the event is set, or after ``timeout`` seconds: the caller looks which it was."""
-        with self:
-            try:
-                async with asyncio.timeout(timeout):
-                    await event.wait()
-            except TimeoutError:
-                pass
-
-
-class LoopEvent(asyncio.Event):
-    """An event that also other threads may set: that of a store, or one that forked."""
-
-    def __init__(self, waiting: LoopWaiting) -> None:
-        super().__init__()
-        self._owner = waiting
-
-    def set(self) -> None:
-        """Wake who waits; from any thread."""
-        if self._owner.loop is None or self._owner.thread == get_ident():
-            super().set()
-            return
-        try:
-            self._owner.loop.call_soon_threadsafe(super().set)
-        except RuntimeError:  # the loop is closed, so nobody waits any more
-            pass
+__all__ = ["AsyncDelivery", "AsyncRequest"]
 
 
 class AsyncDelivery:
-    """What became of one published message: :class:`~device_sdk.Delivery` with ``await``.
+    """What became of one published message: :class:`~device_sdk.engine.delivery.Delivery` with ``await``.
 
-    For tasks of the client's loop.
+    For tasks of the client's loop. ``delivery`` is the handle for threads of the same message.
     """
 
-    __slots__ = ("_client", "_delivery")
+    __slots__ = ("_waits", "delivery")
 
-    def __init__(self, client: AsyncClient, delivery: Delivery) -> None:
-        self._client = client
-        self._delivery = delivery
+    def __init__(self, waits: LoopWaits, delivery: Delivery) -> None:
+        self._waits = waits
+        self.delivery = delivery
 
     @property
     def state(self) -> str:
         """``queued``, ``stored``, ``sent``, then ``acknowledged`` or one of ``refused``, ``expired``,
         ``dropped``, ``invalidated``. QoS 0 ends at ``sent``: nobody acknowledges it.
         """
-        return self._delivery.state
+        return self.delivery.state
 
     @property
     def done(self) -> bool:
         """Whether :meth:`wait` would return or raise at once."""
-        return self._delivery.done
+        return self.delivery.done
 
     @property
     def error(self) -> DeviceSdkError | None:
         """Why the message will not be acknowledged, or ``None``."""
-        return self._delivery.error
+        return self.delivery.error
 
     @property
     def topic(self) -> str:
         """The topic name."""
-        return self._delivery.topic
+        return self.delivery.topic
 
     @property
     def payload(self) -> bytes:
         """The payload."""
-        return self._delivery.payload
+        return self.delivery.payload
 
     @property
     def qos(self) -> int:
         """0, 1 or 2."""
-        return self._delivery.qos
+        return self.delivery.qos
 
     @property
     def retain(self) -> bool:
         """Whether the server keeps the message for later subscribers."""
-        return self._delivery.retain
+        return self.delivery.retain
 
     @property
     def packet_id(self) -> int:
         """Packet identifier, 1 to 65,535, or 0 before the message is in the window and at QoS 0."""
-        return self._delivery.packet_id
+        return self.delivery.packet_id
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait until the broker has acknowledged the message (QoS 0: until it was handed to the connection).
@@ -149,8 +80,8 @@ class AsyncDelivery:
         Raises: TimeoutError: not within ``timeout`` seconds (``None``: no limit). PublishRefused,
         DeliveryExpiredError, DroppedError, SessionLostError: it never will be.
         """
-        if not self._delivery.done:
-            await self._client._until_done(self._delivery, timeout)
+        if not self.delivery.done:
+            await self._waits.until_done(self.delivery, timeout)
         self._outcome("acknowledged", timeout)
 
     async def wait_stored(self, timeout: float | None = None) -> None:
@@ -159,11 +90,11 @@ class AsyncDelivery:
         Raises: TimeoutError: not within ``timeout`` seconds. StoreError: the client has no store, or the
         store failed. Else as :meth:`wait`.
         """
-        if self._delivery.done or not await self._client._until_stored(self._delivery, timeout):
+        if self.delivery.done or not await self._waits.until_stored(self.delivery, timeout):
             self._outcome("stored", timeout)
 
     def _outcome(self, what: str, timeout: float | None) -> None:
-        delivery = self._delivery
+        delivery = self.delivery
         if not delivery.done:
             raise TimeoutError(f"{self!r} was not {what} within {timeout:g} s")
         if delivery.error is not None:
@@ -179,11 +110,11 @@ class AsyncRequest:
     Await the object itself, or :meth:`wait` for a limited time, or neither: the client goes on asking.
     """
 
-    __slots__ = ("_request", "_waiting")
+    __slots__ = ("_consumers", "_request")
 
-    def __init__(self, request: Request, waiting: LoopWaiting) -> None:
+    def __init__(self, request: SubscribeRequest, consumers: LoopConsumers) -> None:
         self._request = request
-        self._waiting = waiting
+        self._consumers = consumers
 
     @property
     def done(self) -> bool:
@@ -212,7 +143,7 @@ class AsyncRequest:
         filter was refused. ClosedError: the client was closed before.
         """
         if not self._request.done:
-            await self._waiting.until(self._request._done, timeout)
+            await self._consumers.until(self._request.answered, timeout)
         return self._request.answer(timeout)
 
     def __await__(self) -> Generator[Any, None, list[int]]:

@@ -9,12 +9,12 @@ import os
 
 from device_sdk.mqtt.topics import topic_matches
 
-__all__ = ["Identifiers"]
+__all__ = ["SubscriptionIds"]
 
 _HIGHEST = 268_435_455
 
 
-class Identifiers:
+class SubscriptionIds:
     """Which identifier stands for which topic filters, by the last SUBSCRIBE of each. Not thread-safe.
 
     They begin at a random number: a broker that kept the session still uses those of an earlier process.

@@ -5,13 +5,13 @@ A pure state machine: time and dice are arguments, nothing here opens a connecti
 
 from __future__ import annotations
 
-from device_sdk.engine.reconnect import NEVER, SOON, TAKEN_OVER
+from device_sdk.engine.connecting.back_off import NEVER, SOON, TAKEN_OVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from device_sdk.engine.reconnect import ReconnectPolicy
+    from device_sdk.engine.connecting.back_off import ReconnectPolicy
     from device_sdk.net.base import Transport
 
 __all__ = ["Broker", "Brokers"]
@@ -128,6 +128,10 @@ class Brokers:
             # One that takes streams and then no clients, or not for long, must not cost a good connection
             # again and again.
             self._return_wait = max(self._return_wait, min(2 * self._return_wait, _LONGEST_RETURN_S))
+
+    def looked(self) -> None:
+        """The time to look for the first one has come, and a look is under way."""
+        self.return_at = None
 
     def return_failed(self, now: float) -> None:
         """The first one still cannot be reached; the present connection was not touched."""

@@ -1,0 +1,58 @@
+"""The consumers of received messages, and which of them are blocked: reading must go on for those."""
+
+from __future__ import annotations
+
+from threading import Event, get_ident
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["Consumers"]
+
+
+class Consumers:
+    """The threads that handle received messages, and those among them that wait for the broker now.
+
+    Reading from the network pauses when too many received messages are in hand. A handler that then waits for
+    an acknowledgement would wait for ever: the acknowledgement stays unread, and the messages in hand stay in
+    hand. So reading goes on while a consumer is inside ``with consumers.blocking():``; other threads change
+    nothing.
+    """
+
+    __slots__ = ("_all", "_wake", "blocked")
+
+    def __init__(self) -> None:
+        self.blocked: set[int] = set()
+        self._all: set[int] = set()
+        self._wake: Callable[[], None] | None = None
+
+    def bind(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` when a consumer is blocked: it makes the network side look again."""
+        self._wake = wake
+
+    def event(self) -> Any:
+        """Return an event for somebody to wait for; the engine sets it."""
+        return Event()
+
+    def register(self) -> None:
+        """Count the calling thread among the consumers from now on."""
+        self._all.add(get_ident())
+
+    def blocking(self) -> Consumers:
+        """Return the context in which the calling thread waits for the broker."""
+        return self
+
+    def __enter__(self) -> None:
+        if get_ident() in self._all:
+            self.block(get_ident())
+
+    def __exit__(self, *_: object) -> None:
+        self.blocked.discard(get_ident())
+
+    def block(self, consumer: int) -> None:
+        """Note that this consumer waits for the broker from now on."""
+        self.blocked.add(consumer)
+        if self._wake is not None:
+            self._wake()

@@ -1,0 +1,61 @@
+"""A SUBSCRIBE or UNSUBSCRIBE packet that waits for its turn, then for its answer."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from device_sdk.engine.consumers import Consumers
+    from device_sdk.errors import DeviceSdkError
+    from device_sdk.mqtt.message import Subscription
+
+__all__ = ["SubscribeRequest"]
+
+
+class SubscribeRequest:
+    """A SUBSCRIBE or UNSUBSCRIBE and its answer; it is sent as soon as there is a connection.
+
+    ``reason_codes`` holds, once done, one code per topic filter: the granted QoS, or 0x80 and above.
+    """
+
+    __slots__ = ("_consumers", "answered", "error", "reason_codes", "subscriptions", "topic_filters")
+
+    def __init__(
+        self, subscriptions: list[Subscription] | None, topic_filters: list[str], consumers: Consumers
+    ) -> None:
+        self.subscriptions = subscriptions  # None: unsubscribe
+        self.topic_filters = topic_filters
+        self.reason_codes: list[int] = []
+        self.error: DeviceSdkError | None = None
+        self.answered: Any = consumers.event()  # set once it is done
+        self._consumers = consumers
+
+    @property
+    def done(self) -> bool:
+        """Whether the broker has answered, or never will."""
+        return bool(self.answered.is_set())
+
+    def wait(self, timeout: float | None = None) -> list[int]:
+        """Wait for the broker's answer and return its reason codes. Any thread.
+
+        Raises: TimeoutError: no answer within ``timeout`` seconds. SubscribeRefused: at least one topic
+        filter was refused. ClosedError: the client was closed before.
+        """
+        with self._consumers.blocking():
+            self.answered.wait(timeout)
+        return self.answer(timeout)
+
+    def answer(self, timeout: float | None) -> list[int]:
+        """Return or raise what :meth:`wait` does, after a wait of ``timeout`` seconds."""
+        if not self.done:
+            raise TimeoutError(f"no answer for {', '.join(self.topic_filters)} within {timeout:g} s")
+        if self.error is not None:
+            raise self.error
+        return self.reason_codes
+
+    def finish(self, reason_codes: list[int], error: DeviceSdkError | None = None) -> None:
+        """Store the answer and wake who waits. For the engine."""
+        self.reason_codes = reason_codes
+        self.error = error
+        self.answered.set()

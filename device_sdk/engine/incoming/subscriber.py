@@ -1,0 +1,168 @@
+"""Messages of others on their way in: the subscriptions, and the path of a message before its handler."""
+
+from __future__ import annotations
+
+from device_sdk.engine.incoming.manual_ack import ManualAcks
+from device_sdk.engine.incoming.router import Router
+from device_sdk.errors import ClosedError
+from device_sdk.mqtt.message import Message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from typing import Any
+
+    from device_sdk.engine.consumers import Consumers
+    from device_sdk.engine.events import Events
+    from device_sdk.engine.incoming.calls import Calls
+    from device_sdk.engine.incoming.in_hand import InHand
+    from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
+    from device_sdk.errors import DeviceSdkError
+    from device_sdk.mqtt.events import SubscribeAcknowledged, UnsubscribeAcknowledged
+    from device_sdk.mqtt.message import Subscription
+    from device_sdk.mqtt.protocol import Protocol
+    from device_sdk.mqtt.session import Session
+
+__all__ = ["Subscriber"]
+
+
+class Subscriber:
+    """Asks for messages and sorts what comes. The caller of every method holds the engine's lock.
+
+    ``sorts``: received messages have to go through :meth:`sort`; with a full :class:`InHand` they do anyway.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_events",
+        "_manual",
+        "_online",
+        "_session",
+        "calls",
+        "in_hand",
+        "router",
+        "sorts",
+    )
+
+    def __init__(
+        self,
+        lock: threading.Lock,
+        session: Session,
+        events: Events,
+        consumers: Consumers,
+        in_hand: InHand,
+        *,
+        use_identifiers: bool = False,
+        acknowledge: Callable[[Message], None] | None = None,
+    ) -> None:
+        self.router = Router(lock, consumers, use_identifiers=use_identifiers)
+        self.in_hand = in_hand
+        self.calls: Calls | None = None  # the requests that wait for their responses, from the first one on
+        self.sorts = False
+        self._session = session
+        self._events = events
+        self._online: Protocol | None = None
+        self._manual: ManualAcks | None = None
+        self._closed = False
+        self.acknowledge_by_hand(acknowledge)
+
+    def acknowledge_by_hand(self, acknowledge: Callable[[Message], None] | None) -> None:
+        """Let the application acknowledge received messages through this callable; ``None``: no more."""
+        self._manual = None if acknowledge is None else ManualAcks(acknowledge)
+        self.sorts = acknowledge is not None or self.calls is not None
+
+    def expect_responses(self, calls: Calls) -> None:
+        """Look for responses to these calls among the received messages from now on."""
+        self.calls = calls
+        self.sorts = True
+
+    # Subscriptions
+
+    def subscribe(
+        self, subscriptions: list[Subscription], handler: Callable[[Message], object] | None
+    ) -> SubscribeRequest:
+        """Want these subscriptions, and ask for them now if there is a connection; see the router."""
+        self._check_open()
+        request = self.router.subscribe(subscriptions, handler)
+        for wanted in subscriptions:
+            options = (wanted.qos, wanted.no_local, wanted.retain_as_published, wanted.retain_handling)
+            self._session.record(("subscribed", wanted.topic, *options))
+        self._send_requests()
+        return request
+
+    def unsubscribe(self, topic_filters: list[str]) -> SubscribeRequest:
+        """Stop wanting these, and say so now if there is a connection; see the router."""
+        self._check_open()
+        request = self.router.unsubscribe(topic_filters)
+        for topic_filter in topic_filters:
+            self._session.record(("unsubscribed", topic_filter))
+        self._send_requests()
+        return request
+
+    def _send_requests(self) -> None:
+        if self._online is not None:
+            for _, error in self.router.send(self._online):
+                self._events.notify("subscribe_refused", str(error), error)
+
+    def on_answer(self, event: SubscribeAcknowledged | UnsubscribeAcknowledged, version: str) -> None:
+        """Finish the request that a SUBACK or UNSUBACK answers."""
+        router = self.router
+        request = router.answered(event.packet_id, event.reason_codes, version)
+        if request is not None and request.error is not None:
+            self._events.notify("subscribe_refused", str(request.error), request.error)
+            for topic_filter in request.topic_filters:
+                if topic_filter not in router.wanted:
+                    self._session.record(("unsubscribed", topic_filter))
+
+    # Received messages
+
+    def sort(self, protocol: Protocol, events: list[Any]) -> list[Any]:
+        """Take responses out, give tokens, and keep the memory bounded; return the events that are left."""
+        if self.calls is not None:
+            events, responses = self.calls.take(events)
+            if responses:
+                self._events.stats.received += responses
+                protocol.acknowledge_handled()
+        if self._manual is not None:
+            self._manual.claim(events, protocol)
+        return self._without_qos0(events) if self.in_hand.full else events
+
+    def _without_qos0(self, events: list[Any]) -> list[Any]:
+        """Read although reading is paused, because a handler waits: QoS 0 must not fill the memory."""
+        kept = [event for event in events if type(event) is not Message or event.qos]
+        lost = len(events) - len(kept)
+        if lost:
+            self._events.stats.discarded += lost
+            in_hand = f"{self.in_hand.count} messages of {self.in_hand.held} bytes"
+            self._events.notify("dropped", f"{lost} received QoS 0 messages: {in_hand} are in hand already")
+        return kept
+
+    # The life of the client
+
+    def connected(self, protocol: Protocol, *, has_all: bool) -> None:
+        """Ask on this connection from now on. ``has_all``: the server still has what was asked before."""
+        self._online = protocol
+        self.router.connected(has_all)
+        self._send_requests()
+
+    def disconnecting(self) -> None:
+        """Ask for nothing any more on this connection, which has its DISCONNECT."""
+        self._online = None
+
+    def disconnected(self) -> None:
+        """Ask again on the next connection what was not answered on this one."""
+        self._online = None
+        self._session.requests.clear()
+        self.router.disconnected()
+
+    def end(self, error: DeviceSdkError) -> None:
+        """Take no subscription any more, and end every SUBSCRIBE, UNSUBSCRIBE and call that waits."""
+        self._closed = True
+        self.router.close(error)
+        if self.calls is not None:
+            self.calls.close(error)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the client was closed")

@@ -1,0 +1,263 @@
+"""Messages of the application on their way out: into the window of a connection, or into the queue."""
+
+from __future__ import annotations
+
+from device_sdk.engine.outgoing.delivery import Delivery
+from device_sdk.engine.outgoing.outbox import Outbox
+from device_sdk.engine.outgoing.write_ahead import WriteAhead
+from device_sdk.errors import ClosedError, DroppedError, LocalProtocolError, QueueFullError
+from device_sdk.mqtt.session import DROPPED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterable
+
+    from device_sdk.engine.consumers import Consumers
+    from device_sdk.engine.events import Events
+    from device_sdk.errors import DeviceSdkError
+    from device_sdk.mqtt.protocol import Protocol
+    from device_sdk.mqtt.session import Session
+    from device_sdk.store.base import Store, StorePolicy
+
+__all__ = ["Publisher"]
+
+
+class Publisher:
+    """Takes messages from the application. The caller of every method holds the engine's lock.
+
+    ``online``: the protocol of the connection that the server has accepted, ``None`` without one.
+    ``journal``: the way into the store, ``None`` without a store.
+    """
+
+    __slots__ = (
+        "_buffer_qos0", "_closed", "_events", "_policy", "_qos0_waits", "_session", "_stats", "_waits",
+        "journal", "online", "outbox",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        lock: threading.Lock,
+        session: Session,
+        policy: StorePolicy,
+        store: Store | None,
+        events: Events,
+        consumers: Consumers,
+        *,
+        buffer_qos0: bool,
+    ) -> None:
+        self.outbox = Outbox(lock, session, policy, store, consumers)
+        self.journal = None if store is None else WriteAhead(store, session, self.outbox, events)
+        self.online: Protocol | None = None
+        self._session = session
+        self._policy = policy
+        self._events = events
+        self._stats = events.stats
+        self._waits = self.outbox.waits
+        self._buffer_qos0 = buffer_qos0
+        self._qos0_waits = True  # for the first connection, or always if it was asked for
+        self._closed = False
+
+    # The life of the client
+
+    def connected(self, protocol: Protocol) -> None:
+        """Send on this connection from now on."""
+        self.online = protocol
+        self._waits.explain(None)
+        self.outbox.connected()
+
+    def disconnecting(self) -> None:
+        """Send nothing any more on this connection, which has its DISCONNECT."""
+        self.online = None
+
+    def disconnected(self, error: DeviceSdkError | None) -> None:
+        """Queue from now on. ``error``: why there is no connection, if that is known."""
+        self.online = None
+        if error is not None:
+            self._waits.explain(error)
+        self.outbox.disconnected()
+
+    def attempt_failed(self, error: DeviceSdkError) -> None:
+        """Note why there is no connection."""
+        self._waits.explain(error)
+
+    def attempt_over(self) -> None:
+        """The outcome of the first attempt to connect is known: QoS 0 waits no longer for it."""
+        self._qos0_waits = self._buffer_qos0
+
+    def end(self, error: DeviceSdkError | None = None) -> None:
+        """Take no message any more, and end what is left: with ``error``, else as the store can keep it."""
+        self._closed = True
+        if error is not None:
+            self.outbox.end_all(error)
+            return
+        if self.journal is not None:
+            self._session.note_handled()
+            self._session.record(("reserved", self._session.last_packet_id))  # the next client goes on there
+            self.journal.hand_over()
+        self.report_dropped(self.outbox.end_all())
+
+    def report_dropped(self, left: list[Delivery]) -> None:
+        """Report the deliveries that a closed client dropped."""
+        if left:
+            self._stats.dropped += len(left)
+            self._events.notify("dropped", f"closed with {len(left)} messages that were not acknowledged")
+
+    # Messages
+
+    def publish(
+        self,
+        topic_field: bytes,
+        payload: bytes,
+        flags: int,
+        properties: bytes,
+        expires_at: float | None,
+        now: float | None,
+    ) -> Delivery | None:
+        """Send a message now if the window has room, else queue it.
+
+        Returns: its delivery, or ``None`` if the policy is to block and the caller has to wait for room.
+        Raises: QueueFullError, ClosedError, LocalProtocolError (the connected server does not take it).
+        """
+        protocol = self.online
+        if protocol is None:
+            return self._publish_offline(
+                Delivery(self._waits, topic_field, payload, flags, properties, expires_at), now
+            )
+        outbox = self.outbox
+        if flags < 2 and expires_at is None:
+            if protocol.output.buffered <= outbox.max_buffered:
+                protocol.publish_qos0(topic_field, payload, flags, properties)
+                self._stats.published += 1
+                return outbox.sent_qos0
+            return self._output_full(
+                Delivery(self._waits, topic_field, payload, flags, properties), protocol.output.buffered
+            )
+        delivery = Delivery(self._waits, topic_field, payload, flags, properties, expires_at)
+        session = self._session
+        if (
+            flags >= 2
+            and not outbox.ahead
+            and len(session.in_flight) + len(session.released) < protocol.window
+        ):
+            if self.journal is None:
+                protocol.publish(delivery, now or 0.0)
+            else:
+                self._publish_stored(protocol, delivery, now or 0.0, self.journal)
+            self._stats.published += 1
+            return delivery
+        protocol.check(flags, len(topic_field) + len(properties) + len(payload) + 7)
+        queued = self._enqueue(delivery, now)
+        if flags < 2:
+            self.fill(now or 0.0)
+        return queued
+
+    def _publish_offline(self, delivery: Delivery, now: float | None) -> Delivery | None:
+        if self._closed:
+            raise ClosedError("publish() on a client that is closed")
+        if delivery.flags < 2 and not self._qos0_waits:
+            self._drop(delivery, "there is no connection, and QoS 0 is not buffered (buffer_qos0)")
+            return delivery
+        return self._enqueue(delivery, now)
+
+    def _publish_stored(
+        self, protocol: Protocol, delivery: Delivery, now: float, journal: WriteAhead
+    ) -> None:
+        self.outbox.number(delivery)
+        try:
+            protocol.publish(delivery, now)
+        except LocalProtocolError as error:
+            self.outbox.end(delivery, DROPPED, error)  # the caller is told: the next client must not send it
+            raise
+        finally:
+            journal.hand_over()
+        if delivery.flags >= 4 and protocol.gate:
+            journal.expedite(protocol.gate)  # the network thread sleeps until the gate opens
+
+    def _output_full(self, delivery: Delivery, buffered: int) -> Delivery | None:
+        """QoS 0 comes faster than the network takes it: do as the policy says."""
+        overflow = self._policy.overflow
+        if overflow == "block":
+            return None
+        problem = f"{buffered} bytes wait for the network, which takes them too slowly"
+        if overflow == "reject":
+            raise QueueFullError(problem)
+        self.outbox.end(delivery, DROPPED, DroppedError(problem))
+        self.report_ended((delivery,))
+        return delivery
+
+    def _enqueue(self, delivery: Delivery, now: float | None) -> Delivery | None:
+        dropped = self.outbox.add(delivery, now)
+        if dropped is None:
+            return None
+        self._stats.published += 1
+        if dropped:
+            self.report_ended(dropped)
+        if self.journal is not None:
+            self.journal.hand_over()
+        return delivery
+
+    def _drop(self, delivery: Delivery, why: str) -> None:
+        self.outbox.end(delivery, DROPPED, DroppedError(why))
+        self._stats.dropped += 1
+
+    # The queue behind the window
+
+    def fill(self, now: float) -> None:
+        """Move messages from the queue into the window, if there is a connection."""
+        if self.online is not None:
+            self.report_ended(self.outbox.fill(self.online, now))
+
+    def read_on(self, now: float) -> None:
+        """Go on with the queue where the store has read more of it."""
+        outbox, journal = self.outbox, self.journal
+        if journal is None:
+            return
+        while outbox.take_page(now):
+            self.fill(now)
+            journal.hand_over()
+        if outbox.wants_fill:  # a publisher has taken a page
+            self.fill(now)
+            journal.hand_over()
+        if outbox.lost:
+            lost = outbox.take_lost()
+            self._stats.dropped += lost
+            text = f"{lost} messages that waited in the store are not there any more"
+            self._events.notify("dropped", text)
+
+    def on_deadline(self, now: float) -> None:
+        """End messages that have expired; go on with a replay that has a rate."""
+        outbox = self.outbox
+        self.report_ended(outbox.expire(now))
+        if outbox.next_replay is not None and now >= outbox.next_replay:
+            self.fill(now)
+
+    def report_ended(self, deliveries: Iterable[Delivery]) -> None:
+        """Count and report the deliveries that were dropped, have expired or were refused."""
+        for delivery in deliveries:
+            if delivery.error is None:
+                continue
+            kind = delivery.status
+            if kind in ("dropped", "expired", "refused"):
+                setattr(self._stats, kind, getattr(self._stats, kind) + 1)
+                self._events.notify(kind, f"{delivery.topic}: {delivery.error}", delivery.error)
+
+    def acknowledge_handled(self) -> None:
+        """Let the acknowledgements of handled messages leave; without a connection the store notes them."""
+        online, journal = self.online, self.journal
+        if online is not None:
+            online.acknowledge_handled()
+            if journal is not None and online.gate:
+                journal.hand_over()
+                journal.expedite(online.gate)  # the network thread sleeps until the gate opens
+        elif self._session.received:
+            self._session.note_handled()
+            if journal is not None:
+                journal.hand_over()
+
+    def store_progressed(self) -> None:
+        """The store moved on: wake those who wait for it or for room."""
+        if self.journal is not None:
+            self.journal.progressed()
+        if self._waits.blocked:
+            self._waits.made_room()
