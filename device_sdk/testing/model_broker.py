@@ -21,9 +21,11 @@ from typing import Any
 from device_sdk.mqtt.message import Subscription
 from device_sdk.mqtt.packets import Connect, Publish
 from device_sdk.mqtt.topics import topic_matches
+from device_sdk.testing.model_limits import Limits, Permissions
 from device_sdk.testing.model_link import BrokerLink
 from device_sdk.testing.model_session import (
     LAST_PACKET_ID,
+    ClientLink,
     ModelMessage,
     ModelSession,
     ModelSubscription,
@@ -71,7 +73,8 @@ class ModelBroker:
     ``receive_maximum``, ``maximum_qos``, ``retain_available``, ``maximum_packet_size`` in bytes,
     ``topic_alias_maximum``, ``server_keep_alive`` and ``session_expiry_maximum`` in seconds.
 
-    ``versions``: the protocol versions it speaks.
+    ``versions``: the protocol versions it speaks. The limits are in ``limits``; a test may change them for
+    the connections that come.
 
     ``authorize_connect(connect)``, ``authorize_publish(client_id, publish)`` return an MQTT 5.0 reason code,
     0 to accept; MQTT 3.x clients get the nearest return code, and for a refused PUBLISH a plain
@@ -102,16 +105,16 @@ class ModelBroker:
         unique_messages: bool = False,
     ) -> None:
         self.versions = tuple(versions)
-        self.receive_maximum = receive_maximum
-        self.maximum_qos = maximum_qos
-        self.retain_available = retain_available
-        self.maximum_packet_size = maximum_packet_size
-        self.topic_alias_maximum = topic_alias_maximum
-        self.server_keep_alive = server_keep_alive
-        self.session_expiry_maximum = session_expiry_maximum
-        self.authorize_connect = authorize_connect
-        self.authorize_publish = authorize_publish
-        self.authorize_subscribe = authorize_subscribe
+        self.limits = Limits(
+            receive_maximum,
+            maximum_qos,
+            retain_available,
+            maximum_packet_size,
+            topic_alias_maximum,
+            server_keep_alive,
+            session_expiry_maximum,
+        )
+        self.permissions = Permissions(authorize_connect, authorize_publish, authorize_subscribe)
         self.unique_messages = unique_messages
         self.journal: list[JournalEntry] = []
         self.violations: list[str] = []
@@ -124,9 +127,27 @@ class ModelBroker:
 
     # For the test
 
+    @property
+    def receive_maximum(self) -> int:
+        """What the next connection is told; may be set."""
+        return self.limits.receive_maximum
+
+    @receive_maximum.setter
+    def receive_maximum(self, receive_maximum: int) -> None:
+        self.limits.receive_maximum = receive_maximum
+
+    @property
+    def server_keep_alive(self) -> int | None:
+        """What the next connection is told, in seconds; may be set."""
+        return self.limits.server_keep_alive
+
+    @server_keep_alive.setter
+    def server_keep_alive(self, seconds: int | None) -> None:
+        self.limits.server_keep_alive = seconds
+
     def connect(self) -> BrokerLink:
         """Accept a new network connection."""
-        link = BrokerLink(self)
+        link = BrokerLink(self, self.versions)
         self.links.append(link)
         return link
 
@@ -208,14 +229,13 @@ class ModelBroker:
         return session, False
 
     def link_ended(
-        self, link: BrokerLink, session: ModelSession | None, now: float, *, with_will: bool
+        self, link: ClientLink, session: ModelSession | None, now: float, *, with_will: bool
     ) -> None:
         """Take the end of a connection: will and session wait for their time, or end now.
 
         Source: MQTT 5.0 §3.1.2.5 [MQTT-3.1.2-8], §3.1.2.11.2, §3.1.3.2.2.
         """
-        if link in self.links:
-            self.links.remove(link)
+        self.links[:] = [each for each in self.links if each is not link]
         if session is None:
             return
         session.link = None
@@ -233,7 +253,7 @@ class ModelBroker:
 
     def accept(self, client_id: str, packet: Publish, now: float) -> int:
         """Take a PUBLISH from a client into the journal and to the subscribers. Returns: the reason code."""
-        reason_code = self.authorize_publish(client_id, packet)
+        reason_code = self.permissions.publish(client_id, packet)
         if reason_code >= 0x80:
             return reason_code
         self.journal.append(
@@ -305,7 +325,7 @@ class ModelBroker:
         publish = Publish(
             will.topic, will.payload, qos=will.qos, retain=will.retain, properties=dict(will.properties)
         )
-        if self.authorize_publish(session.client_id, publish) < 0x80:
+        if self.permissions.publish(session.client_id, publish) < 0x80:
             self._route(publish, session.client_id, now)
 
     def _end_session(self, session: ModelSession, now: float) -> None:

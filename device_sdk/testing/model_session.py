@@ -9,18 +9,35 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from device_sdk.mqtt.packets import Publish, Pubrel
 from device_sdk.mqtt.topics import topic_matches
 
 if TYPE_CHECKING:
     from device_sdk.mqtt.message import Will
-    from device_sdk.testing.model_link import BrokerLink
+    from device_sdk.mqtt.packets import Packet
 
-__all__ = ["Incoming", "ModelMessage", "ModelSession", "ModelSubscription", "merged"]
+__all__ = ["ClientLink", "Incoming", "ModelMessage", "ModelSession", "ModelSubscription", "merged"]
 
 LAST_PACKET_ID = 65_535
+
+
+class ClientLink(Protocol):
+    """The way to the client: what the broker and a session need of a :class:`BrokerLink`."""
+
+    @property
+    def receive_maximum(self) -> int:
+        """The client's."""
+
+    def send(self, packet: Packet, *, frees: int | None = None) -> None:
+        """Queue a packet. ``frees``: the packet identifier that it gives back to the client."""
+
+    def send_if_it_fits(self, publish: Publish) -> bool:
+        """Queue a PUBLISH unless it exceeds the client's maximum packet size."""
+
+    def end(self, reason_code: int, now: float, *, with_will: bool = True) -> None:
+        """Close from the broker's side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +87,7 @@ class Incoming:
     qos: int
     serial: int
     released: bool = False
-    link: BrokerLink | None = None
+    book: object = None  # of the connection on which it came last
 
     def same_message(self, packet: Publish) -> bool:
         """Compare with a PUBLISH whose topic alias is resolved."""
@@ -95,7 +112,7 @@ class ModelSession:
 
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
-        self.link: BrokerLink | None = None
+        self.link: ClientLink | None = None
         self.expiry_interval: float = 0
         self.ends_at: float | None = None
         self.will: Will | None = None
@@ -107,7 +124,7 @@ class ModelSession:
         self.last_incoming: dict[int, Incoming] = {}
         self._last_packet_id = 0
 
-    def attach(self, link: BrokerLink) -> None:
+    def attach(self, link: ClientLink) -> None:
         """Give the session its network connection; :meth:`send_pending` sends again what is unfinished."""
         self.link = link
         self.ends_at = self.will_at = None
