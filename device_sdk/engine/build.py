@@ -122,7 +122,7 @@ def _transport_for(
     url: ParsedUrl, demands: dict[str, Any], wishes: dict[str, Any], largest_packet: int
 ) -> tuple[Transport, set[str]]:
     """Return the transport, and which of the demands and wishes it takes."""
-    known = transport_options(url.scheme)
+    known = transport_options(url)
     if known is None:  # only the transport itself can say
         known = frozenset((*demands, *wishes))
     if "proxy" in demands and "proxy" not in known:

@@ -336,16 +336,16 @@ def open_transport(url: str | ParsedUrl, **options: Any) -> Transport:
     return transport
 
 
-def transport_options(scheme: str) -> frozenset[str] | None:
-    """Return the names of the options that the scheme's transport takes, besides ``tls``.
+def transport_options(url: ParsedUrl) -> frozenset[str] | None:
+    """Return the names of the options that the transport of a URL takes, besides ``tls``.
 
     They are those that its class, or the function that makes it, publishes itself as ``options``. Otherwise
     they are the parameters in its signature, behind the URL; with ``**options`` among these nobody but the
     transport knows them, and the answer is ``None``.
 
-    Raises: ArgumentError: there is no such scheme. MissingDependency.
+    Raises: ArgumentError: no transport has its scheme. MissingDependency.
     """
-    make = _maker(scheme)
+    make = _maker(url.scheme)
     published = getattr(make, "__dict__", {}).get("options")
     if published is not None:
         return frozenset(published)

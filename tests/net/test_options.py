@@ -10,7 +10,8 @@ import pytest
 
 from device_sdk._load import load
 from device_sdk.errors import ArgumentError, MissingDependency
-from device_sdk.net.base import TRANSPORTS, ParsedUrl, open_transport, takes, transport_options
+from device_sdk.net.base import TRANSPORTS, ParsedUrl, open_transport, takes
+from device_sdk.net.base import transport_options as options_of
 from device_sdk.net.memory import MemoryTransport
 from device_sdk.net.stack import tcp_stream
 from device_sdk.net.tcp import TcpTransport
@@ -24,6 +25,10 @@ URLS = {
 }
 NEEDS = {"ws": "websockets", "wss": "websockets", "serial": "serial", "rfc2217": "serial", "socket": "serial",
          "mqtt+srv": "dns", "mqtts+srv": "dns"}  # fmt: skip
+
+
+def transport_options(scheme: str) -> frozenset[str] | None:
+    return options_of(ParsedUrl(scheme, "host"))
 
 
 @pytest.fixture(params=sorted(TRANSPORTS))
