@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.against_commit import TASKS, Bench, Package
 from tests.same_as.__main__ import main
 from tests.same_as.child import PARTS, ROOT
 from tests.same_as.compare import checkout, compare
@@ -26,6 +27,13 @@ def _sleepy(self, unpark=Engine.unpark):
     return wakes
 
 Engine.unpark = _sleepy
+"""
+
+ONE_CALL_MORE = """
+def _publish(self, *arguments, publish=Engine.publish):
+    return publish(self, *arguments)
+
+Engine.publish = _publish
 """
 
 #: Name -> (part that shows it, file of the package, what is added to its end).
@@ -106,6 +114,17 @@ def test_words_may_differ_when_they_are_not_asked_for(changed: Path) -> None:
     errors.write_text(errors.read_text(encoding="utf-8").replace('f"connected to ', 'f"now at '), "utf-8")
     assert compare("engine", ROOT, changed, 0, 1).difference is not None
     assert compare("engine", ROOT, changed, 0, 1, texts=False).difference is None
+
+
+def test_a_call_more_for_each_message_is_counted(changed: Path) -> None:
+    """The counting of benchmarks/against_commit.py, which compares what two packages cost."""
+    with (changed / "device_sdk" / "engine" / "engine.py").open("a", encoding="utf-8") as source:
+        source.write(ONE_CALL_MORE)
+    (task,) = (one for one in TASKS if one.name == "client/pub-q0")
+    bench = Bench("calls", None)
+    before = bench.per_message(Package("before", str(ROOT)), task)
+    assert bench.per_message(Package("now", str(ROOT)), task) == before
+    assert bench.per_message(Package("now", str(changed)), task) == pytest.approx(before + 1, abs=0.01)
 
 
 def test_the_package_of_a_commit_is_taken_from_git_and_cleared_away() -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import _thread
 import math
 import os
+import select
 import selectors
+import sys
 import threading
 import time
 from collections import deque
@@ -19,7 +21,16 @@ from typing import Any, Protocol
 
 from tests.same_as.virtual import CLOCK
 
-__all__ = ["STRANDS", "Deadlock", "Port", "StrandLock", "StrandSelector", "StrandThread", "install"]
+__all__ = [
+    "PORTS",
+    "STRANDS",
+    "Deadlock",
+    "StrandLock",
+    "StrandPoll",
+    "StrandSelector",
+    "StrandThread",
+    "install",
+]
 
 _LONGEST_REAL_WAIT = 60.0  # seconds in which another strand has to reach its next wait
 
@@ -35,6 +46,12 @@ class World(Protocol):
     def now(self) -> float: ...
     def next_due(self) -> float: ...
     def go_to(self, moment: float) -> None: ...
+
+
+class Selecting(Protocol):
+    """What waits for descriptors."""
+
+    def ready(self) -> object: ...
 
 
 class Strand:
@@ -61,7 +78,7 @@ class Strands:
         self.on_wake: Callable[[], None] = _nothing
         self._ready: deque[Strand] = deque()
         self._waiting: dict[Strand, None] = {}
-        self.selecting: dict[Strand, StrandSelector] = {}
+        self.selecting: dict[Strand, Selecting] = {}
 
     def begin(self, world: World, on_wake: Callable[[], None]) -> None:
         """Begin a run in the calling thread. ``on_wake`` is called when an event descriptor is written."""
@@ -209,6 +226,7 @@ class StrandThread(threading.Thread):
 
     def _main(self) -> None:
         _active()[self._strand.number] = self
+        sys.setprofile(threading.getprofile())
         try:
             self.run()
         finally:
@@ -229,13 +247,7 @@ class StrandThread(threading.Thread):
             STRANDS.wait(until)
 
 
-class Port:
-    """Something with a descriptor that a selector can ask. ``PORTS`` has those that are open."""
-
-    readable: bool
-    writable: bool
-
-
+#: What has a descriptor only here -> an object with the attributes ``readable`` and ``writable``.
 PORTS: dict[int, Any] = {}
 
 
@@ -319,6 +331,48 @@ class StrandSelector(selectors.BaseSelector):
             self._fd = -1
 
 
+class StrandPoll:
+    """Stands in for :func:`select.poll`; descriptors that are not in :data:`PORTS` are real ones."""
+
+    def __init__(self) -> None:
+        self._events: dict[int, int] = {}
+        self._real = _REAL_POLL()
+
+    def register(self, fileobj: Any, events: int) -> None:
+        """Watch something."""
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        self._events[fd] = events
+        if fd not in PORTS:
+            self._real.register(fd, events)
+
+    modify = register
+
+    def unregister(self, fileobj: Any) -> None:
+        """Watch it no more."""
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        del self._events[fd]
+        if fd not in PORTS:
+            self._real.unregister(fd)
+
+    def ready(self) -> list[tuple[int, int]]:
+        """Return what poll() would return now."""
+        ports = [(fd, select.POLLIN) for fd in self._events if fd in PORTS and PORTS[fd].readable]
+        return ports + self._real.poll(0)
+
+    def poll(self, timeout: float | None = None) -> list[tuple[int, int]]:
+        """Wait, for milliseconds at most, and return what is ready."""
+        if not self.ready() and timeout != 0:
+            me = STRANDS.current
+            STRANDS.selecting[me] = self
+            forever = timeout is None or timeout < 0
+            STRANDS.wait(math.inf if forever else CLOCK.show() + (timeout or 0) / 1000)
+            del STRANDS.selecting[me]
+        return self.ready()
+
+
+_REAL_POLL = select.poll
+
+
 def install() -> None:
     """Let everything that is imported later have these."""
     parts: Any = threading
@@ -329,6 +383,8 @@ def install() -> None:
     selectors.DefaultSelector = StrandSelector  # type: ignore[misc, assignment]
     parts = time
     parts.sleep = STRANDS.pause
+    parts = select
+    parts.poll = StrandPoll
     make, write, read, close = os.eventfd, os.eventfd_write, os.eventfd_read, os.close
 
     def eventfd(initval: int, flags: int = 0) -> int:
