@@ -100,8 +100,10 @@ class _Child:
             command.append("--without-texts")
         self._package = package
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (see __exit__)
+        self._folder = tempfile.TemporaryDirectory(prefix="device-sdk-same-as-")  # of a child that is killed
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "0"}, text=True,
+            command, cwd=ROOT, text=True,
+            env={**os.environ, "PYTHONHASHSEED": "0", "TMPDIR": self._folder.name},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors,
         )  # fmt: skip
 
@@ -114,6 +116,7 @@ class _Child:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._errors.close()
+        self._folder.cleanup()
 
     def line(self) -> str:
         """Return the next line. Raises: ProcessFailed: there is none."""
