@@ -146,7 +146,7 @@ class Publisher:
                 self._publish_stored(protocol, delivery, now or 0.0, self.journal)
             self._stats.published += 1
             return delivery
-        protocol.check(flags, len(topic_field) + len(properties) + len(payload) + 7)
+        protocol.output.check(flags, len(topic_field) + len(properties) + len(payload) + 7)
         queued = self._enqueue(delivery, now)
         if flags < 2:
             self.fill(now or 0.0)
