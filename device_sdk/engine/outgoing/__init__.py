@@ -1,19 +1,22 @@
 """The messages of the application on their way out.
 
-===============  ========================================================  ==================================
-File             Its object                                                State that it owns
-===============  ========================================================  ==================================
-``outbox.py``    :class:`Outbox`: the engine talks to this one             next sequence number, ``ahead``
-``backlog.py``   :class:`Backlog`: the messages that wait, in their order  the two lanes in memory, the counts
-``pages.py``     :class:`Pages`: the messages that only the store holds    how far they were read, weak
-                                                                           references to their deliveries
-``keep_last.py`` :class:`KeepLast`: the newest message of a topic          which message waits on a topic
-``bounds.py``    :class:`Bounds`: whether one more may wait                the bounds
-``replay.py``    :class:`Replay`: from the backlog into the window         the pace of the replay
-``endings.py``   :class:`Endings`: last states without acknowledgement     what a closed client left behind
-``delivery.py``  :class:`Delivery`: what the application gets              the state of one message
-``waits.py``     :class:`Waits`: blocking until something is so            the threads that wait
-===============  ========================================================  ==================================
+==================  ==================================================  ===============================
+File                Its object                                          State that it owns
+==================  ==================================================  ===============================
+``publisher.py``    :class:`Publisher`: the engine talks to this one    whether there is a connection
+``write_ahead.py``  :class:`WriteAhead`: changes for the store          whether a failure was reported
+``outbox.py``       :class:`Outbox`: the queue                          next sequence number, ``ahead``
+``backlog.py``      :class:`Backlog`: messages that wait, in order      two lanes in memory, the counts
+``pages.py``        :class:`Pages`: messages that only the store holds  how far they were read, weak
+                                                                        references to their deliveries
+``keep_last.py``    :class:`KeepLast`: the newest message of a topic    which message waits on a topic
+``bounds.py``       :class:`Bounds`: whether one more may wait          the bounds
+``replay.py``       :class:`Replay`: from the backlog into the window   the pace of the replay
+``endings.py``      :class:`Endings`: ends without acknowledgement      what a closed client left
+``delivery.py``     :class:`Delivery`: the handle of the application    the state of one message
+``waits.py``        :class:`Waits`: blocking until something is so      the threads that wait
+``ack_watch.py``    :class:`AckWatch`: a window that is stuck           the oldest message in flight
+==================  ==================================================  ===============================
 
 Who knows whom: Outbox has a Backlog (with its Pages and its KeepLast), Bounds, Replay, Endings and Waits.
 Bounds and Replay know the Backlog, Replay the Endings. A Delivery knows Waits and nothing else, and Waits

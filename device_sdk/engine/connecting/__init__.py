@@ -1,0 +1,22 @@
+"""The way to a connection: which server, with which credentials, and whether it resumes the session.
+
+=====================  =============================================  ====================================
+File                   Its object                                     State that it owns
+=====================  =============================================  ====================================
+``connector.py``       :class:`Connector`: the engine talks to this   the attempt under way
+                       one
+``brokers.py``         :class:`Brokers`: whose turn it is             failures in a row, which server has
+                                                                      the session
+``back_off.py``        :class:`ReconnectPolicy`, :func:`classify`     none: pure functions
+``attempt.py``         :class:`Attempt`, :class:`Opener`: a stream    threads that may be left behind
+                       is opened in a thread of its own
+``credentials.py``     :class:`Credentials`: user name, password,     none
+                       will
+``resumption.py``      :class:`Resumption`: clean start or not, and   the session at the server, as far as
+                       whether a session is lost                      it can be known here
+``authentication.py``  :class:`Authentication`: AUTH exchanges        a re-authentication under way
+=====================  =============================================  ====================================
+
+Lock: the engine's guards everything here, except :class:`Attempt` and what calls the application:
+``Credentials.ask()`` and the methods of an :class:`Authenticator` run without it.
+"""
