@@ -1,6 +1,17 @@
 """The ``device-sdk`` command.
 
 A command is a function ``(arguments) -> exit code`` in a module that is imported only when it is used.
+
+===================  ===================================================
+``common.py``        exit codes, arguments and the log, for all commands
+``connection.py``    the options that say how to reach a broker
+``pubsub.py``        ``pub`` and ``sub``
+``node.py``          ``run`` and ``config``
+``sensors.py``       ``sensors``
+``queue.py``         ``queue``
+``demo/``            ``demo``
+``stop_signals.py``  SIGTERM and Ctrl-C, counted
+===================  ===================================================
 """
 
 from __future__ import annotations

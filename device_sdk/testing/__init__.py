@@ -1,6 +1,24 @@
 """Test doubles for programs that use device_sdk, and for device_sdk itself.
 
 The names below are loaded when they are first used.
+
+===================================  ==============================================================
+``model_broker.py``                  a whole broker that keeps the rules and watches its clients
+``model_link.py``                    one connection to it: bytes in and out, ends
+``model_conversation.py``            what it does with a packet
+``model_book.py``                    what a client may send next: identifiers, aliases, repetitions
+``model_session.py``                 what it keeps for a client
+``model_limits.py``                  what it announces and allows
+``scripted_broker.py``               a broker that says what you write down
+``broker_server.py``                 the network below either: a socket, or memory
+``broker_process.py``, ``guard.py``  real brokers as child processes, and what ends them
+``fault_proxy.py``, ``relay.py``     a bad network: what is said to it, and what forwards
+``pty_line.py``, ``pty_gateway.py``  a serial line, and the gateway at its far end
+``fake_i2c.py``                      a bus; ``fake_bme280.py``, ``fake_sht4x.py``: chips on it
+``fake_sysfs.py``                    the kernel's sensors
+``certificates.py``                  certificates of every kind
+``clock.py``                         a clock that a test turns
+===================================  ==============================================================
 """
 
 from __future__ import annotations
