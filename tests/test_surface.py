@@ -30,7 +30,7 @@ def test_the_public_surface_is_what_the_file_says() -> None:
         "    device_sdk.packets",
         "command device-sdk queue",
         "    69 MISSING",
-        '        keep_alive: {"default": 60, "maximum": 65535, "minimum": 0, "type": "integer"}',
+        '        qos: {"default": 1, "maximum": 2, "minimum": 0, "type": "integer"}',
     ],
 )
 def test_it_speaks_of_what_users_meet(line: str) -> None:
