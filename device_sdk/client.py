@@ -8,7 +8,7 @@ import threading
 import weakref
 from time import monotonic
 
-from device_sdk._weak import weakly
+from device_sdk._weak import fresh, weakly
 from device_sdk.client_base import BaseClient
 from device_sdk.engine.arguments import disconnect_fields, seconds
 from device_sdk.engine.incoming.inbox import Inbox
@@ -102,7 +102,7 @@ class Client(BaseClient):
             self._stop_callbacks()
         outcome.set()  # for others in connect()
         if decided and error is not None:
-            raise error
+            raise fresh(error)
         raise TimeoutError(f"no connection to {self._engine.transport.description} within {timeout:g} s")
 
     def close(self, drain: float = 5.0, *, reason_code: int = 0, session_expiry: int | None = None) -> None:

@@ -9,7 +9,7 @@ import weakref
 from asyncio import get_running_loop, sleep
 from functools import partial
 
-from device_sdk._weak import weakly
+from device_sdk._weak import fresh, weakly
 from device_sdk.aio.callbacks import Callbacks
 from device_sdk.aio.driver import LoopDriver
 from device_sdk.aio.events import LoopConsumers, LoopEvent
@@ -234,7 +234,7 @@ class AsyncClient(BaseClient):
             await callbacks.stop(_HANDLER_SECONDS)
         self._check_open()
         if decided and error is not None:
-            raise error
+            raise fresh(error)
         raise TimeoutError(f"no connection to {self._engine.transport.description} within {timeout:g} s")
 
     async def close(

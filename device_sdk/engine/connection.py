@@ -6,6 +6,7 @@ is reset by hand.
 
 from __future__ import annotations
 
+from device_sdk._weak import unframed
 from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.outgoing.write_ahead import OPEN_GATES
 from device_sdk.engine.stream import LAST_READS, Stream
@@ -177,6 +178,7 @@ class Connection:
 
     def fail(self, error: TransportError, now: float) -> None:
         """End the connection because its stream has failed."""
+        error = unframed(error)
         if not self.retired:
             self._hear_last_words(now)
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from device_sdk._weak import unframed
 from device_sdk.errors import ConnectFailedError, DeviceSdkError, TransportClosedError
 
 TYPE_CHECKING = False
@@ -110,7 +111,7 @@ class Opening:
         try:
             self._attempt.open(self._deadline)
         except DeviceSdkError as error:
-            self.error = error.with_traceback(None)  # its frames would keep the descriptors of a life alive
+            self.error = unframed(error)  # its frames would keep the descriptors of a life alive
         except BaseException as error:  # also sys.exit() in a callable of the application
             self.error = ConnectFailedError(f"{type(error).__name__}: {error}")
         self.done = True
