@@ -152,7 +152,7 @@ class Message:
         return f"Message({self.topic!r}, {len(self.payload)} bytes, qos={self.qos}, retain={self.retain})"
 
 
-class _Value:
+class Record:
     """Equality and repr over ``field_names``, the ``__slots__`` of the class and its bases."""
 
     __slots__ = ()
@@ -173,7 +173,7 @@ class _Value:
         return f"{type(self).__name__}({fields})"
 
 
-class Will(_Value):
+class Will(Record):
     """The message that the broker publishes when this client disappears.
 
     ``properties``: MQTT 5.0 will properties by snake_case name, for example
@@ -198,7 +198,7 @@ class Will(_Value):
         self.properties: Mapping[str, Any] = properties or {}
 
 
-class Subscription(_Value):
+class Subscription(Record):
     """A topic filter with its subscription options.
 
     ``topic`` is the topic filter; ``qos`` the maximum QoS asked for; the other three are MQTT 5.0 only:

@@ -7,7 +7,7 @@ when there are several), empty when there are none and in MQTT 3.x.
 
 from __future__ import annotations
 
-from device_sdk.mqtt.message import _Value
+from device_sdk.mqtt.message import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ __all__ = [
 Properties = dict[str, "Any"]
 
 
-class Packet(_Value):
+class Packet(Record):
     """Base of all control packets."""
 
     __slots__ = ()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from device_sdk.mqtt.decode import read_topic_name
-from device_sdk.mqtt.rules import ProtocolRules
+from device_sdk.mqtt.rules import STANDARD, ProtocolRules
 from device_sdk.paho._codes import RETURN_CODE_REASONS
 
 TYPE_CHECKING = False
@@ -36,7 +35,7 @@ def _read_topic(field: bytes) -> str:
         field[2:].decode()
     except UnicodeDecodeError:
         return NotText(field[2:].decode("utf-8", "surrogateescape"))
-    return read_topic_name(field, 0, len(field))[0]
+    return STANDARD.read_topic(field)
 
 
 # What publish() gave to the program for this message, if that has happened yet.
