@@ -40,14 +40,14 @@ Engine.publish = _publish
 CHANGES = {
     "two events change places": (
         "engine",
-        "engine/engine.py",
+        "engine/events.py",
         """
-def _swapped(self, take=Engine.take_callbacks):
-    callbacks = take(self)
-    callbacks[:2] = callbacks[1::-1]
-    return callbacks
+def _swapped(self, take=Events.take):
+    items = take(self)
+    items[:2] = items[1::-1]
+    return items
 
-Engine.take_callbacks = _swapped
+Events.take = _swapped
 """,
     ),
     "a packet identifier is one further": (
@@ -110,8 +110,8 @@ def test_a_small_change_is_found(name: str, changed: Path) -> None:
 
 
 def test_words_may_differ_when_they_are_not_asked_for(changed: Path) -> None:
-    errors = changed / "device_sdk" / "engine" / "engine.py"
-    errors.write_text(errors.read_text(encoding="utf-8").replace('f"connected to ', 'f"now at '), "utf-8")
+    reports = changed / "device_sdk" / "engine" / "reactions.py"
+    reports.write_text(reports.read_text(encoding="utf-8").replace('f"connected to ', 'f"now at '), "utf-8")
     assert compare("engine", ROOT, changed, 0, 1).difference is not None
     assert compare("engine", ROOT, changed, 0, 1, texts=False).difference is None
 

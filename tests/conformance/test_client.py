@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from device_sdk import Client, Message, Subscription
+from device_sdk import Client, Message, ReconnectPolicy, Subscription
 from device_sdk.errors import ConnectRefused, RefusedError, SubscribeRefused
 from device_sdk.mqtt import (
     Connack,
@@ -413,7 +413,9 @@ def test_a_failure_inside_the_client_closes_the_connection_and_acknowledges_noth
          send(message), expect(Puback(5))],
         version=version,
     )  # fmt: skip
-    with BrokerServer(broker) as server, Client(server.url, version=version) as client:
+    monkeypatch.setattr("device_sdk.client_base.random_fraction", lambda: 1.0)
+    reconnect = ReconnectPolicy(60.0, 60.0)  # the stream of another attempt would take the place of the first
+    with BrokerServer(broker) as server, Client(server.url, version=version, reconnect=reconnect) as client:
         client.connect(5)
         delivery = client.publish("t", b"now send", qos=1)
         server.wait_for(lambda: len(broker.links) == 1 and broker.links[0].done, timeout=5)

@@ -6,11 +6,14 @@ from tests.faults.fault import Fault, v5, v31, v311
 
 __all__ = ["IN_CLIENT"]
 
-_AUTHENTICATION, _ENGINE, _EXCHANGE = "engine/authentication.py", "engine/engine.py", "engine/exchange.py"
+_ENGINE, _REACTIONS, _CONNECTION = "engine/engine.py", "engine/reactions.py", "engine/connection.py"
+_CONNECTOR, _RESUMPTION = "engine/connecting/connector.py", "engine/connecting/resumption.py"
+_AUTHENTICATION = "engine/connecting/authentication.py"
+_PUBLISHER, _ROUTER = "engine/outgoing/publisher.py", "engine/incoming/router.py"
 _PROTOCOL, _SESSION = "mqtt/protocol.py", "mqtt/session.py"
-_ROUTER, _WEBSOCKET, _UPGRADE = "engine/router.py", "net/websocket.py", "net/upgrade.py"
+_WEBSOCKET, _UPGRADE = "net/websocket.py", "net/upgrade.py"
 
-_CONNECT = "            protocol.connect(now, clean_start=clean)\n"
+_CONNECT = "        protocol.connect(now, clean_start=clean)\n"
 
 IN_CLIENT = (
     # A connection begins
@@ -24,7 +27,7 @@ IN_CLIENT = (
     Fault(
         "CONNECT is sent twice",
         v5("MQTT-3.1.0-2") + v311("MQTT-3.1.0-2"),
-        _ENGINE,
+        _CONNECTOR,
         _CONNECT,
         _CONNECT * 2,
     ),
@@ -32,15 +35,17 @@ IN_CLIENT = (
         "SUBSCRIBE leaves before CONNACK",
         v5("MQTT-3.1.2-30"),
         _ENGINE,
-        _CONNECT,
-        _CONNECT + "            self._online = protocol\n            self.send_requests()\n",
+        "                packet_log=self.connector.packet_log(),\n            )  # fmt: skip\n",
+        "                packet_log=self.connector.packet_log(),\n            )  # fmt: skip\n"
+        "            self.incoming.router.send(self.connection.protocol)\n",
     ),
     Fault(
         "the second connection has another client identifier",
         v5("MQTT-3.1.3-2") + v311("MQTT-3.1.3-2"),
-        _ENGINE,
+        _CONNECTOR,
         _CONNECT,
-        '            if self._was_connected:\n                self.options.client_id = "other"\n' + _CONNECT,
+        '        if self._resumption.was_connected:\n            self._options.client_id = "other"\n'
+        + _CONNECT,
     ),
     Fault(
         "a client identifier is made up with 25 characters",
@@ -59,23 +64,23 @@ IN_CLIENT = (
     Fault(
         "every connection asks for a clean start",
         v5("MQTT-3.1.3-7", "MQTT-3.2.2-5") + v311("MQTT-3.2.2-2"),
-        _ENGINE,
-        "            return self._store is None and not self._was_connected\n",
+        _RESUMPTION,
+        "            return not self._is_durable and not self.was_connected\n",
         "            return True\n",
     ),
     Fault(
         "a refused version is changed for MQTT 3.1",
         v31("MQTT-3.1/ONLY-WHEN-ASKED"),
-        _ENGINE,
+        _REACTIONS,
         "        error.retry = classify(error, reason_code)\n",
         "        error.retry = classify(error, reason_code)\n"
         "        if reason_code == 1:\n"
-        '            self.options.version = "3.1"\n',
+        '            self._resumption._options.version = "3.1"\n',
     ),
     Fault(
         "a session that is present is called lost",
         v5("MQTT-3.2.2-5") + v311("MQTT-3.2.2-2"),
-        _ENGINE,
+        _RESUMPTION,
         "lost = known and not event.session_present and not self._clean_start",
         "lost = known and not self._clean_start",
     ),
@@ -90,50 +95,50 @@ IN_CLIENT = (
     Fault(
         "a client that was taken over fights for its name",
         v5("MQTT-3.1.4-3"),
-        "engine/brokers.py",
+        "engine/connecting/brokers.py",
         "            return self.policy.delay(0, NEVER, self._draw())\n",
         "            return self.policy.delay(0, SOON, self._draw())\n",
     ),
     Fault(
         "failed attempts do not wait longer each time",
         v311("MQTT-3.1.4-2"),
-        "engine/reconnect.py",
+        "engine/connecting/back_off.py",
         "self.first * 2.0 ** min(failures, 32)",
         "self.first * 2.0 ** min(failures, 1)",
     ),
     Fault(
         "after DISCONNECT the client keeps the connection open",
         v5("MQTT-3.14.4-2") + v311("MQTT-3.14.4-1"),
-        _EXCHANGE,
-        "                            self._retired, self._protocol = protocol, None  # DISCONNECT has left\n",
-        "                            pass\n",
+        _CONNECTION,
+        "if protocol.state == DISCONNECTING:\n                        self.retired = True\n",
+        "if protocol.state == DISCONNECTING:\n                        pass\n",
     ),
     Fault(
         "after a fault of the server the client keeps the connection open",
         v5("MQTT-3.14.4-2", "MQTT-4.13.1-1") + v311("MQTT-4.8.0-1", "MQTT-3.2.0-1"),
-        _EXCHANGE,
-        "        self.stream.close(protocol.data_to_send(0, now))\n",
-        "        protocol.data_to_send(0, now)\n",
+        _CONNECTION,
+        "        self.stream.close(goodbye)\n",
+        "",
     ),
     Fault(
         "the DISCONNECT that says what was wrong does not leave",
         v5("MQTT-4.13.1-1"),
-        _EXCHANGE,
-        "        self.stream.close(protocol.data_to_send(0, now))\n",
+        _CONNECTION,
+        "        self.stream.close(goodbye)\n",
         "        self.stream.close([])\n",
     ),
     Fault(
         "a failure inside the client leaves the connection open",
         v311("MQTT-4.8.0-2"),
         _ENGINE,
-        "        self.stream.reset()\n        self.transport.close()\n",
-        "        self.stream.reset()\n",
+        "            self.connection = None\n        transport.close()\n",
+        "            self.connection = None\n",
     ),
     # The window
     Fault(
         "a message that comes late does not count those past PUBREC",
         v5("MQTT-3.3.4-7", "MQTT-4.9.0-2"),
-        "engine/publisher.py",
+        _PUBLISHER,
         "and len(session.in_flight) + len(session.released) < protocol.window",
         "and len(session.in_flight) < protocol.window",
     ),
@@ -147,33 +152,33 @@ IN_CLIENT = (
     Fault(
         "a full window holds SUBSCRIBE back",
         v5("MQTT-3.3.4-8", "MQTT-4.9.0-3"),
-        "engine/subscriber.py",
+        "engine/incoming/subscriber.py",
         "        if self._online is not None:\n            for _, error in",
-        "        if self._online is not None and len(self.session) < self._online.window:\n"
+        "        if self._online is not None and len(self._session) < self._online.window:\n"
         "            for _, error in",
     ),
     Fault(
         "a full window holds QoS 0 back",
         v5("MQTT-3.3.4-8", "MQTT-4.9.0-3"),
-        "engine/publisher.py",
+        _PUBLISHER,
         "        if flags < 2 and expires_at is None:\n",
-        "        if flags < 2 and expires_at is None and len(self.session) < protocol.window:\n",
+        "        if flags < 2 and expires_at is None and len(self._session) < protocol.window:\n",
     ),
     # What was received
     Fault(
         "acknowledgements do not leave when the handlers have ended",
         v5("MQTT-4.5.0-2", "MQTT-3.3.4-1") + v311("MQTT-4.5.0-2", "MQTT-3.3.4-1"),
-        _EXCHANGE,
-        "            self._online.acknowledge_handled()\n",
+        _PUBLISHER,
+        "            online.acknowledge_handled()\n",
         "            pass\n",
     ),
     Fault(
         "a message is not acknowledged when its handler fails",
         v5("MQTT-4.5.0-2") + v311("MQTT-4.5.0-2"),
         "threads.py",
-        "                    self._report(handler, error)\n"
+        "                    self._dispatch.failed(handler, error)\n"
         "            if item.token is None or not handlers:\n",
-        "                    self._report(handler, error)\n                    handled -= 1\n"
+        "                    self._dispatch.failed(handler, error)\n                    handled -= 1\n"
         "                    break\n            else:\n",
     ),
     Fault(
@@ -188,7 +193,7 @@ IN_CLIENT = (
         "a request without an answer is not asked again",
         v5("MQTT-3.8.4-1", "MQTT-3.10.4-4") + v311("MQTT-3.8.4-1", "MQTT-3.10.4-4"),
         _ROUTER,
-        "        self._waiting[:0] = self._sent.values()\n",
+        "        self._unsent[:0] = self._sent.values()\n",
         "",
     ),
     Fault(
@@ -224,8 +229,8 @@ IN_CLIENT = (
         "a re-authentication begins with continue authentication",
         v5("MQTT-4.12.1-1"),
         _AUTHENTICATION,
-        "connection.auth(_AGAIN, self._properties(data))",
-        "connection.auth(_CONTINUE, self._properties(data))",
+        "connection.auth(_AGAIN, self._properties(attempt.data))",
+        "connection.auth(_CONTINUE, self._properties(attempt.data))",
     ),
     Fault(
         "an authentication is continued with re-authenticate",
@@ -244,7 +249,7 @@ IN_CLIENT = (
     Fault(
         "a re-authentication that fails here ends the connection as if all were well",
         v5("MQTT-4.12.1-2"),
-        _EXCHANGE,
+        _CONNECTION,
         "protocol.disconnect(_UNSPECIFIED_ERROR)",
         "protocol.disconnect()",
     ),

@@ -27,7 +27,7 @@ _PUBLISHER = "device_sdk.engine.outgoing.publisher:Publisher"
 _OUTBOX, _PAGES = "device_sdk.engine.outgoing.outbox:Outbox", "device_sdk.engine.outgoing.pages:Pages"
 _ROUTER = "device_sdk.engine.incoming.router:Router"
 _POLICY = "device_sdk.engine.connecting.back_off:ReconnectPolicy"
-_STREAM = "device_sdk.engine.connection.stream:Stream"
+_STREAM = "device_sdk.engine.stream:Stream"
 
 # The new connection goes on with what the last one has not sent.
 _LEFT_OVER = (
