@@ -183,7 +183,7 @@ class CallbackThread:
         self._wake_network = wake_network
         self._parked = False
         self._stopping = False
-        self._work = threading.Lock()  # held while there is nothing to do
+        self._work = threading.Lock()  # a binary semaphore: released once for each wake-up
         self._work.acquire()
         self._thread = threading.Thread(target=self._run, name="device-sdk callbacks", daemon=True)
 

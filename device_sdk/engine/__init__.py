@@ -1,4 +1,4 @@
-"""The engine: everything a client does, except waiting. docs/architecture.md is the map of the whole package.
+"""The engine: everything a client does, except waiting for the network. docs/architecture.md is the map.
 
 ==================  =================================  ====================================================
 File                Its object                         State that it owns

@@ -41,7 +41,8 @@ class Connection:
     """Moves bytes between a stream and a protocol, and hands on what the protocol says.
 
     Called under the lock: ``on_event(connection, event, now)`` with every event that is neither a message nor
-    a delivery; ``on_output()`` when the stream has taken all output, before the protocol is asked for more.
+    a delivery that has ended; ``on_output()``, for the drop-in, when the stream has taken all output and the
+    protocol is about to be asked for more.
     ``retired``: the connection is over, and :meth:`close` is all that is left to do.
 
     :meth:`read`, :meth:`write`, :meth:`flush`, :meth:`keep_time` and :meth:`close` belong to the one thread
@@ -100,7 +101,7 @@ class Connection:
     # Questions. The caller holds the lock.
 
     def has_output(self) -> bool:
-        """Whether :meth:`flush` has something to send."""
+        """Whether :meth:`flush` would send something now: neither the stream nor a gate holds it back."""
         stream = self.stream
         if self.retired or stream.blocked:
             return False
@@ -110,7 +111,7 @@ class Connection:
 
     @property
     def is_unsent(self) -> bool:
-        """Whether output waits, for the network or for the store."""
+        """Whether any output waits, be it held back by the stream or by the store."""
         return not self.retired and (self.stream.pending or self.protocol.has_output)
 
     def deadlines(self) -> tuple[float | None, float | None, float | None]:

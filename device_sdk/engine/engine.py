@@ -1,9 +1,9 @@
-"""The engine of a client: everything a client does, except waiting.
+"""The engine of a client: everything a client does, except waiting for the network.
 
-No thread, no event loop and no clock live here. A shell (the thread client, the asyncio client) calls the
-``on_...`` methods when something happened to the transport or when :meth:`Engine.next_deadline` has come, and
-asks :meth:`Engine.interest` what to wait for. One lock guards all state; it is never held while user code
-runs, nor during ``open()``, ``recv()``, ``send()`` or a commit.
+:class:`Engine` starts no thread and reads no clock: a shell drives it, and time is an argument. A shell (the
+thread client, the asyncio client) calls the ``on_...`` methods when something happened to the transport or
+when :meth:`Engine.next_deadline` has come, and asks :meth:`Engine.interest` what to wait for. One lock guards
+all state; it is never held while user code runs, nor during ``open()``, ``recv()``, ``send()`` or a commit.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Engine:
         self._ack_timeout = ack_timeout
         self._wake: Callable[[], None] | None = None  # called when the store moved on and the shell waits
 
-    # Questions of the shell. The caller holds the lock.
+    # Questions of the shell. The caller holds the lock; the owner of the transport may ask without it.
 
     @property
     def transport(self) -> Transport:
@@ -140,7 +140,7 @@ class Engine:
 
     @property
     def wants_open(self) -> bool:
-        """Whether the shell should open what :meth:`attempt` returns now."""
+        """Whether it is time to open a stream: the shell opens what :meth:`attempt` gives it."""
         if self.life.state == CONNECTING:
             return not self.has_connection()
         return self.life.wants_return and self.life.state == CONNECTED

@@ -58,7 +58,7 @@ class LifeCycle:
         return True
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Enter *connecting*, from *idle* or *waiting*."""
         if self.enter("start"):
             self.retry_at = None
 
@@ -68,18 +68,18 @@ class LifeCycle:
             self.start()
 
     def accept(self) -> None:
-        """Be connected."""
+        """Enter *connected*, forget the last error, and wake connect()."""
         self.enter("accept")
         self.last_error = None
         self.decide()
 
-    def fail(self, error: DeviceSdkError) -> None:
-        """Note why there is no connection, or no more."""
+    def note_failure(self, error: DeviceSdkError) -> None:
+        """Remember why there is no connection; the state changes in :meth:`wait`."""
         self.last_error = error
         self.wants_return = False
 
     def wait(self, delay: float, now: float) -> bool:
-        """Wait for the next attempt; return whether there will be one."""
+        """Enter *waiting* until ``delay`` seconds from now; return whether there will be another attempt."""
         if not self.enter("lose"):
             return False
         self.retry_at = now + delay
@@ -95,17 +95,17 @@ class LifeCycle:
         return wants and self.state == CONNECTED
 
     def connect_to_first(self) -> None:
-        """Be connecting to the first server, whose stream is open."""
+        """Enter *connecting* again: the stream to the first server is open."""
         self.enter("return")
         self.retry_at = None
 
     def close(self) -> None:
-        """Do not connect again."""
+        """Enter *closing*: there is no other attempt."""
         self.enter("close")
         self.retry_at = None
 
     def end(self) -> None:
-        """Be over, for good."""
+        """Enter *closed*, and wake connect()."""
         self.enter("end")
         self.decide()
 

@@ -189,14 +189,14 @@ class Reactions:
 
     def open_failed(self, transport: Transport, error: DeviceSdkError, now: float) -> None:
         """The stream of the present server could not be opened."""
-        self._life.fail(error)
+        self._life.note_failure(error)
         self._outgoing.attempt_failed(error)
         self._attempt_failed(transport, error, None, now)
 
     def _attempt_failed(
         self, transport: Transport, error: DeviceSdkError, reason_code: int | None, now: float
     ) -> None:
-        """The present server's turn is over; the attempt is only when each of them has had its turn."""
+        """End the turn of a server. When each has had its turn the round is over, and connect() learns of it."""
         error.retry = classify(error, reason_code)
         delay = self._brokers.attempt_failed(error.retry, now)
         self._report_failure(transport, error, self._schedule(delay or 0.0, now))
@@ -221,7 +221,7 @@ class Reactions:
     def _detach(self, connection: Connection, error: DeviceSdkError) -> None:
         """Nothing is sent or expected on this connection any more; its stream is still to be closed."""
         connection.retire()
-        self._life.fail(error)
+        self._life.note_failure(error)
         self._incoming.disconnected()
         self._outgoing.disconnected(error)
         if self._authentication is not None:

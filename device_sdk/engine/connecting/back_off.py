@@ -40,8 +40,8 @@ class ReconnectPolicy:
 
     The n-th delay in a row is drawn evenly from 0 to ``min(longest, first * 2**n)``: full jitter, so that a
     fleet that lost its broker together does not come back together. Failures that will not change by
-    themselves and take-overs by another client start at ``longest`` at once. A connection that lasted
-    ``stable`` seconds begins a new row.
+    themselves and take-overs by another client wait from half of ``longest`` to ``longest`` each time; a busy
+    server counts as three failures more. A connection that lasted ``stable`` seconds begins a new row.
     """
 
     __slots__ = ("first", "longest", "stable")

@@ -84,7 +84,7 @@ class Outbox:
         """Append a message to the queue, as the policy allows. ``now`` matters only with its ``max_age``.
 
         Returns: the deliveries that were dropped for it, or ``None`` if the caller has to wait for room.
-        Raises: QueueFullError: the policy is to reject.
+        Raises: QueueFullError: there is no room and the policy is to reject; larger than the whole queue.
         """
         policy, backlog = self._policy, self.backlog
         size = size_of(delivery)

@@ -82,7 +82,7 @@ class Publisher:
         self._waits.explain(error)
 
     def attempt_over(self) -> None:
-        """The outcome of the first attempt to connect is known: QoS 0 waits no longer for it."""
+        """Note that an attempt has its outcome: from now on QoS 0 waits only with ``buffer_qos0``."""
         self._qos0_waits = self._buffer_qos0
 
     def end(self, error: DeviceSdkError | None = None) -> None:
@@ -216,7 +216,7 @@ class Publisher:
         while outbox.take_page(now):
             self.fill(now)
             journal.hand_over()
-        if outbox.wants_fill:  # a publisher has taken a page
+        if outbox.wants_fill:  # add() took a page, to drop the oldest: more may be ready to be sent
             self.fill(now)
             journal.hand_over()
         if outbox.lost:
