@@ -196,7 +196,7 @@ class Reactions:
     def _attempt_failed(
         self, transport: Transport, error: DeviceSdkError, reason_code: int | None, now: float
     ) -> None:
-        """End the turn of a server. When each has had its turn the round is over, and connect() learns of it."""
+        """End the turn of a server. After the turn of each the round is over, and connect() learns of it."""
         error.retry = classify(error, reason_code)
         delay = self._brokers.attempt_failed(error.retry, now)
         self._report_failure(transport, error, self._schedule(delay or 0.0, now))
@@ -237,15 +237,19 @@ class Reactions:
         return f"; next attempt{where} {when}"
 
     def _report_end(self, connection: Connection, error: DeviceSdkError, consequence: str) -> None:
-        where = connection.stream.transport.description
-        self._events.notify("disconnected", f"{where}: {error}{consequence}", error)
+        text = f"{_with_place(connection.stream.transport, error)}{consequence}"
+        self._events.notify("disconnected", text, error)
         if self._on_disconnect is not None:
             self._events.append((self._on_disconnect, error))
 
     def _report_failure(self, transport: Transport, error: DeviceSdkError, consequence: str) -> None:
-        where = transport.description
-        named = "" if where in str(error) else f"{where}: "
-        self._events.notify("connect_failed", f"{named}{error}{consequence}", error)
+        self._events.notify("connect_failed", f"{_with_place(transport, error)}{consequence}", error)
+
+
+def _with_place(transport: Transport, error: DeviceSdkError) -> str:
+    """Return the text of an error with the place where it happened, once."""
+    where = transport.description
+    return str(error) if where in str(error) else f"{where}: {error}"
 
 
 _REACTIONS: dict[type, Callable[[Reactions, Connection, Any, float], None]] = {

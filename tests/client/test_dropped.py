@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import queue
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,9 @@ def parts(client: Any) -> list[weakref.ref[object]]:
 
 
 def left(gone: list[weakref.ref[object]]) -> list[object]:
+    for thread in threading.enumerate():
+        if thread.name.startswith("device-sdk"):  # the last steps of one that has woken the client
+            thread.join(5)
     return [found for one in gone if (found := one()) is not None]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from device_sdk.errors import RemoteProtocolError, TransportClosedError
@@ -258,6 +260,22 @@ def test_on_disconnect_gets_the_error_and_on_connect_the_answer() -> None:
     rig.handle()
     assert getattr(seen[0], "properties", {})["receive_maximum"] == 7
     assert isinstance(seen[1], TransportClosedError)
+
+
+def test_the_end_of_a_connection_is_reported_with_its_place_once() -> None:
+    rig = Rig()
+    rig.connect()
+    rig.transport.recv = fail_with(TransportClosedError("hand made: reset"))  # type: ignore[method-assign]
+    rig.engine.on_readable(rig.clock())
+    [text] = [event.text for event in rig.event_objects() if event.kind == "disconnected"]
+    assert text.startswith("hand made: reset; next attempt")
+
+
+def fail_with(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
 
 
 def test_requests_of_a_dropped_connection_are_asked_again() -> None:

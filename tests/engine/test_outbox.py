@@ -144,6 +144,14 @@ def test_reject_raises_and_keeps_what_is_queued(bounds: dict[str, Any]) -> None:
     assert payloads(rig.connect()) == numbers(0, 3)
 
 
+def test_a_dropped_message_says_how_full_the_queue_was() -> None:
+    rig = Rig(policy=StorePolicy(max_messages=2, overflow="drop_oldest"))
+    first = rig.publish(b"1")
+    for payload in (b"2", b"3"):
+        rig.publish(payload)
+    assert "the queue holds 2 of 2 messages" in str(first.error)
+
+
 def test_drop_oldest_makes_room_and_says_so() -> None:
     rig = Rig(policy=StorePolicy(max_messages=3, overflow="drop_oldest"))
     deliveries = [rig.publish(payload) for payload in numbers(0, 5)]

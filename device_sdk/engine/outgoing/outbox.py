@@ -141,12 +141,13 @@ class Outbox:
                 raise QueueFullError(bounds.text(_STORE_LATE if behind else _NO_ROOM))
             if overflow == "drop_newest" or behind:
                 return self._drop_newest(delivery, dropped)
+            why = bounds.text("the oldest message was dropped")  # while it is there still
             oldest = self.backlog.pop_oldest()
             while oldest is None and self.take_page(now):
                 oldest = self.backlog.pop_oldest()
             if oldest is None:  # it is on its way from the store: the next call finds it
                 return bool(dropped) or not bounds.is_far_over() or self._drop_newest(delivery, dropped)
-            self._endings.end(oldest, DROPPED, DroppedError(bounds.text("the oldest message was dropped")))
+            self._endings.end(oldest, DROPPED, DroppedError(why))
             dropped.append(oldest)
             if not bounds.is_full(size, delivery.topic_field):
                 return True
