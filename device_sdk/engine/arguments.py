@@ -1,4 +1,4 @@
-"""What an application hands over, checked before anything is queued or sent; for every shell the same.
+"""The checks of arguments, the same for every client, before anything is queued or sent.
 
 Each function raises :class:`ArgumentError` or :class:`ArgumentTypeError` with the name of the argument.
 """

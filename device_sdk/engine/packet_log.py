@@ -1,7 +1,7 @@
 """The packets of a connection in the log, for whoever sets the logger ``device_sdk.packets`` to DEBUG.
 
-Looked at when a connection begins: a client that is not watched does not pay for it. Nothing of it is secret:
-user names, passwords and authentication data are masked, payloads and other binary data are their lengths.
+The logger is checked once per connection, so a client that is not watched pays nothing. User
+names, passwords and authentication data are masked, payloads and other binary data are their lengths.
 
 Threads: those of the connection, see :meth:`PacketLog.on_packet` and :meth:`PacketLog.write`.
 """

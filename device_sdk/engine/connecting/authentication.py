@@ -139,7 +139,9 @@ class Authentication:
                     raise AuthenticationError(f"the exchange has more than {_MOST_ROUNDS} rounds")
                 return self._properties(self._call("respond", data or b""))
             if event.reason_code != _SUCCESS or self._again is None:
-                raise AuthenticationError(f"AUTH with 0x{event.reason_code:02x} is not the server's turn")
+                raise AuthenticationError(
+                    f"unexpected AUTH (0x{event.reason_code:02x}): the server may not send it now"
+                )
             self._call("finish", data)
             self.ended(None)
         elif kind is ConnectionEnded:

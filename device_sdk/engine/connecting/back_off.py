@@ -1,4 +1,4 @@
-"""When to try again: exponential back-off with full jitter, as a pure function."""
+"""The wait before the next attempt: exponential back-off with full jitter, as a pure function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of one published message."""
+"""The fate of one published message."""
 
 from __future__ import annotations
 

@@ -83,8 +83,10 @@ class Pages:
             self._store.request_page(self._cursor)
 
     def take(self) -> list[SavedMessage] | None:
-        """Return the next messages if they have arrived, without those that are gone; ``beyond`` counts them
-        still. If the store has no more, whatever was counted, only what came since is left of ``beyond``.
+        """Return the next messages if they have arrived, without those that are gone.
+
+        The caller subtracts them from ``beyond``. An empty page means that the store lost the rest: then
+        ``beyond`` drops to the messages that were queued after the request.
         """
         if not self.asked or self._store is None:
             return None
@@ -109,5 +111,5 @@ class Pages:
         self.beyond = beyond
 
     def deliveries(self) -> list[Delivery]:
-        """Return the known deliveries, those of messages in memory may be among them."""
+        """Return every delivery that is still referenced, including those of messages in memory."""
         return [delivery for one in self._known.values() if (delivery := one()) is not None]
