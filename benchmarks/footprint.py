@@ -196,7 +196,7 @@ def size_line(clean: Path) -> Line:
         peer: sum(path.stat().st_size for path in package_files((clean / peer).resolve())) / 1024
         for peer in (OURS, PAHO)
     }
-    return Line("installed, without byte code", "KiB", size[OURS], size[PAHO], 1000, 600, absolute=True)
+    return Line("installed, without byte code", "KiB", size[OURS], size[PAHO], 2000, 1400, absolute=True)
 
 
 def thread_totals(process_id: int) -> tuple[int, float]:
