@@ -12,8 +12,9 @@ import pytest
 
 from device_sdk import AsyncClient
 from device_sdk.testing import BrokerServer, ModelBroker
-from tests.client.conftest import eventually as eventually_in_thread
-from tests.client.conftest import sdk_threads
+from tests.steps import join_threads, steps
+
+__all__ = ["steps"]  # a fixture for every test here
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -63,16 +64,7 @@ def server() -> Iterator[BrokerServer[ModelBroker]]:
 def no_thread_is_left() -> Iterator[None]:
     """Every test closes its clients, and then their threads are gone."""
     yield
-    eventually_in_thread(lambda: not sdk_threads())
-
-
-async def eventually(predicate: Callable[[], object], timeout: float = 5.0) -> None:
-    """Wait until the predicate is true, looking again every few milliseconds. Raises: AssertionError."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
-    while not predicate():
-        assert loop.time() < deadline, f"still not true after {timeout} s"
-        await asyncio.sleep(0.005)
+    join_threads()
 
 
 async def turns(count: int = 5) -> None:

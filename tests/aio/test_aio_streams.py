@@ -17,9 +17,10 @@ from device_sdk import AsyncClient, Message, TLSOptions
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import TransportError
 from device_sdk.testing import BrokerServer, Certificates, ModelBroker
-from tests.aio.conftest import Run, cancelled, eventually
-from tests.client.conftest import sdk_threads
+from tests.aio.conftest import Run, cancelled, turns
 from tests.client.test_client_threads import descriptors
+from tests.steps import eventually_in_loop as eventually
+from tests.steps import join_threads, step
 
 Server = BrokerServer[ModelBroker]
 Greeting = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -108,8 +109,7 @@ class Door:
 
         async def pass_on(connection: Any) -> None:
             reader, writer = await asyncio.open_connection(HOST, self.server.port)
-            self.came += 1
-            self.streams.add(writer)
+            self._enter(writer)
 
             async def inward() -> None:
                 async for data in connection:
@@ -125,8 +125,7 @@ class Door:
             finally:
                 inwards.cancel()
                 await asyncio.gather(inwards, return_exceptions=True)
-                self.streams.discard(writer)
-                writer.close()
+                self._leave(writer)
 
         return await serve(
             pass_on,
@@ -145,8 +144,7 @@ class Door:
         greeting: Greeting | None = None,
         port: int = 0,
     ) -> None:
-        self.came += 1
-        self.streams.add(writer)
+        self._enter(writer)
         try:
             if self.silent:
                 await reader.read()
@@ -158,8 +156,17 @@ class Door:
         except (OSError, asyncio.IncompleteReadError):
             pass  # slammed
         finally:
-            self.streams.discard(writer)
-            writer.close()
+            self._leave(writer)
+
+    def _enter(self, writer: asyncio.StreamWriter) -> None:
+        self.came += 1
+        self.streams.add(writer)
+        step()
+
+    def _leave(self, writer: asyncio.StreamWriter) -> None:
+        self.streams.discard(writer)
+        writer.close()
+        step()
 
     def slam(self) -> None:
         """Cut every stream."""
@@ -269,9 +276,11 @@ def test_a_close_in_the_middle_of_opening_waits_for_nobody(
                 await eventually(lambda life=life: entrance.came > life)  # type: ignore[misc]
                 async with asyncio.timeout(2):
                     await client.close(0)
-                await eventually(lambda: not sdk_threads() and not entrance.streams)
+                await asyncio.to_thread(join_threads)
+                await eventually(lambda: not entrance.streams)
+                await turns()  # in which the door closes its ends
                 first = first or descriptors()
-            await eventually(lambda: descriptors() <= first)  # the door closes its ends a moment later
+            assert descriptors() <= first
 
     run(main())
 
@@ -287,7 +296,7 @@ def test_a_connect_that_is_cancelled_in_the_middle_of_opening_may_be_repeated(
             await eventually(lambda: entrance.came)
             await cancelled(task)
             assert client.state == "idle"
-            await eventually(lambda: not sdk_threads())
+            await asyncio.to_thread(join_threads)
             entrance.silent = False
             await client.connect(5)
             await (await client.publish("t", b"x", qos=1)).wait(5)

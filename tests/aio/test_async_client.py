@@ -28,8 +28,9 @@ from device_sdk.store.base import StorePolicy
 from device_sdk.store.memory import MemoryStore
 from device_sdk.testing import BrokerServer, FaultProxy, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import close, expect, ignore, send, stall
-from tests.aio.conftest import Run, assert_nobody_waits, eventually, run_in, turns
+from tests.aio.conftest import Run, assert_nobody_waits, run_in, turns
 from tests.engine.rig import SlowStore
+from tests.steps import eventually_in_loop as eventually
 
 FAST = ReconnectPolicy(first=0.02, longest=0.05)
 NEVER_AGAIN = ReconnectPolicy(first=1_000, longest=1_000)

@@ -18,8 +18,9 @@ from device_sdk.errors import (
 from device_sdk.mqtt.packets import Auth, Connack, Puback, Suback
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import Step, expect, ignore, send
-from tests.aio.conftest import Run, assert_nobody_waits, eventually, run_in
+from tests.aio.conftest import Run, assert_nobody_waits, run_in
 from tests.client.test_authentication import ACCEPTED, Reverse, data
+from tests.steps import eventually_in_loop as eventually
 
 Server = BrokerServer[ModelBroker]
 

@@ -12,7 +12,8 @@ from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.packets import Connack, Pingresp, Publish
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, ignore, send
-from tests.aio.conftest import Run, assert_nobody_waits, cancelled, eventually, run_in, turns
+from tests.aio.conftest import Run, assert_nobody_waits, cancelled, run_in, turns
+from tests.steps import eventually_in_loop as eventually
 
 Server = BrokerServer[ModelBroker]
 
@@ -133,8 +134,8 @@ def test_a_full_inbox_pauses_reading_and_pings_go_on(run: Run) -> None:
     ]
     broker = ScriptedBroker(script, version="5.0", answer_pings=False)
 
-    async def main(url: str) -> None:
-        async with AsyncClient(url, keep_alive=1, inbox_limit=5) as client:
+    async def main(server: BrokerServer[ScriptedBroker]) -> None:
+        async with AsyncClient(server.url, keep_alive=1, inbox_limit=5) as client:
             await client.connect(5)
             inbox = client.messages()
             client.subscribe("t", qos=1)
@@ -142,14 +143,14 @@ def test_a_full_inbox_pauses_reading_and_pings_go_on(run: Run) -> None:
             assert client._driver is not None
             assert client._driver._watched is not None
             assert not client._driver._watched[1]
-            await eventually(lambda: [p.type for p in broker.received].count("pingreq") >= 1)
+            await asyncio.to_thread(server.wait_for, lambda: "pingreq" in [p.type for p in broker.received])
             assert len(inbox) == ahead
             payloads = [(await inbox.get(5)).payload for _ in range(count)]
             assert payloads == [b"%d" % n for n in range(count)]
             assert client.stats.connects == 1
 
     with BrokerServer(broker) as server:
-        run(main(server.url))
+        run(main(server))
 
 
 def test_a_consumer_may_wait_for_the_broker_although_its_inbox_is_full(server: Server, run: Run) -> None:

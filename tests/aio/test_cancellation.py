@@ -12,8 +12,9 @@ import pytest
 from device_sdk import AsyncClient
 from device_sdk.store.base import StorePolicy
 from device_sdk.testing import BrokerServer, ModelBroker
-from tests.aio.conftest import Run, assert_nobody_waits, eventually, turns
+from tests.aio.conftest import Run, assert_nobody_waits, turns
 from tests.engine.rig import SlowStore
+from tests.steps import eventually_in_loop as eventually
 
 Server = BrokerServer[ModelBroker]
 

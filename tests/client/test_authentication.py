@@ -25,7 +25,7 @@ from device_sdk.errors import (
 from device_sdk.mqtt.packets import Auth, Connack, Disconnect, Puback
 from device_sdk.testing import BrokerServer, ScriptedBroker
 from device_sdk.testing.scripted_broker import Step, close, expect, expect_close, ignore, send
-from tests.client.conftest import eventually
+from tests.steps import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,7 @@ from device_sdk.store.base import StorePolicy
 from device_sdk.store.memory import MemoryStore
 from device_sdk.testing import BrokerServer, FaultProxy, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import Step, close, expect, ignore, send, stall
-from tests.client.conftest import eventually, sdk_threads
+from tests.steps import eventually, join_threads, sdk_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,7 +215,7 @@ def test_connect_raises_what_went_wrong_and_the_queue_stays(refused_port: int) -
     with pytest.raises(ConnectFailedError, match="ECONNREFUSED"):
         client.connect(5)
     assert client.state == "idle"
-    eventually(lambda: not sdk_threads())
+    join_threads()
     with BrokerServer(ModelBroker(), port=refused_port) as server:
         client.connect(5)
         delivery.wait(5)
@@ -276,7 +276,8 @@ def test_start_again_changes_nothing(server: Server) -> None:
     with Client(server.url) as client:
         client.start()
         client.connect(5)
-        eventually(lambda: sorted(sdk_threads()) == ["device-sdk callbacks", "device-sdk network"])
+        join_threads("device-sdk open")
+        assert sorted(sdk_threads()) == ["device-sdk callbacks", "device-sdk network"]
 
 
 def test_a_closed_client_says_so(server: Server) -> None:
@@ -368,7 +369,7 @@ def test_close_is_bounded_when_a_handler_is_stuck(server: Server) -> None:
     eventually(lambda: client.stats.received == 3)
     bounded(client)
     release.set()
-    eventually(lambda: not sdk_threads())
+    join_threads()
     assert handled == [b"0"]  # nobody could acknowledge the others: the next client gets them
 
 

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk import Client
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
@@ -19,7 +20,7 @@ from device_sdk.net.base import Transport, open_transport
 from device_sdk.store.base import StorePolicy
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, ignore, send
-from tests.client.conftest import eventually, sdk_threads
+from tests.steps import eventually, join_threads, sdk_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,13 +52,18 @@ def run_in_threads(count: int, work: Callable[[int], None]) -> None:
 
 
 class CountingSelector(selectors.EpollSelector):
-    """Counts how often it returned, in all instances."""
+    """Counts how often it returned: in ``returns`` all instances, in ``own`` this one."""
 
     returns = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = super().select(timeout)
         CountingSelector.returns += 1
+        self.own += 1
         return ready
 
 
@@ -67,6 +73,12 @@ def selector(monkeypatch: pytest.MonkeyPatch) -> type[CountingSelector]:
     monkeypatch.setattr("device_sdk.threads.selectors.DefaultSelector", CountingSelector)
     CountingSelector.returns = 0
     return CountingSelector
+
+
+def come_to_rest(client: Client) -> None:
+    """Wait until the first attempt has failed, its event has been taken, and the network thread sleeps."""
+    engine = client._engine
+    eventually(lambda: client.state == "waiting" and engine.parked and not engine.wants_attention())
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
@@ -122,12 +134,16 @@ def test_close_during_publishing_never_leaves_a_delivery_undecided(server: Serve
 
 
 def test_an_idle_client_does_not_wake_up(server: Server, selector: type[CountingSelector]) -> None:
-    with Client(server.url) as client:
+    with Client(server.url) as client, Client(server.url) as busy:
         client.connect(5)
         client.publish("t", b"x", qos=1).wait(5)
-        before = selector.returns
-        threading.Event().wait(0.3)
-        assert selector.returns - before <= 2
+        assert client._network is not None
+        sleeper: Any = client._network._selector
+        before = sleeper.own
+        for _ in range(50):
+            busy.publish("t", b"x", qos=1).wait(5)
+        assert sleeper.own - before <= 2
+        assert selector.returns > 50
         with client._engine.lock:
             deadline = client._engine.next_deadline()
         assert deadline is not None  # the next reason to wake up is the keep alive
@@ -136,8 +152,7 @@ def test_an_idle_client_does_not_wake_up(server: Server, selector: type[Counting
 def test_publishing_offline_does_not_wake_the_network_thread(selector: type[CountingSelector]) -> None:
     client = Client("memory://nobody", reconnect=ReconnectPolicy(first=1000, longest=1000))
     client.start()
-    eventually(lambda: client.state == "waiting")
-    eventually(lambda: client._engine.parked)
+    come_to_rest(client)
     before = selector.returns
     for _ in range(1000):
         client.publish("t", b"x", qos=1)
@@ -149,7 +164,7 @@ def test_publishing_offline_does_not_wake_the_network_thread(selector: type[Coun
 def test_an_expiry_shortens_the_sleep_of_the_network_thread() -> None:
     client = Client("memory://nobody", reconnect=ReconnectPolicy(first=1000, longest=1000))
     client.start()
-    eventually(lambda: client.state == "waiting" and client._engine.parked)
+    come_to_rest(client)
     delivery = client.publish("t", b"x", qos=1, expiry=0.05)
     eventually(lambda: delivery.state == "expired")
     client.close(0)
@@ -164,7 +179,7 @@ def test_a_drop_offline_is_told_at_once() -> None:
         on_event=events.append,
     )
     client.start()
-    eventually(lambda: client.state == "waiting" and client._engine.parked)
+    come_to_rest(client)
     client.publish("t", b"0", qos=1)
     client.publish("t", b"1", qos=1)
     eventually(lambda: "dropped" in [event.kind for event in events])
@@ -172,22 +187,21 @@ def test_a_drop_offline_is_told_at_once() -> None:
 
 
 def test_a_publish_while_the_network_thread_is_busy_does_not_write_the_eventfd(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, mocker: MockerFixture
 ) -> None:
     with Client(server.url) as client:
         client.connect(5)
         eventually(lambda: client._engine.parked)
         network = client._network
         assert network is not None
-        wakes: list[None] = []
-        monkeypatch.setattr(network, "wake", lambda: wakes.append(None))
+        wake = mocker.patch.object(network, "wake")
         client.publish("t", b"wakes it", qos=0)
-        assert len(wakes) == 1
+        wake.assert_called_once_with()
         assert not client._engine.parked  # nobody really woke it: it counts as busy
         for _ in range(100):
             client.publish("t", b"adds to the heap", qos=0)
-        assert len(wakes) == 1
-        monkeypatch.undo()
+        wake.assert_called_once_with()
+        mocker.stopall()
         network.wake()
         server.wait_for(lambda: len(server.broker.payloads("t")) == 101)
 
@@ -294,7 +308,7 @@ def test_a_start_that_fails_can_be_repeated(server: Server, monkeypatch: pytest.
         patch.setattr(threading.Thread, "start", start)
         with pytest.raises(RuntimeError):
             client.start()
-    eventually(lambda: not sdk_threads())
+    join_threads()
     client.connect(5)
     client.close()
 
@@ -304,12 +318,13 @@ class HangingTransport(FaultyTransport):
 
     def __init__(self, url: str) -> None:
         super().__init__(url, "")
-        self.release = threading.Event()
+        self.opening, self.release = threading.Event(), threading.Event()
         self._hangs = True
 
     def open(self, deadline: float) -> None:
         if self._hangs:
             self._hangs = False
+            self.opening.set()
             self.release.wait(20)
             raise TransportClosedError("late")
         super().open(deadline)
@@ -381,12 +396,13 @@ def test_two_hundred_lives_leave_no_descriptor_and_no_thread_behind(server: Serv
     live()
     gc.collect()
     server.wait_for(lambda: not server.broker.links)
-    eventually(lambda: not sdk_threads())
+    join_threads()
     before = descriptors()
     for _ in range(200):
         live()
     gc.collect()
-    eventually(lambda: descriptors() <= before)
+    server.wait_for(lambda: not server.broker.links)
+    assert descriptors() <= before
     assert sdk_threads() == []
 
 
@@ -397,6 +413,7 @@ def test_failed_lives_leave_nothing_behind_either() -> None:
     for _ in range(50):
         with pytest.raises(OSError, match="nobody listens"):
             client.connect(5)
+    join_threads("device-sdk open")
     gc.collect()
-    eventually(lambda: descriptors() <= before)
+    assert descriptors() <= before
     client.close()

@@ -30,8 +30,8 @@ from device_sdk.store.pending import Pending
 from device_sdk.store.sqlite import SqliteStore
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, ignore, send, stall
-from tests.client.conftest import eventually
 from tests.client.test_fork_and_exit import in_child
+from tests.steps import eventually
 
 Server = BrokerServer[ModelBroker]
 
@@ -249,7 +249,7 @@ def test_subscriptions_are_asked_for_again_after_a_restart(server: Server, path:
         server.url, client_id="c", store=path, on_message=lambda message: received.append(message.payload)
     ) as client:
         client.connect(5)
-        eventually(lambda: list(server.broker.sessions["c"].subscriptions) == ["a/#"])
+        server.wait_for(lambda: list(server.broker.sessions["c"].subscriptions) == ["a/#"])
         client.publish("b", b"not wanted", qos=1).wait(5)
         client.publish("a/1", b"wanted", qos=1).wait(5)
         eventually(lambda: received == [b"wanted"])
@@ -509,7 +509,7 @@ def test_a_received_qos_2_message_costs_a_commit_before_pubrec_and_one_before_pu
         before = counted.commits
         for payload in payloads(0, 10):
             server.call(server.broker.publish, "t", payload, qos=2)
-            eventually(lambda: not server.call(lambda: server.broker.sessions["c"].in_flight))
+            server.wait_for(lambda: not server.broker.sessions["c"].in_flight)
             eventually(lambda: not client._engine.session.received and all_sent(client))
         assert len(received) == 11
         assert counted.commits - before <= 2 * 10

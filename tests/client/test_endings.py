@@ -18,9 +18,9 @@ from device_sdk.errors import ClosedError, DeviceSdkError
 from device_sdk.mqtt.packets import Connack
 from device_sdk.testing import BrokerServer, Certificates, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, send
-from tests.client.conftest import eventually, sdk_threads
 from tests.client.test_client_threads import descriptors
 from tests.client.test_fork_and_exit import in_child
+from tests.steps import eventually, join_threads, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,7 @@ class Silent:
         try:
             while True:
                 self.came.append(listener.accept()[0])
+                step()
         except OSError:
             pass
 
@@ -115,7 +116,7 @@ def test_an_open_in_progress_is_ended_at_once_and_leaves_nothing(
         began = time.monotonic()
         client.close(0)
         assert time.monotonic() - began < 1
-        eventually(lambda: not sdk_threads())
+        join_threads()
         silent.forget()
         gc.collect()  # a client is a circle, and keeps two descriptors for as long as it is there
         first = first or descriptors()
@@ -150,7 +151,7 @@ def test_a_callable_that_returns_after_the_end_of_the_client_opens_nothing(what:
         assert entered.wait(5)
         client.close(0)
         leave.set()
-        eventually(lambda: not sdk_threads())
+        join_threads()
         assert nobody_came(listener)
 
 
@@ -176,7 +177,7 @@ def test_a_callable_that_takes_too_long_once_does_not_spoil_the_stream(
     client.start()
     assert failed.wait(5)
     asked[0].set()
-    eventually(lambda: "device-sdk open" not in sdk_threads())
+    join_threads("device-sdk open")
     assert returned.is_set()
     client.reconnect_now()
     client.publish("t", b"x", qos=1).wait(5)
@@ -209,7 +210,7 @@ def test_close_may_be_called_in_every_callable(server: Server, what: str) -> Non
         else:
             server.call(lambda: server.broker.disconnect_all(0.0))
     assert closed.wait(10)
-    eventually(lambda: not sdk_threads())
+    join_threads()
     assert client.state == "closed"
     with pytest.raises(ClosedError):
         client.publish("t")
@@ -264,7 +265,7 @@ def test_a_close_that_cannot_wait_for_the_network_thread_is_still_the_end(
         client.close(0)
         assert client.state == "closed"
         leave.set()
-        eventually(lambda: not sdk_threads())
+        join_threads()
         assert client.state == "closed"
 
 

@@ -13,7 +13,7 @@ from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectRefused
 from device_sdk.mqtt.packets import Connack, Disconnect
 from device_sdk.testing import BrokerServer, ScriptedBroker
 from device_sdk.testing.scripted_broker import close, expect, send
-from tests.client.conftest import eventually
+from tests.steps import eventually
 
 LATER = ReconnectPolicy(first=1_000, longest=1_000)
 

@@ -14,7 +14,7 @@ from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.packets import Connack, Publish, Suback
 from device_sdk.testing import BrokerServer, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, ignore, send
-from tests.client.conftest import eventually
+from tests.steps import eventually
 
 IDENTIFIER = "subscription_identifier"
 

@@ -7,7 +7,7 @@ import threading
 
 from device_sdk import Client, Message
 from device_sdk.testing import BrokerServer, ModelBroker
-from tests.client.conftest import eventually
+from tests.steps import eventually
 
 Server = BrokerServer[ModelBroker]
 

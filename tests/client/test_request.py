@@ -14,7 +14,7 @@ from device_sdk.errors import ArgumentError, ClosedError, NotConnectedError, Pub
 from device_sdk.mqtt.packets import Connack, Puback, Publish, Suback
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, ignore, send
-from tests.client.conftest import eventually
+from tests.steps import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk import Client, MemoryStore, ReconnectPolicy, Subscription, Will
 from device_sdk.engine.events import ClientEvent
@@ -16,7 +17,7 @@ from device_sdk.mqtt.packets import Connack, Connect
 from device_sdk.net.base import Transport, open_transport
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, send
-from tests.client.conftest import eventually
+from tests.steps import eventually
 
 FAST = ReconnectPolicy(first=0.02, longest=0.1, stable=0.1)
 Server = BrokerServer[ModelBroker]
@@ -203,11 +204,9 @@ def test_a_path_that_cannot_be_opened_is_a_store_error(tmp_path: Path) -> None:
         Client("memory://nobody", store=tmp_path / "file" / "queue.db")
 
 
-def test_a_python_without_sqlite_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(where: str) -> Any:
-        raise ModuleNotFoundError("No module named '_sqlite3'", name="_sqlite3")
-
-    monkeypatch.setattr("device_sdk.engine.build.load", load)
+def test_a_python_without_sqlite_says_so(tmp_path: Path, mocker: MockerFixture) -> None:
+    missing = ModuleNotFoundError("No module named '_sqlite3'", name="_sqlite3")
+    mocker.patch("device_sdk.engine.build.load", side_effect=missing)
     with pytest.raises(StoreError, match="sqlite3, which was left out of this Python"):
         Client("memory://nobody", store=tmp_path / "queue.db")
 

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.errors import ClosedError, DeliveryExpiredError, DroppedError, QueueFullError, StoreError
@@ -138,16 +139,15 @@ def test_a_store_that_fails_takes_as_many_messages_as_a_queue_in_memory(
     assert 5 < queued(rig) <= 10
 
 
-def test_who_waits_for_room_is_told_when_the_store_has_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_room_is_told_when_the_store_has_caught_up(mocker: MockerFixture) -> None:
     store = SlowStore()
     rig = Rig(store=store, policy=StorePolicy(overflow="block"))
-    told: list[bool] = []
-    monkeypatch.setattr(rig.engine.outgoing.outbox.waits, "made_room", lambda: told.append(True))
+    told = mocker.patch.object(rig.engine.outgoing.outbox.waits, "made_room")
     store.commit()
-    assert told == []
+    told.assert_not_called()
     rig.engine.outgoing.outbox.waits.blocked = 1
     store.commit()
-    assert told == [True]
+    told.assert_called_once_with()
 
 
 def test_queued_messages_leave_packet_identifiers_to_requests(monkeypatch: pytest.MonkeyPatch) -> None:

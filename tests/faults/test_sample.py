@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tests.conformance.catalogue import proofs, statements
 from tests.faults.fault import Fault, v5
 from tests.faults.run import anchor_problems, run_all
@@ -56,6 +58,7 @@ def test_every_fault_breaks_statements_that_exist_and_that_tests_name() -> None:
     ] == []
 
 
+@pytest.mark.timeout(300)  # ten runs of pytest, each of which is given up by itself
 def test_a_sample_of_the_faults_is_noticed_by_the_tests_that_name_their_statements() -> None:
     chosen = [fault for fault in FAULTS if fault.name in SAMPLE]
     assert len(chosen) == len(SAMPLE)

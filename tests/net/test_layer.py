@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk.errors import ConnectFailedError, TransportClosedError, TransportError
 from device_sdk.net.base import ParsedUrl, Transport, open_transport
@@ -170,12 +171,9 @@ def test_a_reset_in_the_handshake_is_a_failure_to_connect(rig: GreetingRig) -> N
 
 
 def test_an_unexpected_error_in_a_handshake_closes_the_stream(
-    rig: GreetingRig, monkeypatch: pytest.MonkeyPatch
+    rig: GreetingRig, mocker: MockerFixture
 ) -> None:
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Greeting, "_handshake", fail)
+    mocker.patch.object(Greeting, "_handshake", side_effect=ZeroDivisionError)
     with pytest.raises(ZeroDivisionError):
         rig.transport.open(soon())
     with pytest.raises(TransportClosedError, match="not open"):

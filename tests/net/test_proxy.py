@@ -15,6 +15,7 @@ from typing import Any
 
 import pproxy  # type: ignore[import-untyped]
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError, MissingDependency
 from device_sdk.net.base import Transport, open_transport, parse_url
@@ -417,13 +418,9 @@ def test_a_name_can_be_looked_up_here(proxy: str, greeting: int, monkeypatch: py
     assert opened(script, proxy) == ""
 
 
-def test_a_name_that_cannot_be_looked_up_here_is_not_blamed_on_the_proxy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def unknown(host: str) -> str:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "gethostbyname", unknown)
+def test_a_name_that_cannot_be_looked_up_here_is_not_blamed_on_the_proxy(mocker: MockerFixture) -> None:
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    mocker.patch("socket.gethostbyname", side_effect=unknown)
 
     def wait(sock: socket.socket) -> None:
         sock.recv(1)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk.errors import ArgumentError, ConnectFailedError, TransportClosedError
 from device_sdk.net.base import ParsedUrl, Transport, parse_url
@@ -258,13 +259,8 @@ def test_probes_that_cannot_be_are_an_argument_error(values: Any) -> None:
         TcpTransport(ParsedUrl("mqtt", HOST, 1), tcp_keepalive=values)
 
 
-def test_a_kernel_without_one_of_the_options_still_connects(
-    rig: TcpRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(self: socket.socket, *args: object) -> None:
-        raise OSError(errno.ENOPROTOOPT, "Protocol not available")
-
-    monkeypatch.setattr(socket.socket, "setsockopt", refuse)
+def test_a_kernel_without_one_of_the_options_still_connects(rig: TcpRig, mocker: MockerFixture) -> None:
+    mocker.patch("socket.socket.setsockopt", side_effect=OSError(errno.ENOPROTOOPT, "Protocol not available"))
     rig.connect()
 
 
@@ -308,11 +304,9 @@ def test_a_failure_tells_what_each_address_said(rig: TcpRig, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "ü" * 80])
-def test_a_name_without_an_address_is_named(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def getaddrinfo(*args: object, **options: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+def test_a_name_without_an_address_is_named(host: str, mocker: MockerFixture) -> None:
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    mocker.patch("socket.getaddrinfo", side_effect=unknown)
     before = open_files()
     with pytest.raises(ConnectFailedError, match=f"no address for '{host}': ."):
         TcpTransport(ParsedUrl("mqtt", host, 1883)).open(soon())
@@ -369,16 +363,11 @@ def test_an_abort_in_the_last_moment_of_open_still_counts(
     assert open_files() == before
 
 
-def test_running_out_of_descriptors_is_a_connect_failure(
-    rig: TcpRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def exhausted(*args: object) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    monkeypatch.setattr("os.eventfd", exhausted)
+def test_running_out_of_descriptors_is_a_connect_failure(rig: TcpRig, mocker: MockerFixture) -> None:
+    mocker.patch("os.eventfd", side_effect=OSError(errno.EMFILE, "Too many open files"))
     with pytest.raises(ConnectFailedError, match="Too many open files"):
         rig.transport.open(soon())
-    monkeypatch.undo()
+    mocker.stopall()
     rig.connect()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk.drivers.base import DRIVERS
 from device_sdk.errors import MissingDependency
@@ -97,11 +98,9 @@ def test_the_options_of_each_driver_are_those_of_its_constructor() -> None:
     assert rules["bme280"].keys() == {"address"}, "its bus stands beside the driver"
 
 
-def test_the_options_of_a_driver_that_is_not_installed_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(kind: str) -> Any:
-        raise MissingDependency("the driver", "blinka")
-
-    monkeypatch.setattr(driver_options, "driver_class", missing)
+def test_the_options_of_a_driver_that_is_not_installed_are_open(mocker: MockerFixture) -> None:
+    missing = MissingDependency("the driver", "blinka")
+    mocker.patch.object(driver_options, "driver_class", side_effect=missing)
     schema = node_schema()
     assert schema["$defs"]["SensorTable"]["allOf"] == []
     assert problems(EXAMPLE, schema) == []

@@ -18,6 +18,9 @@ from device_sdk.node.service import Service
 from device_sdk.testing import BrokerServer, FaultProxy, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, expect_close, send
 from tests.node.fakes import BEHAVIOUR
+from tests.steps import eventually, steps
+
+__all__ = ["steps"]  # a fixture for every test here
 
 Server = BrokerServer[ModelBroker]
 
@@ -210,9 +213,7 @@ def test_a_stop_without_a_broker_is_bounded_and_says_what_is_lost_and_why() -> N
         node = service(f"mqtt://127.0.0.1:{proxy.port}", "climate")
         node.start()
         worker = node.workers[0]
-        deadline = time.monotonic() + 10
-        while worker.sensors[0].state != "ok" and time.monotonic() < deadline:
-            worker.join(0.01)
+        eventually(lambda: worker.sensors[0].state == "ok")
         begin = time.monotonic()
         assert node.stop(drain=0.2) >= 2, "a sample, and the word that the node is offline"
         assert time.monotonic() - begin < 8

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk.drivers import Driver, Reading
 from device_sdk.errors import ArgumentError, BusError, ChecksumError, DeviceNotFoundError
@@ -195,14 +196,11 @@ def test_a_slow_sensor_misses_its_own_ticks_and_delays_its_neighbour_without_bur
 
 
 def test_a_closing_that_fails_is_logged_and_goes_no_further(
-    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, caplog: pytest.LogCaptureFixture, mocker: MockerFixture
 ) -> None:
-    def fail(_: FakeDriver) -> None:
-        raise OSError("gone")
-
     sensor = bench.add("climate", FakeDriver())
     sensor.run()
-    monkeypatch.setattr(FakeDriver, "close", fail)
+    mocker.patch.object(FakeDriver, "close", side_effect=OSError("gone"))
     sensor.close()
     assert caplog.messages == ["sensor climate: closing it failed: OSError: gone"]
 

@@ -12,6 +12,9 @@ import pytest
 
 import device_sdk.paho.client as mqtt
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
+from tests.steps import eventually, steps
+
+__all__ = ["steps"]  # a fixture for every test here
 
 SECONDS = 10.0
 
@@ -65,22 +68,13 @@ def start(client: mqtt.Client, server: BrokerServer[Any], **arguments: Any) -> m
     """Connect with a loop in a thread, and wait until the broker has accepted."""
     client.connect("127.0.0.1", server.port, **arguments)
     client.loop_start()
-    wait_for(client.is_connected)
+    eventually(client.is_connected)
     return client
 
 
 def loop_threads(client_id: str) -> list[threading.Thread]:
     """Return the threads that loop_start() of clients with this identifier has started, and that run."""
     return [one for one in threading.enumerate() if one.name == f"paho-mqtt-client-{client_id}"]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    """Look every few milliseconds until it is true. Raises: TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("it never became true")
-        time.sleep(0.002)
 
 
 def loop_until(client: mqtt.Client, condition: Callable[[], object], seconds: float = SECONDS) -> None:

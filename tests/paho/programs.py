@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from device_sdk.paho import alias
-from tests.paho.conftest import SECONDS, wait_for
+from tests.paho.conftest import SECONDS
+from tests.steps import eventually
 
 __all__ = ["PUBLIC", "Program", "Sensor", "blocks", "paho_is_ours", "take_to"]
 
@@ -84,7 +85,7 @@ class Program:
 
     def wait_for_line(self, line: str) -> None:
         """Wait until it has printed this. Raises: TimeoutError; what the program raised."""
-        wait_for(lambda: line in self.printed or self._error)
+        eventually(lambda: line in self.printed or self._error)
         self._raise_error()
 
     def join(self) -> None:

@@ -15,7 +15,8 @@ from device_sdk.paho.properties import Properties
 from device_sdk.paho.reasoncodes import ReasonCode
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.scripted_broker import close, expect, ignore, send
-from tests.paho.conftest import SECONDS, Clients, loop_until, scripted, start, wait_for
+from tests.paho.conftest import SECONDS, Clients, loop_until, scripted, start
+from tests.steps import eventually
 
 DECORATORS = (
     "connect", "disconnect", "message", "publish", "subscribe", "unsubscribe", "log", "pre_connect",
@@ -209,7 +210,7 @@ def test_every_matching_filter_is_called_and_on_message_only_if_none_matches(
     client.subscribe("#", 1)
     for topic in ("a/b", "gone", "a/b/c"):
         client.publish(topic, "x", 1)
-    wait_for(lambda: len(seen) == 4)
+    eventually(lambda: len(seen) == 4)
     assert seen == [("a/#", "a/b"), ("a/+", "a/b"), ("on_message", "gone"), ("a/#", "a/b/c")]
 
 
@@ -221,7 +222,7 @@ def test_a_message_has_the_fields_of_paho_mqtt(clients: Clients) -> None:
         client = clients("c", protocol=mqtt.MQTTv5)
         client.on_message = lambda c, d, message: seen.append(message)
         start(client, server)
-        wait_for(lambda: seen)
+        eventually(lambda: seen)
         got = seen[0]
         assert isinstance(got, mqtt.MQTTMessage)
         assert (got.topic, got.payload, got.qos, got.retain, got.dup, got.mid) == (
@@ -272,7 +273,7 @@ def test_on_log_and_the_logger_get_every_log_message(
     client.subscribe("a", 2)
     client.publish("a", "x", 2)
     client.publish("b", "y", 1).wait_for_publish(SECONDS)
-    wait_for(lambda: any("PINGRESP" in text for text in texts))
+    eventually(lambda: any("PINGRESP" in text for text in texts))
     client.disconnect()
     client.loop_stop()
     assert [word for word in LOGGED if not any(text.startswith(word) for text in texts)] == []
@@ -290,7 +291,7 @@ def test_packets_are_logged_as_soon_as_on_log_is_set(
     texts: list[str] = []
     client.on_log = lambda c, d, level, text: texts.append(text)
     client.publish("a", "y", 1).wait_for_publish(SECONDS)
-    wait_for(lambda: "Received PUBACK (Mid: 2)" in texts)
+    eventually(lambda: "Received PUBACK (Mid: 2)" in texts)
 
 
 def test_what_on_log_raises_is_nobodys_business(clients: Clients, server: BrokerServer[ModelBroker]) -> None:
@@ -311,7 +312,7 @@ def test_on_publish_of_qos_0_comes_when_the_message_has_left(
     client.on_publish = lambda c, d, mid, reason, properties: told.append(mid)
     infos = [client.publish("a", "x") for _ in range(50)]
     infos[-1].wait_for_publish(SECONDS)
-    wait_for(lambda: len(told) == 50)
+    eventually(lambda: len(told) == 50)
     assert told == [info.mid for info in infos]
 
 
@@ -334,7 +335,7 @@ def test_publishing_in_a_callback_and_from_other_threads_at_once(
         thread.start()
     for thread in threads:
         thread.join(SECONDS)
-    wait_for(lambda: len(told) == 1600)
+    eventually(lambda: len(told) == 1600)
     topics = server.call(lambda: [entry.topic for entry in server.broker.journal])
     assert topics.count("answer") == 800
 

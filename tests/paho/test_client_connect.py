@@ -21,7 +21,8 @@ from device_sdk.paho.packettypes import PacketTypes
 from device_sdk.paho.properties import Properties
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.scripted_broker import close, expect, ignore, send
-from tests.paho.conftest import SECONDS, Clients, scripted, start, wait_for
+from tests.paho.conftest import SECONDS, Clients, scripted, start
+from tests.steps import eventually
 
 
 def packet_of(client: mqtt.Client) -> bytes:
@@ -278,7 +279,7 @@ def test_tls_set_checks_the_broker(tls_port: int, clients: Clients, certificate:
     assert client.port == 1883
     client.connect("localhost", tls_port)
     client.loop_start()
-    wait_for(client.is_connected)
+    eventually(client.is_connected)
 
 
 def test_an_unknown_authority_is_an_error_of_ssl(tls_port: int, clients: Clients) -> None:

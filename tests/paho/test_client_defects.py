@@ -17,7 +17,8 @@ from device_sdk.paho.packettypes import PacketTypes
 from device_sdk.paho.properties import Properties
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.scripted_broker import close, expect, expect_close, ignore, send, silence
-from tests.paho.conftest import SECONDS, Clients, loop_threads, loop_until, scripted, start, wait_for
+from tests.paho.conftest import SECONDS, Clients, loop_threads, loop_until, scripted, start
+from tests.steps import eventually
 
 
 def received(packet_id: int, topic: str = "a", payload: bytes = b"x", qos: int = 1) -> Publish:
@@ -88,9 +89,9 @@ def test_the_thread_goes_on_after_a_callback_has_raised(
     client.subscribe("a", 1)
     for text in ("1", "2"):
         client.publish("a", text, 1)
-    wait_for(lambda: seen == [b"1", b"2"])
+    eventually(lambda: seen == [b"1", b"2"])
     assert client.is_connected()
-    wait_for(lambda: len(reported) == 2)
+    eventually(lambda: len(reported) == 2)
     assert [report.exc_type for report in reported] == [LookupError, LookupError]
 
 
@@ -122,7 +123,7 @@ def test_is_published_is_true_after_delivery_of_a_message_queued_offline(
     with pytest.raises(RuntimeError, match="not currently connected"):
         info.is_published()
     start(client, server)
-    wait_for(lambda: info.rc == mqtt.MQTT_ERR_SUCCESS)
+    eventually(lambda: info.rc == mqtt.MQTT_ERR_SUCCESS)
     info.wait_for_publish(SECONDS)
     assert info.is_published()
 
@@ -141,7 +142,7 @@ def test_wait_for_publish_in_a_callback_raises(clients: Clients, server: BrokerS
     start(client, server)
     client.subscribe("a")
     client.publish("a", "b").wait_for_publish(SECONDS)
-    wait_for(lambda: raised)
+    eventually(lambda: raised)
     assert "would wait for itself" in str(raised[0])
 
 
@@ -196,7 +197,7 @@ def test_a_pubrec_that_refuses_is_reported_and_ends_the_exchange(clients: Client
         start(client, server)
         info = client.publish("a", "b", 2)
         info.wait_for_publish(SECONDS)
-        wait_for(lambda: told)
+        eventually(lambda: told)
         mid, reason, properties = told[0]
         assert (mid, reason, reason.is_failure) == (info.mid, "Quota exceeded", True)
         assert properties.isEmpty()
@@ -216,7 +217,7 @@ def test_incoming_topic_aliases_are_resolved(clients: Clients) -> None:
         properties = Properties(PacketTypes.CONNECT)
         properties.TopicAliasMaximum = 5
         start(client, server, properties=properties)
-        wait_for(lambda: seen == [("a/b", b"1"), ("a/b", b"2")])
+        eventually(lambda: seen == [("a/b", b"1"), ("a/b", b"2")])
 
 
 def test_a_topic_alias_of_the_program_is_resolved_so_that_a_repeat_can_be_understood(
@@ -243,8 +244,8 @@ def test_reconnect_in_on_message_returns(clients: Clients) -> None:
         client.on_message = lambda *_: answers.append(client.reconnect())
         client.connect("127.0.0.1", server.port)
         client.loop_start()
-        wait_for(lambda: answers == [mqtt.MQTT_ERR_SUCCESS])
-        wait_for(client.is_connected)
+        eventually(lambda: answers == [mqtt.MQTT_ERR_SUCCESS])
+        eventually(client.is_connected)
 
 
 def test_callbacks_of_shared_filters_get_their_messages(
@@ -256,7 +257,7 @@ def test_callbacks_of_shared_filters_get_their_messages(
     client.message_callback_add("$share/group/a/#", lambda c, d, message: seen.append(message.topic))
     client.subscribe("$share/group/a/#")
     client.publish("a/b", "x", 1)
-    wait_for(lambda: seen == ["a/b"])
+    eventually(lambda: seen == ["a/b"])
 
 
 def test_a_slow_callback_does_not_block_publishers(

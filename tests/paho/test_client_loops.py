@@ -20,7 +20,8 @@ from device_sdk.paho._stream import SocketStream
 from device_sdk.store.memory import MemoryStore
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.scripted_broker import close, expect, ignore, send, stall
-from tests.paho.conftest import SECONDS, Clients, loop_threads, loop_until, scripted, start, wait_for
+from tests.paho.conftest import SECONDS, Clients, loop_threads, loop_until, scripted, start
+from tests.steps import eventually
 
 
 def closed_port() -> int:
@@ -56,7 +57,7 @@ def test_a_broker_that_does_not_answer_pings_is_left(clients: Clients) -> None:
         client = clients("c", reconnect_on_failure=False)
         client.on_disconnect = lambda c, d, flags, reason, properties: reasons.append(reason)
         start(client, server, keepalive=1)
-        wait_for(lambda: reasons)
+        eventually(lambda: reasons)
         assert reasons == ["Keep alive timeout"]
 
 
@@ -132,7 +133,7 @@ def test_loop_stop_in_a_callback_ends_the_thread_after_it(
     client.on_connect = lambda *_: client.loop_stop()
     client.connect("127.0.0.1", server.port)
     client.loop_start()
-    wait_for(lambda: loop_threads("c") == [])
+    eventually(lambda: loop_threads("c") == [])
     assert client.is_connected()
 
 
@@ -156,7 +157,7 @@ def test_a_thread_that_began_without_a_host_connects_later(
     client.reconnect_delay_set(0.05)
     client.loop_start()
     client.connect_async("127.0.0.1", server.port)
-    wait_for(client.is_connected)
+    eventually(client.is_connected)
 
 
 def test_socket_callbacks_come_in_the_documented_order(
@@ -216,9 +217,10 @@ def test_an_asyncio_loop_of_the_program_works(clients: Clients, server: BrokerSe
     async def run() -> bytes:
         loop = asyncio.get_running_loop()
         got: asyncio.Future[bytes] = loop.create_future()
+        closed: asyncio.Future[bool] = loop.create_future()
         client = clients("c")
         client.on_socket_open = lambda c, d, sock: loop.add_reader(sock, client.loop_read)
-        client.on_socket_close = lambda c, d, sock: loop.remove_reader(sock)
+        client.on_socket_close = lambda c, d, sock: closed.set_result(loop.remove_reader(sock))
         client.on_socket_register_write = lambda c, d, sock: loop.add_writer(sock, client.loop_write)
         client.on_socket_unregister_write = lambda c, d, sock: loop.remove_writer(sock)
         client.on_connect = lambda *_: client.subscribe("a", 1)
@@ -228,8 +230,7 @@ def test_an_asyncio_loop_of_the_program_works(clients: Clients, server: BrokerSe
         client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
         payload = await asyncio.wait_for(got, SECONDS)
         client.disconnect()
-        while client.socket() is not None:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(closed, SECONDS)
         return payload
 
     assert len(asyncio.run(run())) == 300_000
@@ -257,7 +258,7 @@ def test_system_exit_in_a_callback_ends_the_thread(
     client.on_connect = on_connect
     client.connect("127.0.0.1", server.port)
     client.loop_start()
-    wait_for(lambda: loop_threads("c") == [])
+    eventually(lambda: loop_threads("c") == [])
 
 
 def test_disconnect_in_on_connect_ends_loop_forever(clients: Clients) -> None:

@@ -18,7 +18,8 @@ from device_sdk.paho.subscribeoptions import SubscribeOptions
 from device_sdk.store.memory import MemoryStore
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.scripted_broker import close, expect, ignore, send
-from tests.paho.conftest import SECONDS, Clients, scripted, start, wait_for
+from tests.paho.conftest import SECONDS, Clients, scripted, start
+from tests.steps import eventually
 
 OPTIONS = SubscribeOptions(2, noLocal=True, retainAsPublished=True, retainHandling=2)
 
@@ -65,7 +66,7 @@ def test_on_publish_gets_the_mid_that_publish_gave_also_for_queued_messages(
     infos += [client.publish("a", str(number), 1) for number in range(10, 50)]
     for info in infos:
         info.wait_for_publish(SECONDS)
-    wait_for(lambda: len(told) == 50)
+    eventually(lambda: len(told) == 50)
     assert told == [info.mid for info in infos]
     assert len(set(told)) == 50
     assert server.call(lambda: [entry.payload for entry in server.broker.journal]) == [
@@ -170,7 +171,7 @@ def test_subscribe_has_three_forms(clients: Clients, arguments: Any, version: in
             (mid, [code.value for code in codes])
         )
         assert client.subscribe(*arguments) == (mqtt.MQTT_ERR_SUCCESS, 1)
-        wait_for(lambda: told == [(1, [qos for _, qos in wanted])])
+        eventually(lambda: told == [(1, [qos for _, qos in wanted])])
 
 
 def test_a_qos_1_message_is_repeated_with_its_identifier_over_clean_sessions(clients: Clients) -> None:
@@ -213,7 +214,7 @@ def test_a_store_may_be_a_path(clients: Clients, server: BrokerServer[ModelBroke
     later = clients("c", clean_session=False)
     later.store_set(path)
     start(later, server)
-    wait_for(lambda: server.call(lambda: [entry.payload for entry in server.broker.journal]) == [b"kept"])
+    server.wait_for(lambda: [entry.payload for entry in server.broker.journal] == [b"kept"])
 
 
 def test_a_store_comes_before_everything_else(clients: Clients) -> None:
@@ -257,7 +258,7 @@ def test_threads_publish_while_the_connection_is_cut_again_and_again(
             thread.start()
         for thread in threads:
             thread.join(SECONDS)
-        wait_for(lambda: len(told) == 900, 30)
+        eventually(lambda: len(told) == 900, 30)
         assert sorted(told) == sorted(info.mid for info in infos)
         assert all(info.is_published() for info in infos)
         payloads = [bytes(entry.payload) for entry in server.broker.journal if entry.qos == 2]

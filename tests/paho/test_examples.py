@@ -11,16 +11,19 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from device_sdk import Client, Message
 from device_sdk.testing.broker_process import MosquittoBroker
 from tests.paho.suite.run import fetch
+from tests.steps import eventually, step
 
 pytestmark = [pytest.mark.system, pytest.mark.flaky(reruns=1)]
 
@@ -124,10 +127,35 @@ class ExampleBroker(MosquittoBroker):
         """Keep what has been published."""
         self.seen.append((message.topic, bytes(message.payload), message.qos, message.retain))
 
-    def subscriptions(self) -> int:
-        """Return how many SUBSCRIBE packets there have been."""
-        assert self.folder is not None
-        return (self.folder / self.log_name).read_text(errors="replace").count("Received SUBSCRIBE")
+
+class Followed:
+    """What a process prints, taken by a thread as it comes: each line is a step."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.text = ""
+        self._thread = threading.Thread(target=self._take)
+        self._thread.start()
+
+    def _take(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.text += line.decode(errors="replace")
+            step()
+
+    def finish(self) -> int:
+        """Wait until the process has ended by itself and everything is here; return its exit code."""
+        code = self.process.wait(SECONDS)
+        self._thread.join(SECONDS)
+        return code
+
+    def end(self) -> int | None:
+        """End it if it still runs; return its exit code, ``None`` for one that had to be ended."""
+        code = self.process.poll()
+        self.process.kill()
+        self.finish()
+        with self.process:
+            return code
 
 
 class Side:
@@ -140,24 +168,23 @@ class Side:
         self.watcher = Client(broker.url(), client_id="watcher", on_message=broker.note)
         self.watcher.connect(SECONDS)
         self.watcher.subscribe("#", qos=2).wait(SECONDS)
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.output = Path()
-        self.subscriptions = 0
+        assert broker.folder is not None
+        self.log = broker.folder / broker.log_name
+        self.follower = _follow("tail", "-n", "0", "-f", str(self.log))
+        self.programs: list[Followed] = []
+        self.seen_before = 0
 
-    def start(self, script: Path, program: Program, output: Path) -> None:
-        """Start a program; what it prints, on stderr too, goes to the file."""
+    def subscriptions(self) -> int:
+        """Return how many SUBSCRIBE packets the broker has logged."""
+        return self.log.read_text(errors="replace").count("Received SUBSCRIBE")
+
+    def start(self, script: Path, program: Program) -> None:
+        """Start a program; what it prints, on stderr too, is kept."""
         web = self.broker.web_port
         ports = f"1883={self.broker._port},80={web},8080={web}"
         python = {"PYTHONPATH": self.path, "PYTHONWARNINGS": "ignore"}
-        self.output = output
-        with output.open("wb") as file:
-            process = subprocess.Popen(
-                [*self.command, str(script), *program.arguments],
-                env={**os.environ, **python, **program.environment, "EXAMPLE_PORTS": ports},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-        self.processes.append(process)
+        environment = {**python, **program.environment, "EXAMPLE_PORTS": ports}
+        self.programs.append(_follow(*self.command, str(script), *program.arguments, **environment))
 
     def publish(self, messages: Sequence[Pair], retain: bool = False) -> None:
         """Publish what the program is to get."""
@@ -166,32 +193,35 @@ class Side:
 
     def printed(self, program: Program) -> list[str]:
         """Return the whole lines that the program has printed, without what is different each time."""
-        text = self.output.read_text(encoding="utf-8").rpartition("\n")[0]
+        text = self.programs[-1].text.rpartition("\n")[0]
         lines = [line for line in _settled(text, program.chance).split("\n") if line]
         return sorted(lines) if program.threads else lines
 
     def take(self) -> list[tuple[str, bytes, int, bool]]:
         """Return what has been published since the last call, once all of it is here."""
         self.watcher.publish("end", b"", qos=1).wait(SECONDS)
-        wait_for(lambda: self.broker.seen and self.broker.seen[-1][0] == "end")
+        eventually(lambda: self.broker.seen and self.broker.seen[-1][0] == "end", SECONDS)
         seen = [entry for entry in self.broker.seen if entry[0] != "end"]
         self.broker.seen.clear()
         return [(_settled(topic), payload, qos, retain) for topic, payload, qos, retain in seen]
 
     def end(self) -> list[int | None]:
         """End what still runs; return the exit codes, ``None`` for what had to be ended."""
-        codes = [process.poll() for process in self.processes]
-        for process in self.processes:
-            process.kill()
-            process.wait(SECONDS)
-        self.processes.clear()
+        codes = [program.end() for program in self.programs]
+        self.programs.clear()
         return codes
 
     def close(self) -> None:
         """End everything."""
         self.end()
+        self.follower.end()
         self.watcher.close(0.0)
         self.broker.stop()
+
+
+def _follow(*command: str, **environment: str) -> Followed:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return Followed(subprocess.Popen(command, env={**os.environ, **environment}, **pipes))
 
 
 def _settled(text: str, chance: str = "") -> str:
@@ -199,14 +229,6 @@ def _settled(text: str, chance: str = "") -> str:
     for pattern, instead in [*CHANCE, (chance, "")]:
         text = re.sub(pattern, instead, text) if pattern else text
     return text
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("it never became true")
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module", params=SOURCES)
@@ -247,36 +269,36 @@ def both(sides: list[Side]) -> Iterator[list[Side]]:
         side.take()
 
 
-def run(program: Program, examples: Path, side: Side, output: Path) -> None:
+def run(program: Program, examples: Path, side: Side) -> None:
     """Start a program, and what has to be there for it."""
     side.publish(program.retained, retain=True)
     if program.partner:
-        count = side.broker.subscriptions()
-        side.start(examples / f"{program.partner}.py", Program(""), output.with_name("partner"))
-        wait_for(lambda: side.broker.subscriptions() > count)
-    side.subscriptions = side.broker.subscriptions()
-    side.start(examples / f"{program.name}.py", program, output)
+        count = side.subscriptions()
+        side.start(examples / f"{program.partner}.py", Program(""))
+        eventually(lambda: side.subscriptions() > count, SECONDS)
+    side.seen_before = side.subscriptions()
+    side.start(examples / f"{program.name}.py", program)
 
 
 def finish(program: Program, side: Side) -> None:
     """Give a program what it waits for, and wait until it has done everything."""
     if program.messages:
-        wait_for(lambda: side.broker.subscriptions() > side.subscriptions)
+        eventually(lambda: side.subscriptions() > side.seen_before, SECONDS)
         side.publish(program.messages)
     if program.last:
-        wait_for(lambda: program.last in "".join(side.printed(program)[-1:]))
+        eventually(lambda: program.last in "".join(side.printed(program)[-1:]), SECONDS)
     else:
-        wait_for(lambda: side.processes[-1].poll() is not None)
+        side.programs[-1].finish()
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_an_example_does_the_same_on_both(
-    program: Program, version: str, source: Path, both: list[Side], tmp_path: Path
+    program: Program, version: str, source: Path, both: list[Side]
 ) -> None:
     if version not in program.versions:
         return
-    for number, side in enumerate(both):
-        run(program, source / "examples", side, tmp_path / str(number))
+    for side in both:
+        run(program, source / "examples", side)
     for side in both:
         finish(program, side)
     printed, printed_here = [side.printed(program) for side in both]

@@ -13,8 +13,9 @@ import pytest
 
 import device_sdk.paho.client as mqtt
 from device_sdk.testing import BrokerServer, ModelBroker
-from tests.paho.conftest import Clients, start, wait_for
+from tests.paho.conftest import Clients, start
 from tests.paho.programs import Program, paho_is_ours, take_to
+from tests.steps import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GUIDE = (CHECKOUT / "docs" / "moving-from-paho.md").read_text(encoding="utf-8")
@@ -85,7 +86,7 @@ def test_store_set_does_the_same(clients: Clients, server: Server) -> None:
     client.store_set("queue.db")
     info = client.publish("a", "b", 1)
     start(client, server)
-    wait_for(info.is_published)
+    eventually(info.is_published)
 
 
 def test_our_own_client_says_the_same_shorter(server: Server) -> None:

@@ -25,7 +25,8 @@ from device_sdk.paho.subscribeoptions import SubscribeOptions
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.broker_process import MosquittoBroker
 from device_sdk.testing.scripted_broker import expect, ignore, send
-from tests.paho.conftest import SECONDS, scripted, wait_for
+from tests.paho.conftest import SECONDS, scripted
+from tests.steps import eventually
 
 USER_PROPERTIES = [("a", "2"), ("c", "3")]
 _numbers = itertools.count()
@@ -587,5 +588,5 @@ def test_drop_out_messages_forgets_what_waits_for_the_next_connection(rebooted: 
     peer.subscribe("a", 1)
     peer.publish("a", b"wanted", 1)
     assert peer.receive()[0].payload == b"wanted"
-    wait_for(peer.client.is_connected)
+    eventually(peer.client.is_connected)
     peer.close()

@@ -10,7 +10,8 @@ import device_sdk.paho.client as mqtt
 from device_sdk.mqtt.packets import Connack, Puback, Pubcomp, Pubrec
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.scripted_broker import close, expect, ignore, send
-from tests.paho.conftest import SECONDS, Clients, loop_until, scripted, start, wait_for
+from tests.paho.conftest import SECONDS, Clients, loop_until, scripted, start
+from tests.steps import eventually
 
 
 @pytest.mark.parametrize(
@@ -61,9 +62,9 @@ def test_on_publish_comes_with_puback_and_pubcomp_and_not_before(clients: Client
         server.wait_for(lambda: any(packet.type == "pubrel" for packet in server.broker.received), SECONDS)
         assert told == []
         client.publish("before")
-        wait_for(lambda: sorted(told) == [1, 2])
+        eventually(lambda: sorted(told) == [1, 2])
         client.publish("b", "x", 1)
-        wait_for(lambda: sorted(told) == [1, 2, 3])
+        eventually(lambda: sorted(told) == [1, 2, 3])
 
 
 def test_the_defaults_of_the_document_are_on_the_wire(clients: Clients) -> None:
@@ -93,7 +94,7 @@ def test_the_delay_between_attempts_begins_anew_after_an_accepted_connection(cli
         client.connect("127.0.0.1", server.port)
         client.loop_start()
         server.wait_for(lambda: server.broker.done, SECONDS)
-        wait_for(lambda: len(delays) == 5)
+        eventually(lambda: len(delays) == 5)
     assert delays == [None, 0.01, 0.02, 0.04, 0.01]
 
 
@@ -104,7 +105,7 @@ def test_connect_async_connects_when_the_loop_starts(
     client.connect_async("127.0.0.1", server.port)
     assert client.socket() is None
     client.loop_start()
-    wait_for(client.is_connected)
+    eventually(client.is_connected)
 
 
 def test_messages_of_before_a_disconnect_are_sent_by_the_next_connect(clients: Clients) -> None:
@@ -127,7 +128,7 @@ def test_user_data_may_be_replaced_at_any_time(clients: Clients, server: BrokerS
     client.on_connect = lambda c, data, *_: seen.append(data)
     client.on_publish = lambda c, data, *_: seen.append(data)
     start(client, server)
-    wait_for(lambda: seen)
+    eventually(lambda: seen)
     client.user_data_set("second")
     client.publish("a", "x", 1).wait_for_publish(SECONDS)
     assert seen == ["first", "second"]

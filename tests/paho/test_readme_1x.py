@@ -16,8 +16,9 @@ import device_sdk.paho.v1.client as mqtt
 from device_sdk.paho import _srv
 from device_sdk.paho.v1 import publish, subscribe
 from device_sdk.testing import BrokerServer, ModelBroker
-from tests.paho.conftest import SECONDS, wait_for
+from tests.paho.conftest import SECONDS
 from tests.paho.programs import PUBLIC, Program, Sensor, blocks, paho_is_ours, take_to
+from tests.steps import eventually
 
 BLOCKS = blocks(Path(__file__).parent / "readme" / "1x.txt")
 SIGNATURES = [node for node in ast.parse(BLOCKS["signatures"]).body if isinstance(node, ast.FunctionDef)]
@@ -45,7 +46,7 @@ def client() -> Iterator[mqtt.Client]:
 
 def loop_until(client: mqtt.Client, condition: Callable[[], object]) -> None:
     client.loop_start()
-    wait_for(condition)
+    eventually(condition)
     client.disconnect()
     client.loop_stop()
 
@@ -122,11 +123,11 @@ def test_the_callbacks_print_what_the_document_says(client: mqtt.Client, server:
     client.on_subscribe = lambda *_: client.publish("a/b", "x", 1)
     client.connect(PUBLIC)
     client.loop_start()
-    wait_for(lambda: connected)
+    eventually(lambda: connected)
     client.subscribe("a/#", 1)
-    wait_for(lambda: received)
+    eventually(lambda: received)
     server.disconnect_all()
-    wait_for(lambda: disconnected)
+    eventually(lambda: disconnected)
     assert connected[0] == "Connection returned result: Connection Accepted."
     assert received == ["Received message 'b'x'' on topic 'a/b' with QoS 1"]
     assert disconnected == ["Unexpected disconnection."]

@@ -11,8 +11,9 @@ import pytest
 
 import device_sdk.paho.client as mqtt
 from device_sdk.testing import BrokerServer, ModelBroker
-from tests.paho.conftest import SECONDS, Clients, start, wait_for
+from tests.paho.conftest import SECONDS, Clients, start
 from tests.paho.programs import Program, Sensor, blocks, paho_is_ours, take_to
+from tests.steps import eventually
 
 BLOCKS = blocks(Path(__file__).parent / "readme" / "2x.txt")
 
@@ -41,7 +42,7 @@ def test_getting_started_prints_what_it_subscribes_to_and_renews_its_subscriptio
     assert program.printed == ["Connected with result code Success", "$SYS/broker/uptime b'1 s'"]
     program.names["mqttc"].reconnect_delay_set(0.01)
     server.disconnect_all()
-    wait_for(lambda: len(program.printed) == 4)
+    eventually(lambda: len(program.printed) == 4)
     assert program.printed[2:] == program.printed[:2]
     end(program)
 
@@ -91,7 +92,7 @@ def test_logger_gets_what_the_client_logs(caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.DEBUG)
     program = Program(BLOCKS["logger"])
     program.join()
-    wait_for(lambda: any(text.startswith("Received CONNACK") for text in caplog.messages))
+    eventually(lambda: any(text.startswith("Received CONNACK") for text in caplog.messages))
     assert caplog.messages[0].startswith("Sending CONNECT")
     end(program)
 

@@ -16,7 +16,7 @@ from tests.simulation.world import Config, World
 
 RUNS_PER_EXAMPLE = 40
 RUNS = settings().max_examples * RUNS_PER_EXAMPLE
-TIMEOUT_S = max(60, RUNS // 50)
+TIMEOUT_S = max(60, RUNS // 15)  # 300 runs in a second, a twentieth of that on a busy machine
 
 # Named as often as it should happen.
 STEPS = [

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk.errors import StoreError
 from device_sdk.paho import client as paho
@@ -192,17 +193,11 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, make: Callab
     assert everything(tmp_path) == before
 
 
-def test_a_device_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[tuple[object, int]] = []
-    real_open = os.open
-
-    def spy(path: str, flags: int, *arguments: int, **options: int) -> int:
-        opened.append((path, flags))
-        return real_open(path, flags, *arguments, **options)
-
-    monkeypatch.setattr(os, "open", spy)
+def test_a_device_is_not_even_opened(mocker: MockerFixture) -> None:
+    spy = mocker.spy(os, "open")
     with pytest.raises(StoreError, match="/dev/null: this is not a regular file"):
         open_store(Path("/dev/null"))
+    opened = [call.args[:2] for call in spy.call_args_list]
     assert "/dev/null" not in {path for path, _ in opened}
     assert not any(flags & os.O_CREAT for _, flags in opened)
 

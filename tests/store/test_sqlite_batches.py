@@ -9,6 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
 from device_sdk.store.inspect import QueueReader
 from device_sdk.store.pending import BATCH_BYTES, BATCH_MESSAGES, LAZY_CHANGES, LAZY_S
@@ -57,22 +58,15 @@ def test_a_message_that_ends_in_time_is_never_written(rig: Rig) -> None:
     assert rig.written_bytes() == before
 
 
-def test_the_thread_is_woken_only_when_it_would_be_late(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_is_woken_only_when_it_would_be_late(rig: Rig, mocker: MockerFixture) -> None:
     rig.turn()
-    woken = []
-    notify = rig.store._wake.notify
-
-    def counted() -> None:
-        woken.append(rig.number)
-        notify()
-
-    monkeypatch.setattr(rig.store._wake, "notify", counted)
+    notify = mocker.spy(rig.store._wake, "notify")
     for sequence in range(1, BATCH_MESSAGES):
         rig.submit(message(sequence), ("sent", sequence, sequence))
         rig.clock.advance(LINGER_S / BATCH_MESSAGES / 2)
-    assert len(woken) <= 1
+    assert notify.call_count <= 1
     rig.submit(("done", 1, "acknowledged"))
-    assert len(woken) <= 1
+    assert notify.call_count <= 1
 
 
 def test_a_full_batch_does_not_linger(rig: Rig) -> None:

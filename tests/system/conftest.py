@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from device_sdk.testing.broker_process import ChildBroker, IotcoreBroker, MosquittoBroker
+from tests.steps import steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["steps"]  # a fixture for every test here
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,8 @@ import pytest
 from device_sdk import AsyncClient, Message
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.testing import FaultProxy
-from tests.aio.conftest import Run, eventually, run
+from tests.aio.conftest import Run, run
+from tests.steps import eventually_in_loop as eventually
 
 if TYPE_CHECKING:
     from device_sdk.testing.broker_process import ChildBroker

@@ -13,7 +13,7 @@ from device_sdk import Client, Message, ReconnectPolicy, Subscription, Will
 from device_sdk.errors import LocalProtocolError
 from device_sdk.store.memory import MemoryStore
 from device_sdk.testing.broker_process import ChildBroker, MosquittoBroker
-from tests.system.test_mosquitto import eventually
+from tests.steps import eventually
 
 FAST = ReconnectPolicy(first=0.02, longest=0.1)
 VERSIONS = ["3.1", "3.1.1", "5.0"]

@@ -12,9 +12,9 @@ from device_sdk import AsyncClient, Client, Message, ReconnectPolicy, Will
 from device_sdk.errors import ConnectRefused, DeviceSdkError, TransportClosedError
 from device_sdk.testing import Certificates
 from tests.aio.conftest import run_in
+from tests.steps import eventually
 from tests.system.brokers import BROKERS, Case
 from tests.system.matrix import Place, on_every_broker
-from tests.system.test_mosquitto import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

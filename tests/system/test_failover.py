@@ -13,7 +13,8 @@ import pytest
 
 from device_sdk import Client, ReconnectPolicy
 from device_sdk.testing.broker_process import MosquittoBroker
-from tests.system.test_mosquitto import VERSIONS, eventually
+from tests.steps import eventually
+from tests.system.test_mosquitto import VERSIONS
 from tests.system.test_restarts import kill
 
 if TYPE_CHECKING:

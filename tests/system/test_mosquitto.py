@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,23 +12,13 @@ from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import ConnectRefused
 from device_sdk.testing import FaultProxy
+from tests.steps import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from device_sdk.testing.broker_process import ChildBroker
 
 VERSIONS = ["3.1", "3.1.1", "5.0"]
 FAST = ReconnectPolicy(first=0.02, longest=0.1)
-
-
-def eventually(predicate: Callable[[], object], timeout: float = 10.0) -> None:
-    """Wait until the predicate is true. Raises: AssertionError: not within ``timeout`` seconds."""
-    pause = threading.Event()
-    deadline = time.monotonic() + timeout
-    while not predicate():
-        assert time.monotonic() < deadline, f"still not true after {timeout} s"
-        pause.wait(0.01)
 
 
 def proxy_to(broker: ChildBroker, version: str = "5.0") -> FaultProxy:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,10 @@ from device_sdk.net.base import parse_url
 from device_sdk.paho.packettypes import PacketTypes
 from device_sdk.paho.properties import Properties
 from device_sdk.testing.broker_process import ChildBroker
+from tests.steps import eventually
 
 SECONDS = 20.0
 VERSIONS = {mqtt.MQTTv31: "3.1.1", mqtt.MQTTv311: "3.1.1", mqtt.MQTTv5: "5.0"}
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("it never became true")
-        time.sleep(0.005)
 
 
 @contextmanager
@@ -42,7 +34,7 @@ def running(broker: ChildBroker, client_id: str, **arguments: Any) -> Iterator[m
     client.connect("127.0.0.1", port, properties=properties)
     client.loop_start()
     try:
-        wait_for(client.is_connected)
+        eventually(client.is_connected)
         yield client
     finally:
         client.disconnect()
@@ -60,7 +52,7 @@ def test_messages_of_every_qos_come_back(mosquitto: ChildBroker, protocol: int) 
         assert granted.wait(SECONDS)
         for number in range(300):
             client.publish(f"site/{number}", str(number), number % 3)
-        wait_for(lambda: len(got) == 300)
+        eventually(lambda: len(got) == 300)
         assert sorted(got) == sorted((f"site/{n}", b"%d" % n, n % 3) for n in range(300))
 
 
@@ -73,7 +65,7 @@ def test_both_brokers_take_version_5(broker: ChildBroker) -> None:
         properties.ContentType = "text/plain"
         properties.UserProperty = [("name", "value")]
         client.subscribe("a", 1)
-        wait_for(lambda: got)
+        eventually(lambda: got)
         assert got[0].ContentType == "text/plain"
         assert got[0].UserProperty == [("name", "value")]
 
@@ -84,17 +76,17 @@ def test_nothing_is_lost_while_the_broker_is_away(mosquitto: ChildBroker, clean_
         # Retained, so that the broker can be asked for all of them afterwards.
         infos = [client.publish(f"a/{number}", "x", 1, retain=True) for number in range(100)]
         mosquitto.terminate()
-        wait_for(lambda: not client.is_connected())
+        eventually(lambda: not client.is_connected())
         infos += [client.publish(f"a/{number}", "x", 2, retain=True) for number in range(100, 200)]
         mosquitto.start()
-        wait_for(client.is_connected)
+        eventually(client.is_connected)
         for info in infos:
             info.wait_for_publish(SECONDS)
         assert all(info.is_published() for info in infos)
         got: set[str] = set()
         client.on_message = lambda c, d, message: got.add(message.topic)
         client.subscribe("a/#", 1)
-        wait_for(lambda: len(got) == 200)
+        eventually(lambda: len(got) == 200)
 
 
 def test_a_message_survives_its_process_in_a_store(mosquitto: ChildBroker, tmp_path: Path) -> None:
@@ -111,7 +103,7 @@ def test_a_message_survives_its_process_in_a_store(mosquitto: ChildBroker, tmp_p
         watcher.subscribe("kept", 2)
         assert granted.wait(SECONDS)
         with running(mosquitto, "node", clean_session=False, store=store):
-            wait_for(lambda: len(got) == 50)
+            eventually(lambda: len(got) == 50)
         assert sorted(got) == sorted(b"%d" % number for number in range(50))
 
 
@@ -129,4 +121,4 @@ def test_the_will_is_published_when_the_program_dies(mosquitto: ChildBroker) -> 
         while not mortal.is_connected():
             assert mortal.loop() == mqtt.MQTT_ERR_SUCCESS
         mortal.reinitialise()
-        wait_for(lambda: got == [b"alas"])
+        eventually(lambda: got == [b"alas"])

@@ -12,7 +12,8 @@ import pytest
 
 from device_sdk import Client
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
-from tests.system.test_mosquitto import VERSIONS, eventually
+from tests.steps import eventually
+from tests.system.test_mosquitto import VERSIONS
 
 if TYPE_CHECKING:
     from device_sdk.testing.broker_process import ChildBroker

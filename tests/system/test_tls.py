@@ -16,7 +16,7 @@ from device_sdk.net.tls import TLSOptions, TlsTransport
 from device_sdk.testing import Certificates, FaultProxy, PtyLine
 from device_sdk.testing.broker_process import MosquittoBroker
 from device_sdk.testing.certificates import KEY_PASSWORD, Certificate
-from tests.system.test_mosquitto import eventually
+from tests.steps import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from device_sdk.net.base import Transport, open_transport
 from device_sdk.net.tls import TLSOptions
 from device_sdk.testing import Certificates
 from device_sdk.testing.broker_process import MosquittoBroker
-from tests.system.test_mosquitto import eventually
+from tests.steps import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

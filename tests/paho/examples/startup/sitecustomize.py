@@ -5,11 +5,14 @@ The programs name a public broker. ``EXAMPLE_PORTS`` (``1883=34567,80=34568``) s
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import io
 import os
+import queue
 import socket
 import sys
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -30,15 +33,26 @@ def getaddrinfo(host: Any, port: Any, *arguments: Any, **named: Any) -> Any:
     return _getaddrinfo(host, port, *arguments, **named)
 
 
+def write_lines() -> None:
+    """Write whole lines, as another thread may print at the same time."""
+    while line := lines.get():
+        sys.stdout.write(line)
+
+
+# is_connected() is true a little before on_connect has done its part, and some programs go on then. So a
+# callback is not interrupted: another thread writes what it prints, and threads take turns in waits only.
 assert isinstance(sys.stdout, io.TextIOWrapper)
 sys.stdout.reconfigure(line_buffering=True)
-print_line = sys.stdout.write
-# One write for each line: another thread may print at the same time.
-builtins.print = lambda *values: print_line(" ".join(map(str, values)) + "\n")  # type: ignore[assignment]
+sys.setswitchinterval(0.5)
+lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+builtins.print = lambda *values: lines.put(" ".join(map(str, values)) + "\n")  # type: ignore[assignment]
+writer = threading.Thread(target=write_lines, daemon=True)
+writer.start()
+atexit.register(writer.join)
+atexit.register(lines.put, "")
 socket.getaddrinfo = getaddrinfo
 time.time = lambda: _START + SPEED * (_time() - _START)
-# Shorter waits are between looks at is_connected(), which is true a little before on_connect has done its
-# part: fewer looks, fewer chances to look in that moment.
+# Shorter waits are between looks at is_connected(): fewer looks, fewer chances to look in that moment.
 time.sleep = lambda seconds: _sleep(float(seconds) / SPEED if float(seconds) >= 1 else 4 * float(seconds))
 
 if "EXAMPLE_ASYNCIO" in os.environ:
