@@ -13,7 +13,7 @@
     │   ├── ConnectRefused
     │   ├── PublishRefused
     │   └── SubscribeRefused
-    ├── AuthenticationError                    our authenticator failed, or rejects the server
+    ├── AuthenticationError                    our authenticator failed, or rejects the broker
     ├── NotConnectedError                      the operation needs a network connection
     ├── ClosedError                            the client was closed, or never started
     ├── DeliveryError                          a message will not be acknowledged
@@ -79,7 +79,7 @@ class DeviceSdkError(Exception):
     """Base of everything that device_sdk raises on purpose.
 
     ``retry`` says whether a client's next attempt to connect can succeed: ``"soon"``, ``"later"`` (the other
-    end is busy) or ``"never"`` (before somebody has changed something). It sets the distance of the attempts.
+    end is busy) or ``"never"`` (not without a change of configuration). It sets the delay between attempts.
     """
 
     retry: str = "soon"
@@ -110,14 +110,14 @@ class ProtocolError(DeviceSdkError):
 class LocalProtocolError(ProtocolError, ValueError):
     """We asked for something the protocol does not allow in the present state.
 
-    Example: QoS 2 on a connection whose server announced Maximum QoS 1.
+    Example: QoS 2 on a connection whose broker announced Maximum QoS 1.
     """
 
 
 class RemoteProtocolError(ProtocolError):
     """The peer sent a well-formed packet that it was not allowed to send.
 
-    ``reason_code`` is what an MQTT 5.0 client says in its DISCONNECT (0x82, 0x93, 0x94, ...).
+    ``reason_code`` is the code that an MQTT 5.0 client puts in its DISCONNECT (0x82, 0x93, 0x94, ...).
     """
 
     def __init__(self, problem: str, reason_code: int = 0x82) -> None:
@@ -135,8 +135,8 @@ class MalformedPacketError(RemoteProtocolError):
 class RefusedError(DeviceSdkError):
     """The broker answered with a reason code that means no.
 
-    ``reason_code`` is the number on the wire (MQTT 3.x return codes included), ``reason_string``
-    and ``user_properties`` are what an MQTT 5.0 broker added, or ``None`` and ``()``.
+    ``reason_code`` is the number on the wire (MQTT 3.x return codes included); ``reason_string``
+    and ``user_properties`` come from an MQTT 5.0 broker and are ``None`` and ``()`` if it sent none.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class SubscribeRefused(RefusedError):
 
 
 class AuthenticationError(DeviceSdkError):
-    """The application's authenticator raised: it failed, or it rejects what the server sent."""
+    """The application's authenticator raised: it failed, or it rejected the broker's data."""
 
 
 class NotConnectedError(DeviceSdkError):
@@ -185,11 +185,11 @@ class DeliveryExpiredError(DeliveryError):
 
 
 class DroppedError(DeliveryError):
-    """The message was dropped by a bound of the queue, a server limit or the end of the client."""
+    """The message was dropped by a bound of the queue, a limit of the broker or the end of the client."""
 
 
 class SessionLostError(DeliveryError):
-    """The broker lost the session and the client was told not to publish again."""
+    """The broker lost the session, and the client is configured not to publish again."""
 
 
 class TransportError(DeviceSdkError, OSError):
@@ -201,7 +201,7 @@ class ConnectFailedError(TransportError):
 
 
 class TlsError(ConnectFailedError):
-    """The TLS handshake failed: trying again helps only when somebody has changed something.
+    """The TLS handshake failed; retrying is pointless until a certificate or an option changes.
 
     Example: the broker's certificate has expired, or is from a CA that we do not trust.
     """
@@ -214,7 +214,7 @@ class TransportClosedError(TransportError):
 
 
 class StoreError(DeviceSdkError):
-    """The session store cannot do what was asked."""
+    """The session store failed, or cannot be used as asked."""
 
 
 class QueueFullError(StoreError):
@@ -242,11 +242,11 @@ class ReadTimeoutError(DriverError, TimeoutError):
 
 
 class ConfigError(DeviceSdkError, ValueError):
-    """A configuration is wrong; the message lists every fault found."""
+    """A configuration file is wrong; the message lists every fault found."""
 
 
 class MissingDependency(DeviceSdkError, ImportError):
-    """An optional package is needed and not installed. ``extra`` names what to install."""
+    """An optional package is needed and not installed. ``extra`` names the extra to install."""
 
     retry = "never"
 

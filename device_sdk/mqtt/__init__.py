@@ -4,20 +4,20 @@
 classes are in :mod:`device_sdk.mqtt.packets`, numbers and names in :mod:`device_sdk.mqtt.codes`.
 
 One connection is a :class:`~device_sdk.mqtt.protocol.Protocol` and its parts. A part knows what it needs and
-not the Protocol: it returns what is for the whole connection to react to.
+not the Protocol; packets that concern the whole connection are returned to it.
 
 =================  ===================================================================================
 ``protocol.py``    the table of handlers by packet type; states, deadlines, the end; SUBSCRIBE, AUTH
-``handshake.py``   CONNECT and CONNACK: what is asked for, granted, and to be believed
-``framing.py``     where packets begin and end in the bytes received: lengths, partial packets, patience
+``handshake.py``   CONNECT and CONNACK: request, grant, and the checks of the answer
+``framing.py``     cuts received bytes into packets: lengths, partial packets, time limits
 ``inbound.py``     PUBLISH from the server, PUBACK and PUBREC in receive order, PUBREL and PUBCOMP
-``outbound.py``    our PUBLISH, PUBACK or PUBREC, PUBREL and PUBCOMP; what is repeated on a new connection
-``output.py``      what waits to leave: the server's limits, order, write-ahead gates, the last packet
-``aliasing.py``    topic aliases for what leaves
-``keep_alive.py``  when PINGREQ is due, and when silence means that the server is gone
-``rules.py``       what may be asked for that is not the standard's behaviour
-``session.py``     what outlives the connection: exchanges under way, packet identifiers, the journal
-``options.py``     the fields of CONNECT           ``events.py``   what a Protocol returns
+``outbound.py``    our PUBLISH, PUBACK or PUBREC, PUBREL and PUBCOMP; the repeats on a new connection
+``output.py``      packets waiting to be sent: the server's limits, order, write-ahead gates, last packet
+``aliasing.py``    topic aliases of outgoing messages
+``keep_alive.py``  deadlines of PINGREQ and PINGRESP
+``rules.py``       departures from the standard that a program may ask for
+``session.py``     state that outlives the connection: exchanges, packet identifiers, the journal
+``options.py``     the fields of CONNECT           ``events.py``   events of a Protocol
 ``message.py``     messages for the application    ``refusals.py`` refusals of the server as errors
 ``encode.py``, ``decode.py``, ``wire.py``, ``packets.py``, ``codes.py``, ``topics.py``: the codec
 =================  ===================================================================================

@@ -13,7 +13,7 @@ from device_sdk.mqtt.wire import encode_varint, read_varint
 
 __all__ = ["MOST_ALIASES", "OutgoingAliases"]
 
-MOST_ALIASES = 1_000  # whatever the server allows: bounds the topic names that are kept
+MOST_ALIASES = 1_000  # even if the server allows more: bounds the topic names that are kept
 _ALIAS_COST = 3  # bytes of the property
 _TOPIC_ALIAS = b"\x23"
 

@@ -101,7 +101,7 @@ def _codes(hexadecimal: str) -> frozenset[int]:
 _RECEIPT = _codes("00 10 80 83 87 90 91 97 99")
 _RELEASE = _codes("00 92")
 
-#: Packet name -> the reason codes that MQTT 5.0 allows in it; what we send is checked against this.
+#: Packet name -> the reason codes that MQTT 5.0 allows in it; checked before sending.
 REASON_CODES: Mapping[str, frozenset[int]] = {
     "connack": _codes("00 80 81 82 83 84 85 86 87 88 89 8a 8c 90 95 97 99 9a 9b 9c 9d 9f"),
     "puback": _RECEIPT,
@@ -116,7 +116,7 @@ REASON_CODES: Mapping[str, frozenset[int]] = {
     "auth": _codes("00 18 19"),
 }
 
-#: The same for what we receive. Servers end a failed re-authentication with DISCONNECT 0x8C, which the text
+#: The same for received packets. Servers end a failed re-authentication with DISCONNECT 0x8C, which the text
 #: of MQTT 5.0 §4.12 suggests and its table of §3.14.2.1 leaves out.
 RECEIVED_REASON_CODES: Mapping[str, frozenset[int]] = {
     **REASON_CODES,
@@ -152,7 +152,7 @@ def reason_name(code: int, version: str = "5.0") -> str:
 
 
 class PropertyDefinition:
-    """What MQTT 5.0 says about one property.
+    """The definition of one MQTT 5.0 property.
 
     ``identifier`` the byte on the wire; ``name`` in snake_case; ``type`` one of byte, uint16, uint32, varint,
     utf8, utf8-pair, binary; ``packets`` the packet names that may carry it (``"will"``: the will properties

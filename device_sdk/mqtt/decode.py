@@ -93,7 +93,7 @@ def decode_packet(data: bytes | bytearray | memoryview, version: str) -> tuple[P
 def decode_body(first_byte: int, data: bytes, start: int, end: int, version: str) -> Packet:
     """Read a control packet whose fixed header is already taken off: its body is ``data[start:end]``.
 
-    The caller has made sure that the body has arrived and that ``version`` is known.
+    The caller has checked that the body has arrived and that ``version`` is known.
     Raises: MalformedPacketError or RemoteProtocolError, nothing else.
     """
     if first_byte not in _FIRST_BYTES[version]:

@@ -1,7 +1,7 @@
 """Control packets to bytes, for MQTT 3.1, 3.1.1 and 5.0.
 
-:func:`encode_packet` refuses everything that a peer could not read back as the same packet, so that a mistake
-shows where it was made and not as a closed network connection. One encoder per packet, found by its name;
+:func:`encode_packet` refuses any packet that a peer could not read back unchanged, so that a mistake shows
+where it was made and not as a closed network connection. One encoder per packet, found by its name;
 each returns the first byte and the parts that follow the fixed header.
 """
 
@@ -57,7 +57,7 @@ def encode_packet(packet: Packet, version: str) -> bytes:
     CONNECT carries the protocol name and level of ``version``, whatever its own fields say. In MQTT 5.0 a
     reason code of 0 without properties takes the shortest form the standard allows.
 
-    Raises: ArgumentError: a field holds what this version cannot express; ``argument`` is the field.
+    Raises: ArgumentError: this version cannot express a field; ``argument`` is the field.
     ArgumentTypeError: a field has the wrong type, or ``packet`` is not a packet.
     """
     if version not in VERSIONS:
@@ -209,7 +209,7 @@ def _reason(packet: Disconnect | Auth, version: str) -> tuple[int, list[bytes]]:
 
 
 def _reason_and_properties(packet: Any, version: str) -> list[bytes]:
-    """Return reason code and properties, leaving out what the remaining length lets a reader infer.
+    """Return reason code and properties, without those that a reader infers from the remaining length.
 
     Source: MQTT 5.0 §3.4.2.1, §3.14.2.1, §3.15.2.1.
     """

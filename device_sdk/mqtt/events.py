@@ -1,4 +1,4 @@
-"""What :meth:`Protocol.receive_data` returns, in the order in which it happened.
+"""The events that :meth:`Protocol.receive_data` returns, in the order in which they happened.
 
 Two kinds of event are not here, because the object itself is the event: an arrived application message is a
 :class:`~device_sdk.mqtt.message.Message`, and a finished outgoing one is its
@@ -69,7 +69,7 @@ class AuthReceived:
 class PayloadNotText:
     """The message that follows is declared as UTF-8 (payload format indicator 1) and is not.
 
-    It is delivered all the same: only its sender knows what was meant. Source: MQTT 5.0 §3.3.2.3.2.
+    It is delivered all the same, unchanged. Source: MQTT 5.0 §3.3.2.3.2.
     """
 
     __slots__ = ("position", "topic")
@@ -84,7 +84,7 @@ class ConnectionEnded:
 
     ``error`` says why: :class:`ConnectRefused` (CONNACK), :class:`RefusedError` (the server's DISCONNECT),
     :class:`RemoteProtocolError` or :class:`TransportClosedError` (closed, reset, no answer in time).
-    ``reason_code`` is the code that the server sent, or ``None`` when the end came from elsewhere.
+    ``reason_code`` is the code that the server sent, or ``None`` if it did not end the connection.
     ``silent``: the server did not answer in time.
     """
 
@@ -105,7 +105,7 @@ class ConnectionEnded:
 
 
 class SessionUnknown(ConnectionEnded):
-    """The server wanted to go on with a session of which this client knows nothing.
+    """The server wants to resume a session that this client does not have.
 
     The next connection has to begin with a clean start. Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-4].
     """

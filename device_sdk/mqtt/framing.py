@@ -1,7 +1,7 @@
-"""Where packets begin and end in what the stream delivers.
+"""Framing: cuts the bytes of a stream into packets.
 
-Whole packets are handed on where they lie; the beginning of one waits for its rest, not for ever. What can
-only become a fault is refused before its bytes have come.
+Whole packets are passed on without a copy; a partial packet is kept until the rest arrives, for a limited
+time. A packet that can only be a fault is refused before all of it has arrived.
 
 Threads: the caller serialises all calls. Source: MQTT 5.0 §2.1.
 """
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from device_sdk.mqtt.packets import Packet
 
-    # First byte, data, where the body starts and stops, events to extend. What it returns, if anything, is
-    # for the connection as a whole to react to.
+    # First byte, data, where the body starts and stops, events to extend. A packet that it returns concerns
+    # the connection as a whole.
     Handler = Callable[[int, bytes, int, int, list[Any]], Packet | None]
     # Direction ("received" or "sent"), first byte, data, where the body starts and stops.
     OnPacket = Callable[[str, int, bytes, int, int], None]
@@ -29,7 +29,7 @@ _PACKET_NAMES = (
     "packet type 0", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP",
     "SUBSCRIBE", "SUBACK", "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "AUTH",
 )  # fmt: skip
-# A packet that has begun must be complete after so many seconds, and one more for each so many bytes of it.
+# A packet must be complete after _PATIENCE seconds, and one more for every _SLOWEST bytes of it.
 _PATIENCE = 60.0
 _SLOWEST = 100
 
@@ -67,8 +67,8 @@ def _told(handler: Handler, on_packet: OnPacket) -> Handler:
 class Framing:
     """The bytes of one connection, cut into packets.
 
-    ``limit``: bytes of the largest packet that is taken; ``handlers``: one for each of the 16 packet types;
-    ``last_received``: when bytes came last, in seconds of the caller's clock.
+    ``limit``: bytes of the largest packet accepted; ``handlers``: one for each of the 16 packet types;
+    ``last_received``: when the last bytes arrived, in seconds of the caller's clock.
     """
 
     __slots__ = (
@@ -90,8 +90,8 @@ class Framing:
         self._on_packet: OnPacket | None = None
         self._watched: Container[int] = ()
         self.use(handlers)
-        # The beginning of a packet that is not complete yet. A list of the pieces would take twenty times
-        # their bytes from a server that sends two at a time.
+        # The beginning of a packet that is not complete yet. A list of pieces would take twenty times the
+        # memory when a server sends two bytes at a time.
         self._partial = bytearray()
         self._needed = 0
         self._began: float | None = None  # when the first byte of that packet came; None: with the next byte
@@ -109,16 +109,16 @@ class Framing:
         self._handlers = handlers
 
     def watch(self, on_packet: OnPacket, packet_types: Container[int]) -> None:
-        """Tell ``on_packet`` of each packet of these types, before its handler has it."""
+        """Call ``on_packet`` for each packet of these types, before its handler."""
         self._on_packet, self._watched = on_packet, packet_types
         self.use(self._given)
 
     def feed(
         self, data: bytes, now: float, events: list[Any], accept: Callable[[Packet, list[Any]], bool]
     ) -> None:
-        """Hand all packets that are whole now to their handlers, and keep the rest.
+        """Hand every complete packet to its handler, and keep the rest.
 
-        ``accept`` gets the packets that handlers return, with the events so far, and says whether to go on.
+        ``accept`` gets the packets that handlers return, with the events so far; it returns whether to go on.
         Raises: RemoteProtocolError, LocalProtocolError: from a handler, or for a length that is not allowed.
         """
         self.last_received = now
@@ -160,21 +160,21 @@ class Framing:
 
     @property
     def begun(self) -> int:
-        """Bytes of a packet that has begun to arrive."""
+        """Bytes of the partial packet that have arrived."""
         return len(self._partial)
 
     @property
     def needed(self) -> int:
-        """Bytes that this packet has at least."""
+        """Bytes that the partial packet has at least."""
         return self._needed
 
     def pause(self, paused: bool) -> None:
-        """Stop reading, or go on: the rest of a packet may wait unread, its time begins again."""
+        """Stop reading, or go on. The time limit of a partial packet begins again: its rest may be unread."""
         self._began = None
         self._paused = paused
 
     def deadline(self) -> float | None:
-        """When the packet that has begun must be complete; ``None``: there is none, or no hurry."""
+        """When the partial packet must be complete; ``None``: there is none, or reading is paused."""
         if not self._partial or self._began is None or self._paused:
             return None
         return self._began + _PATIENCE + self._needed / _SLOWEST
@@ -195,7 +195,7 @@ class Framing:
         raise MalformedPacketError("remaining length has more than four bytes")
 
     def _check_early(self, first: int, total: int) -> None:
-        """Refuse early what can only become a fault, so that nobody waits for 256 MB of garbage."""
+        """Refuse a packet that can only be a fault, instead of waiting for 256 MB of garbage."""
         if total > self._limit:
             raise MalformedPacketError(
                 f"{_PACKET_NAMES[first >> 4]} of {total} bytes is larger than the {self._limit} bytes "

@@ -1,4 +1,4 @@
-"""CONNECT and its CONNACK: what is asked for, what the server grants, and whether it may be believed.
+"""CONNECT and its CONNACK: the request, the server's grant, and the checks of its answer.
 
 Threads: the caller serialises all calls. Source: MQTT 5.0 §3.1, §3.2, §4.12.
 """
@@ -28,10 +28,10 @@ class Handshake:
     """The beginning of one connection.
 
     ``inflight``: messages in flight that the application allows; ``vouched``: the application says that it
-    shares a session with the server, whatever we know about it.
+    shares a session with the server, even if this client has no record of one.
 
-    ``deadline``: when CONNACK must have come, in seconds of the caller's clock; ``clean_start``: what CONNECT
-    asked for; ``server``: the properties of CONNACK; ``session_present``: what CONNACK says of the session;
+    ``deadline``: when CONNACK must have arrived, in seconds of the caller's clock; ``clean_start``: as sent
+    in CONNECT; ``server``: the properties of CONNACK; ``session_present``: the flag of CONNACK;
     ``window``: messages that may be in flight.
     """
 
@@ -69,9 +69,9 @@ class Handshake:
         return self.options.encode(clean_start=clean_start)
 
     def accept(self, connack: Connack) -> ConnectionEnded | None:
-        """Take CONNACK; return the end of the connection if it is no success.
+        """Take CONNACK; return the end of the connection if it is not accepted.
 
-        Raises: RemoteProtocolError: a success that says what it must not.
+        Raises: RemoteProtocolError: an acceptance with contents that the standard forbids.
         """
         options, server = self.options, connack.properties
         if connack.reason_code:
@@ -104,11 +104,11 @@ class Handshake:
 
     @property
     def assumes_session(self) -> bool:
-        """Whether the session goes on whatever CONNACK says about it."""
+        """Whether the session goes on regardless of CONNACK."""
         return self.rules.assumes_session and self.options.version != "5.0"
 
     def forget_what_is_lost(self) -> None:
-        """Before the session goes on: give up what the server certainly has no more, as the rules say."""
+        """Before the session goes on, drop what the server has certainly lost, as the rules say."""
         session, clean = self._session, self.clean_start
         if self.session_present and not clean:
             return
@@ -119,12 +119,12 @@ class Handshake:
             session.forget_received()
 
     def is_our_method(self, properties: dict[str, Any]) -> bool:
-        """Whether an authentication method, or its absence, is that of our CONNECT (MQTT 5.0 §4.12)."""
+        """Whether the authentication method, or its absence, is that of our CONNECT (MQTT 5.0 §4.12)."""
         method = self.options.properties.get("authentication_method")
         return bool(properties.get("authentication_method") == method)
 
     def check_auth(self, properties: dict[str, Any]) -> None:
-        """Make sure that an AUTH with these properties may leave.
+        """Check that an AUTH with these properties may be sent.
 
         Raises: LocalProtocolError: CONNECT had no authentication method, or another one.
         Source: MQTT 5.0 §4.12 [MQTT-4.12.0-5].
@@ -135,7 +135,7 @@ class Handshake:
             raise LocalProtocolError("authentication_method: must be the one of CONNECT, in every AUTH")
 
     def check_their_auth(self, properties: dict[str, Any]) -> None:
-        """Make sure that the server's AUTH answers ours. Raises: RemoteProtocolError: it does not."""
+        """Check that the server's AUTH answers ours. Raises: RemoteProtocolError: it does not."""
         known = "authentication_method" in self.options.properties
         if not (known and self.is_our_method(properties)):
             raise RemoteProtocolError("AUTH with another authentication method than that of our CONNECT")

@@ -1,8 +1,8 @@
-"""What the server sends us: PUBLISH, decoded in place, and our end of its QoS 1 and 2 exchanges.
+"""Messages from the server: PUBLISH, decoded in place, and our end of its QoS 1 and 2 exchanges.
 
 An exchange of QoS 2 in this direction is PUBLISH (:meth:`Inbound.on_publish`), our PUBREC once the message is
-handled (:meth:`Inbound.acknowledge_handled`), PUBREL and our PUBCOMP (:meth:`Inbound.on_pubrel`). Everything
-that the server can get wrong is a :class:`RemoteProtocolError`.
+handled (:meth:`Inbound.acknowledge_handled`), PUBREL and our PUBCOMP (:meth:`Inbound.on_pubrel`). Any fault
+of the server raises :class:`RemoteProtocolError`.
 
 Threads: the caller serialises all calls. Source: MQTT 5.0 §3.3, §4.3, §4.6.
 """
@@ -33,11 +33,11 @@ __all__ = ["Inbound"]
 _MOST_HELD = 65_535  # messages whose acknowledgement waits for a handler
 _NOT_FOUND = 0x92  # reason code: packet identifier not found
 _TOPIC_CACHE_SIZE = 1_000
-_LONGEST_CACHED_TOPIC = 512  # bytes; with the line above it bounds what a server can make us keep
+_LONGEST_CACHED_TOPIC = 512  # bytes; with the line above it bounds the memory that a server can make us use
 
 
 class Inbound:
-    """The messages that come on one connection, and the acknowledgements that we owe for them.
+    """The messages that arrive on one connection, and the acknowledgements that we owe for them.
 
     ``read_topic``: as in :class:`~device_sdk.mqtt.rules.ProtocolRules`; ``aliases``, ``topics``: the topic
     names that the server has made us keep, by topic alias and by their encoded form. The handlers take the
@@ -72,7 +72,7 @@ class Inbound:
         self.aliases: dict[int, str] = {}
         self.topics: dict[bytes, str] = {}
         self._unacknowledged: deque[Message] = deque()  # in receive order
-        # What the server has to count against our receive maximum: messages of this connection only.
+        # Messages that the server has to count against our receive maximum: those of this connection only.
         self._incoming = 0
         self._incoming_qos2: set[int] = set()  # those of them whose PUBREL will come
 
@@ -170,7 +170,7 @@ class Inbound:
         return self._unacknowledged
 
     def _is_repeated(self, message: Message) -> bool:
-        """Count a QoS 2 message; return whether it has come before: then it is only answered."""
+        """Count a QoS 2 message; return whether it is a repeat, which is answered but not delivered."""
         packet_id, received = message.packet_id, self._session.received
         if packet_id not in self._incoming_qos2:
             self._incoming_qos2.add(packet_id)

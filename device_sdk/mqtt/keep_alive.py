@@ -1,4 +1,4 @@
-"""Keep alive: when PINGREQ is due, and when a server that is silent counts as gone.
+"""Keep alive: deadlines of PINGREQ, and the silence after which the server counts as gone.
 
 Source: MQTT 5.0 §3.1.2.10, §3.12.4; MQTT 3.1.1 §3.1.2.10.
 """
@@ -7,40 +7,40 @@ from __future__ import annotations
 
 __all__ = ["DEAD", "KeepAlive"]
 
-#: What :meth:`KeepAlive.act` says when the server has not answered in time.
+#: The answer of :meth:`KeepAlive.act` if the server has not answered in time.
 DEAD = "dead"
 
 _MARGIN = (
     1.0  # seconds by which PINGREQ is early, so that it leaves in time on a busy machine; a tenth at most
 )
-_PATIENCE = 0.5  # for PINGRESP, in keep alive times
+_PATIENCE = 0.5  # time allowed for PINGRESP, as a fraction of the keep alive
 
 
 class KeepAlive:
     """The silence of both directions of one network connection, in seconds of the caller's clock.
 
-    PINGREQ leaves before either direction has been silent for ``interval`` (0 is off); PINGRESP has half of
-    it to come. So a link that died without a word is noticed within one and a half intervals of the last byte
-    received, as a server notices a dead client. While reading is ``paused`` silence proves nothing: PINGREQ
-    goes on and no answer is expected.
+    PINGREQ leaves before either direction has been silent for ``interval`` (0 is off); PINGRESP may take half
+    of it. A dead link is therefore noticed within one and a half intervals of the last byte received, as a
+    server notices a dead client. While reading is ``paused`` silence proves nothing: PINGREQ goes on and no
+    answer is expected.
 
-    ``sent``, ``received``: when bytes went and came last.
+    ``sent``, ``received``: when the last bytes left and arrived.
     """
 
     __slots__ = ("_answer_due", "_paused", "interval")
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
-        self._answer_due: float | None = None  # PINGREQ has gone; when we give the server up
+        self._answer_due: float | None = None  # after PINGREQ: when the server counts as gone
         self._paused = False
 
     def agree(self, interval: float) -> None:
-        """The server has its own opinion of the interval. Source: MQTT 5.0 §3.2.2.3.14."""
+        """Use the server's interval (Server Keep Alive). Source: MQTT 5.0 §3.2.2.3.14."""
         self.interval = interval
 
     @property
     def paused(self) -> bool:
-        """Whether our side does not read."""
+        """Whether our side has stopped reading."""
         return self._paused
 
     def pause(self, paused: bool) -> None:
@@ -51,22 +51,22 @@ class KeepAlive:
 
     @property
     def patience(self) -> float:
-        """How long PINGRESP may take."""
+        """Seconds that PINGRESP may take."""
         return self.interval * _PATIENCE
 
     def deadline(self, sent: float, received: float) -> float | None:
-        """When :meth:`act` has something to do; ``None``: keep alive is off."""
+        """When to call :meth:`act`; ``None``: keep alive is off."""
         if not self.interval:
             return None
         period = self.interval - min(_MARGIN, self.interval / 10)
         if self._answer_due is None:
             return min(sent, received) + period
-        # While PINGRESP is awaited only our own silence counts: the server measures it all the same.
+        # While PINGRESP is awaited only our own silence counts: the server still measures it.
         repeat = sent + period
         return repeat if self._paused else min(repeat, self._dead_at(self._answer_due, received))
 
     def act(self, now: float, received: float) -> str:
-        """The deadline has come: return :data:`DEAD`, or ``"ping"`` if PINGREQ is to be sent."""
+        """React to the deadline: return :data:`DEAD`, or ``"ping"`` if PINGREQ is to be sent."""
         if self._answer_due is None:
             self._answer_due = now + self.patience
         elif not self._paused and now >= self._dead_at(self._answer_due, received):
@@ -74,14 +74,14 @@ class KeepAlive:
         return "ping"
 
     def answered(self) -> None:
-        """PINGRESP has come."""
+        """Note that PINGRESP has arrived."""
         self._answer_due = None
 
     def output_drains(self, now: float) -> None:
-        """The stream took bytes that it had refused before: a late PINGRESP proves nothing yet."""
+        """Note that a blocked stream takes bytes again: a late PINGRESP proves nothing yet."""
         if self._answer_due is not None:
             self._answer_due = now + self.patience
 
     def _dead_at(self, answer_due: float, received: float) -> float:
-        """When an unanswered PINGREQ is fatal. Bytes that do arrive, of a long packet, are an answer."""
+        """When an unanswered PINGREQ is fatal. Arriving bytes of a long packet count as an answer."""
         return max(answer_due, received + self.patience)

@@ -1,4 +1,4 @@
-"""What an application hands over and receives: Message, Will, Subscription.
+"""The values that an application passes and receives: Message, Will, Subscription.
 
 Written out by hand, not as dataclasses: importing :mod:`dataclasses` costs a third of the import budget.
 """
@@ -45,7 +45,7 @@ def payload_bytes(payload: object) -> bytes:
 
 
 def check_payload_format(argument: str, payload: bytes, properties: Mapping[str, Any]) -> None:
-    """Make sure that a payload that is declared as text is UTF-8.
+    """Check that a payload declared as text is UTF-8.
 
     Raises: ArgumentError: it is not. Source: MQTT 5.0 §3.3.2.3.2, §3.1.3.2.3.
     """
@@ -90,12 +90,12 @@ class Message:
         self.token: Any = None  # set while the application is to acknowledge it, see AckToken
 
     def acknowledge(self) -> None:
-        """Finish with the message: with ``Client(manual_ack=True)`` its PUBACK or PUBREC may leave now.
+        """Acknowledge the message: with ``Client(manual_ack=True)`` its PUBACK or PUBREC may now be sent.
 
-        Any thread, at any time; again, at QoS 0, and in a client that acknowledges by itself: nothing
-        happens. Acknowledgements leave in the order of arrival, so this one waits for those before it.
-        Nothing happens either when the connection of a QoS 1 message is gone: the broker sends the message
-        again, and that one is to be acknowledged. Source: MQTT 5.0 §4.4, §4.6.
+        Any thread, at any time. A second call, a call at QoS 0 and a call in a client that acknowledges by
+        itself have no effect. Acknowledgements are sent in the order of arrival, so this one waits for those
+        before it. Once the connection of a QoS 1 message is lost the call has no effect either: the broker
+        sends the message again, and that one is to be acknowledged. Source: MQTT 5.0 §4.4, §4.6.
         """
         if self.token is not None:
             self.token.acknowledge(self)
@@ -104,10 +104,10 @@ class Message:
     def redelivery_key(self) -> tuple[str, int, int] | None:
         """Session epoch, packet identifier, generation; ``None`` without ``manual_ack`` and at QoS 0.
 
-        Two received messages of one Client object with equal keys are the same message. QoS 2 is handed over
-        once in a session anyway. A QoS 1 message that comes again (``dup``) has its old key as long as its
-        acknowledgement had not left the protocol; after that it has a new one, because the broker may have
-        given the packet identifier to another message. A lost session and a new Client begin a new epoch.
+        Two received messages of one Client object with equal keys are the same message. A QoS 2 message is
+        delivered once per session anyway. A repeated QoS 1 message (``dup``) keeps its key while its
+        acknowledgement has not been sent; after that it gets a new one, because the broker may have given
+        the packet identifier to another message. A lost session and a new Client begin a new epoch.
         """
         return None if self.token is None else self.token.redelivery_key
 
@@ -118,17 +118,17 @@ class Message:
 
     @property
     def response_topic(self) -> str | None:
-        """Topic that a responder publishes to. Source: MQTT 5.0 §3.3.2.3.5."""
+        """Topic to publish the response to. Source: MQTT 5.0 §3.3.2.3.5."""
         return (self.properties or _NO_PROPERTIES).get("response_topic")
 
     @property
     def correlation_data(self) -> bytes | None:
-        """Opaque data that the response repeats. Source: MQTT 5.0 §3.3.2.3.6."""
+        """Opaque data to repeat in the response. Source: MQTT 5.0 §3.3.2.3.6."""
         return (self.properties or _NO_PROPERTIES).get("correlation_data")
 
     @property
     def message_expiry_interval(self) -> int | None:
-        """Seconds of life left when the broker sent it. Source: MQTT 5.0 §3.3.2.3.3."""
+        """Seconds until expiry, as of when the broker sent it. Source: MQTT 5.0 §3.3.2.3.3."""
         return (self.properties or _NO_PROPERTIES).get("message_expiry_interval")
 
     @property
@@ -174,7 +174,7 @@ class Record:
 
 
 class Will(Record):
-    """The message that the broker publishes when this client disappears.
+    """The message that the broker publishes when the connection ends without a DISCONNECT.
 
     ``properties``: MQTT 5.0 will properties by snake_case name, for example
     ``{"will_delay_interval": 5, "content_type": "text/plain"}``. Source: MQTT 5.0 §3.1.2.5, §3.1.3.2.

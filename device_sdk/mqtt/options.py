@@ -1,4 +1,4 @@
-"""What a client says in CONNECT, checked once when the client is made."""
+"""The fields of CONNECT, checked once, when the client is made."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ class ConnectOptions:
     ``receive_maximum`` QoS 1 and 2 messages that the server may send unacknowledged, 1 to 65,535;
     ``maximum_packet_size`` bytes of one received packet, also enforced for MQTT 3.x, 64 to 268,435,460;
     ``topic_alias_maximum`` aliases that the server may use, 0 to 65,535; ``connect_timeout`` seconds to wait
-    for CONNACK; ``announces_limits``: say these in the properties of CONNECT, else only ``properties`` are
-    sent; ``bridge``: ask the server to treat the client as a bridge. Source: MQTT 5.0 §3.1.
+    for CONNACK; ``announces_limits``: put these limits in the properties of CONNECT, else only
+    ``properties`` are sent; ``bridge``: ask the server to treat the client as a bridge.
+    Source: MQTT 5.0 §3.1.
     """
 
     __slots__ = (
@@ -106,13 +107,13 @@ class ConnectOptions:
         self.encode(clean_start=True)  # so that a wrong field is an error of the constructor
 
     def identify(self, user_name: str | None, password: bytes | None, will: Will | None) -> None:
-        """Put these into the next CONNECT, as the application wants them for it."""
+        """Use these credentials and this will in the next CONNECT."""
         self.user_name, self.password, self.will = user_name, password, will
 
     def encode(self, *, clean_start: bool) -> bytes:
         """Return the CONNECT packet.
 
-        Raises: ArgumentError: a field that cannot be represented, by its name.
+        Raises: ArgumentError: a field that cannot be encoded; ``argument`` names it.
         """
         properties = self._properties() if self.version == "5.0" else {}
         packet = Connect(
@@ -141,7 +142,7 @@ class ConnectOptions:
         return {**limits, **self.properties}
 
     def take_name(self, client_id: str) -> None:
-        """Use from now on the client identifier that the server has assigned."""
+        """Use the client identifier that the server has assigned from now on."""
         self.client_id = client_id
 
     def __repr__(self) -> str:

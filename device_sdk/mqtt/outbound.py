@@ -1,4 +1,4 @@
-"""What we send to the server: the QoS 1 and 2 exchanges that we begin, and their repeat on a new connection.
+"""Messages to the server: the QoS 1 and 2 exchanges that we begin, and their repeat on a new connection.
 
 An exchange of QoS 2 in this direction is our PUBLISH (:meth:`Outbound.publish`), PUBREC and our PUBREL
 (:meth:`Outbound.on_pubrec`), and PUBCOMP (:meth:`Outbound.on_pubcomp`). The session remembers how far each
@@ -76,10 +76,10 @@ class Outbound:
     def publish(self, message: Outgoing, now: float = 0.0, packet_id: int = 0) -> int:
         """Give a QoS 1 or 2 message its packet identifier and queue its PUBLISH, encoded once and for all.
 
-        The caller has made sure that there is room in the window. ``now`` matters only with an expiry;
+        The caller has checked that there is room in the window. ``now`` matters only with an expiry;
         ``packet_id``: an identifier that the caller has allocated.
 
-        Raises: LocalProtocolError: the server does not take it; nothing has changed then.
+        Raises: LocalProtocolError: beyond a limit of the server; nothing has changed then.
         Source: MQTT 5.0 §4.3.2, §4.3.3.
         """
         session = self._session
@@ -96,7 +96,7 @@ class Outbound:
         return packet_id
 
     def publish_by_choice(self, message: Outgoing, now: float = 0.0) -> int:
-        """As :meth:`publish`; the rules may have a packet identifier for it."""
+        """As :meth:`publish`; the rules may choose the packet identifier."""
         choose = self._choose_packet_id
         chosen = 0 if choose is None else choose(message)
         return self.publish(message, now, self._session.allocate_from(chosen) if chosen else 0)
@@ -115,8 +115,8 @@ class Outbound:
             if packet_id not in session.released:
                 return  # for a message that we have forgotten
             message = session.released[packet_id]
-        # RabbitMQ takes QoS 2 for QoS 1, and MQTT 3.x cannot say so beforehand: refusing that would only send
-        # the message again and again.
+        # RabbitMQ treats QoS 2 as QoS 1, and MQTT 3.x cannot announce that: refusing the PUBACK would only
+        # send the message again and again.
         downgraded = self._version != "5.0" and packet_id in session.in_flight
         if message.flags >= 4 and not downgraded:
             raise RemoteProtocolError(f"PUBACK answers packet identifier {packet_id}, which is QoS 2")
@@ -137,7 +137,7 @@ class Outbound:
         message = session.in_flight.get(packet_id)
         if message is None:
             if reason_code < 0x80:
-                # Repeated, or for an exchange that we have forgotten: let the server end it.
+                # A repeat, or for an exchange that we have forgotten: let the server end it.
                 known = packet_id in session.released
                 code = 0 if known or self._version != "5.0" else _NOT_FOUND
                 output.answer(encode_packet(Pubrel(packet_id, code), self._version))
@@ -176,7 +176,7 @@ class Outbound:
     # On a new connection
 
     def resume(self, window: int, events: list[Any]) -> None:
-        """Repeat what the server has not finished, at most ``window`` messages at a time.
+        """Repeat the exchanges that the server has not finished, at most ``window`` messages at a time.
 
         Source: MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6.
         """
@@ -197,7 +197,7 @@ class Outbound:
         self._resend_more()
 
     def forget_repeats(self) -> None:
-        """What waits to be repeated on this connection is not wanted any more."""
+        """Repeat nothing more on this connection."""
         self._resend.clear()
 
     def _resend_more(self) -> None:

@@ -1,8 +1,8 @@
-"""What leaves on a network connection: whole packets, in order, each within what the server takes.
+"""The output of a network connection: whole packets, in order, each within the server's limits.
 
-A packet may have to wait for the store (write-ahead): it carries the number of the change of the session that
-must be durable before it leaves, and holds back everything queued behind it. PINGREQ has an urgent lane in
-front of the others, DISCONNECT a place behind them.
+A packet may have to wait for the store (write-ahead): it carries the number of the session change that must
+be durable first, and holds back everything queued behind it. PINGREQ overtakes the others in an urgent lane;
+DISCONNECT comes last.
 
 Threads: the caller serialises all calls. Source: MQTT 5.0 §3.2.2.3 (limits), §3.14.4 (the last packet), §4.1.
 """
@@ -30,9 +30,9 @@ _LARGEST_PACKET = 268_435_460
 class Output:
     """The packets of one connection that have not left.
 
-    ``buffered``: bytes that wait, without the acknowledgements; ``answers``: acknowledgements that wait;
-    ``gate``: the change for which the last packet that is held back waits, 0 if none is; ``last_sent``: when
-    something left last, in seconds of the caller's clock; ``largest_packet``: bytes that the server takes.
+    ``buffered``: bytes waiting, without the acknowledgements; ``answers``: acknowledgements waiting;
+    ``gate``: the change that the last held packet waits for, 0 if none is held; ``last_sent``: when the last
+    packet left, in seconds of the caller's clock; ``largest_packet``: bytes that the server accepts.
 
     The methods that take a ``change`` hold their packet until the store has made it durable; 0 is no change.
     """
@@ -71,7 +71,7 @@ class Output:
     # Limits
 
     def limit(self, server: dict[str, Any]) -> None:
-        """Keep to what the server says in the properties of CONNACK. Source: MQTT 5.0 §3.2.2.3."""
+        """Apply the limits in the properties of CONNACK. Source: MQTT 5.0 §3.2.2.3."""
         self.largest_packet = min(server.get("maximum_packet_size", _LARGEST_PACKET), _LARGEST_PACKET)
         self._maximum_qos = server.get("maximum_qos", 2)
         self._refused_flags = frozenset(
@@ -83,11 +83,11 @@ class Output:
             self._aliases.allow(server.get("topic_alias_maximum", 0))
 
     def takes(self, flags: int, size: int) -> bool:
-        """Whether the server takes a PUBLISH of ``size`` bytes with these flags."""
+        """Whether the server accepts a PUBLISH of ``size`` bytes with these flags."""
         return size <= self.largest_packet and flags not in self._refused_flags
 
     def check(self, flags: int, size: int) -> None:
-        """Make sure that the server takes a PUBLISH of ``size`` bytes with these flags.
+        """Check that the server accepts a PUBLISH of ``size`` bytes with these flags.
 
         Raises: LocalProtocolError: above Maximum QoS, RETAIN without Retain Available, above Maximum Packet
         Size. Source: MQTT 5.0 §3.2.2.3 [MQTT-3.2.2-11] [MQTT-3.2.2-14] [MQTT-3.2.2-15].
@@ -102,12 +102,12 @@ class Output:
                 "that the server accepts (Maximum Packet Size)"
             )
 
-    # Into the queue. What most messages need is written out: a call would cost a tenth of a publish.
+    # Into the queue. The common path is written out: a call would cost a tenth of a publish.
 
     def publish_qos0(self, topic_field: bytes, payload: bytes, flags: int, properties: bytes) -> None:
         """Queue a QoS 0 PUBLISH; the arguments are those of :class:`Outgoing`.
 
-        Raises: LocalProtocolError: the server does not take it (see :meth:`check`).
+        Raises: LocalProtocolError: beyond a limit of the server (see :meth:`check`).
         """
         size = len(topic_field) + len(properties) + len(payload)
         length = SHORT_LENGTHS[size] if size < 128 else encode_varint(size)
@@ -121,7 +121,7 @@ class Output:
     def publish(self, message: Outgoing, packet_id: int, now: float) -> bytes:
         """Queue the PUBLISH of a QoS 1 or 2 message and return it, as :meth:`Outgoing.encode` makes it.
 
-        Raises: LocalProtocolError: the server does not take it; nothing has changed then.
+        Raises: LocalProtocolError: beyond a limit of the server; nothing has changed then.
         """
         topic, payload, flags = message.topic_field, message.payload, message.flags
         properties = message.properties if message.expires_at is None else message.current_properties(now)
@@ -144,7 +144,7 @@ class Output:
     def publish_short(self, message: Outgoing, packet_id: int, now: float) -> bytes:
         """As :meth:`publish`, with a topic alias if that saves something.
 
-        Returns: the packet with its whole topic name: aliases end with the connection, a repeat needs it.
+        Returns: the packet with its full topic name, for a repeat: aliases end with the connection.
         """
         packet = self.publish(message, packet_id, now)
         identifier = packet_id.to_bytes(2, "big")
@@ -161,7 +161,7 @@ class Output:
         self.buffered += len(packet)
 
     def answer(self, packet: bytes, change: int = 0) -> None:
-        """Queue an acknowledgement of something that the server sent."""
+        """Queue an acknowledgement of a packet from the server."""
         if change:  # as hold_next(), written out
             self._gates.append((len(self._chunks), change))
             self.gate = change
@@ -179,21 +179,21 @@ class Output:
         self.gate = change
 
     def urge(self, packet: bytes, now: float) -> None:
-        """Let a packet leave before the others, unless such a one waits already.
+        """Put a packet in front of the others, unless an urgent one is waiting already.
 
-        It counts as sent: a stream that is stuck is asked once for each period.
+        It counts as sent, so that a stuck stream gets one per period.
         """
         if not self._urgent:
             self._urgent.append(packet)
         self.last_sent = now
 
     def finish(self, packet: bytes) -> None:
-        """Let this packet be the last; what still waits for the store stays behind."""
+        """Make this the last packet; those still waiting for the store are not sent."""
         self._last_packet = packet
         self._ended = True
 
     def close(self, last_words: bytes | None = None) -> None:
-        """Let nothing that waits leave any more, at most these last words."""
+        """Discard everything that waits; send at most these last words."""
         self._clear()
         self._urgent = []
         self._last_packet = last_words
@@ -228,7 +228,7 @@ class Output:
     def watched(
         self, on_packet: OnPacket, packet_types: Container[int]
     ) -> Callable[[int, float], list[bytes]]:
-        """Return :meth:`data_to_send` with ``on_packet`` told of each packet of these types that leaves."""
+        """Return a :meth:`data_to_send` that calls ``on_packet`` for each packet of these types."""
 
         def take(durable_through: int, now: float) -> list[bytes]:
             chunks = self.data_to_send(durable_through, now)
@@ -243,7 +243,7 @@ class Output:
         return take
 
     def can_send(self, durable_through: int) -> bool:
-        """Whether :meth:`data_to_send` would return something."""
+        """Whether :meth:`data_to_send` would return any packet."""
         if self._ended:
             return self._last_packet is not None
         if not self._chunks or self._urgent:
@@ -255,7 +255,7 @@ class Output:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits, not even for the store."""
+        """Whether no packet is waiting, not even for the store."""
         if self._ended:
             return self._last_packet is None
         return not (self._chunks or self._urgent)
@@ -277,7 +277,7 @@ class Output:
     def _shorten_last(
         self, flags: int, topic_field: bytes, identifier: bytes, properties: bytes, payload: bytes
     ) -> None:
-        """Let the PUBLISH that was queued last leave with a topic alias."""
+        """Give the PUBLISH that was queued last a topic alias."""
         assert self._aliases is not None
         short = self._aliases.shorten(
             flags, topic_field, identifier, properties, payload, self.largest_packet

@@ -2,7 +2,7 @@
 
 A :class:`Protocol` lives as long as its connection; the :class:`~device_sdk.mqtt.session.Session` behind it
 outlives it. Nothing here opens a socket, reads a clock or starts a thread, and :meth:`Protocol.receive_data`
-never raises for what the peer does: events decoded before a fault are returned, the last one tells the fault.
+never raises for a fault of the peer: the events decoded before it are returned, and the last one reports it.
 
 The table of handlers is here, by packet type; so is everything that begins, keeps and ends a connection. The
 exchanges of messages are in :mod:`~device_sdk.mqtt.inbound` and :mod:`~device_sdk.mqtt.outbound`.
@@ -64,8 +64,8 @@ __all__ = ["CLOSED", "CONNECTED", "CONNECTING", "DISCONNECTING", "IDLE", "MOST_A
 #: The states of a network connection.
 IDLE, CONNECTING, CONNECTED, DISCONNECTING, CLOSED = range(5)
 
-#: Acknowledgements that may wait to leave. Each belongs to a packet identifier that cannot be used again
-#: before the answer was read, and there are 65,535 on each side: a server with more unread does not read.
+#: Acknowledgements that may wait to be sent. A packet identifier cannot be used again before its answer was
+#: read, and each side has 65,535 of them: with more answers unread, the server has stopped reading.
 MOST_ANSWERS = 2 * 65_535
 
 _PINGREQ = b"\xc0\x00"
@@ -78,13 +78,13 @@ class Protocol:
     """The client's end of one network connection.
 
     ``inflight`` bounds the unacknowledged QoS 1 and 2 messages together with the server's receive maximum;
-    ``vouched``: the application says that it shares a session with the server, whatever we know about it;
-    ``use_aliases``: give topics an alias where the server allows it; ``rules``: what is to be otherwise than
-    in the standard. Not thread-safe: the engine's lock guards it.
+    ``vouched``: the application says that it shares a session with the server, even if this client has no
+    record of one; ``use_aliases``: give topics an alias where the server allows it; ``rules``: departures
+    from the standard. Not thread-safe: the engine's lock guards it.
 
-    After CONNACK these tell what the server allows: ``window`` (messages in flight), ``server`` (the
-    properties of CONNACK), ``keep_alive.interval`` (seconds, 0 is off). What leaves is in ``output``; the
-    methods for single messages are those of the parts, so that none of them costs a second call:
+    After CONNACK the server's limits are in ``window`` (messages in flight), ``server`` (the properties of
+    CONNACK) and ``keep_alive.interval`` (seconds, 0 is off). Packets to send are in ``output``; the methods
+    for single messages are those of the parts, so that none of them costs a second call:
     :meth:`Outbound.publish`, :meth:`Output.publish_qos0`, :meth:`Output.data_to_send`,
     :meth:`Output.can_send`, :meth:`Inbound.acknowledge_handled`.
     """
@@ -112,7 +112,7 @@ class Protocol:
         self.framing = Framing(
             options.maximum_packet_size, _handlers_before_connack(options.version, rules.mqtt_3_refusals)
         )
-        # Bound methods of parts, and none of our own: those would keep this object until a collection.
+        # Bound methods of parts, none of our own: a cycle would keep this object until a collection.
         by_choice = rules.choose_packet_id is not None
         self.publish = self.outbound.publish_by_choice if by_choice else self.outbound.publish
         self.publish_qos0 = output.publish_qos0_short if use_aliases else output.publish_qos0
@@ -137,12 +137,12 @@ class Protocol:
         received: Collection[int] = _ALL_PACKETS,
         sent: Collection[int] = _ALL_PACKETS,
     ) -> None:
-        """Tell ``on_packet`` of packets from now on, instead of the one before.
+        """Call ``on_packet`` for packets from now on, instead of the previous one.
 
-        ``received``, ``sent``: the packet types, 1 to 15, that it wants to hear of. Its arguments are
-        ``"received"`` (before the packet is reacted to) or ``"sent"`` (when it leaves :meth:`data_to_send`),
-        the first byte of the packet, data, and where in the data the body starts and stops. It must not
-        raise. A connection that is not watched does not pay for this, nor do received packets of other types.
+        ``received``, ``sent``: the packet types, 1 to 15, to report. The arguments are ``"received"`` (before
+        the packet is handled) or ``"sent"`` (when it leaves :meth:`data_to_send`), the first byte of the
+        packet, data, and where in the data the body starts and stops. It must not raise. An unwatched
+        connection pays nothing for this, nor do received packets of other types.
         """
         self.framing.watch(on_packet, received)
         self.data_to_send = self.output.watched(on_packet, sent) if sent else self.output.data_to_send
@@ -155,11 +155,11 @@ class Protocol:
         self.output.add(self.handshake.connect(now, clean_start=clean_start))
 
     def check(self, flags: int, size: int) -> None:
-        """As :meth:`Output.check`: make sure that the server takes such a PUBLISH."""
+        """As :meth:`Output.check`: check that the server accepts such a PUBLISH."""
         self.output.check(flags, size)
 
     def unavailable(self, topic_filter: str) -> int:
-        """Return the reason code with which the server would refuse this kind of filter, 0 if it has it.
+        """Return the reason code with which the server would refuse this kind of filter, 0 if it supports it.
 
         Source: MQTT 5.0 §3.2.2.3.11, §3.2.2.3.13: to ask all the same is a protocol error.
         """
@@ -203,7 +203,7 @@ class Protocol:
         self.output.add(packet)
 
     def disconnect(self, reason_code: int = 0, properties: dict[str, Any] | None = None) -> None:
-        """Queue DISCONNECT as the last packet; what still waits for the store stays behind.
+        """Queue DISCONNECT as the last packet; those still waiting for the store are not sent.
 
         Reason string and user properties are left out where the server's Maximum Packet Size forbids them.
         Source: MQTT 5.0 §3.14 [MQTT-3.14.2-3] [MQTT-3.14.2-4] [MQTT-3.14.4-1].
@@ -216,23 +216,23 @@ class Protocol:
             kept = {name: value for name, value in packet.properties.items() if name not in _EXPLANATIONS}
             encoded = encode_packet(Disconnect(reason_code, kept), self.version)
         if self.state == CONNECTING:
-            self.framing.use([_ignored] * 16)  # a CONNACK that comes now opens nothing any more
+            self.framing.use([_ignored] * 16)  # a CONNACK that arrives now has no effect
         self.output.finish(encoded)
         self.state = DISCONNECTING
 
     @property
     def buffered(self) -> int:
-        """Bytes that wait in :meth:`data_to_send`, as ``output.buffered``."""
+        """Bytes waiting for :meth:`data_to_send`, as ``output.buffered``."""
         return self.output.buffered
 
     @property
     def has_output(self) -> bool:
-        """Whether anything waits in :meth:`data_to_send`, be it for the store."""
+        """Whether any packet is waiting to be sent, even if only for the store."""
         return not self.output.is_empty
 
     @property
     def gate(self) -> int:
-        """The change for which the last packet that is held back waits; 0 if none is held back."""
+        """The change that the last held packet waits for; 0 if none is held."""
         return self.output.gate
 
     @property
@@ -245,15 +245,15 @@ class Protocol:
         return list(self.inbound.unacknowledged)
 
     def forget_repeats(self) -> None:
-        """What waits to be repeated on this connection is not wanted any more."""
+        """Repeat nothing more on this connection."""
         self.outbound.forget_repeats()
 
     # What comes in: bytes, their end, and time
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Take what the stream delivered and return what it meant.
+        """Take bytes from the stream and return the events in them.
 
-        Raises nothing for the peer's faults; after :class:`ConnectionEnded` further data is ignored.
+        Never raises for a fault of the peer; after :class:`ConnectionEnded` further data is ignored.
         """
         events: list[Event] = []
         if self.state == CLOSED:
@@ -269,7 +269,7 @@ class Protocol:
         return events
 
     def receive_eof(self, now: float) -> list[Event]:
-        """The peer closed its direction. Returns at most one :class:`ConnectionEnded`."""
+        """React to the end of the stream. Returns at most one :class:`ConnectionEnded`."""
         if self.state == CLOSED:
             return []
         during = " before answering CONNECT" if self.state == CONNECTING else ""
@@ -277,7 +277,7 @@ class Protocol:
 
     @property
     def reading_paused(self) -> bool:
-        """Whether our side does not read: then silence proves nothing. PINGREQ goes on."""
+        """Whether our side has stopped reading: then silence proves nothing. PINGREQ goes on."""
         return self.keep_alive.paused
 
     @reading_paused.setter
@@ -287,7 +287,7 @@ class Protocol:
             self.keep_alive.pause(paused)
 
     def next_deadline(self) -> float | None:
-        """When :meth:`handle_deadline` wants to be called, in seconds of the caller's clock."""
+        """When to call :meth:`handle_deadline`, in seconds of the caller's clock."""
         if self.state == CONNECTING:
             return self.handshake.deadline
         if self.state != CONNECTED:
@@ -298,7 +298,7 @@ class Protocol:
         return late if due is None else due if late is None else min(due, late)
 
     def handle_deadline(self, now: float) -> list[Event]:
-        """Send PINGREQ when a direction was silent for too long; notice a dead peer.
+        """Send PINGREQ if a direction was silent for too long; detect a dead peer.
 
         Source: MQTT 5.0 §3.1.2.10 [MQTT-3.1.2-20].
         """
@@ -397,8 +397,8 @@ class Protocol:
         return packet_id
 
     def _fail(self, error: DeviceSdkError, *, silent: bool = False) -> list[Event]:
-        """End the connection: nothing that waits leaves any more. MQTT 5.0 tells the server what it broke."""
-        # A server that speaks first may be something else; DISCONNECT must not come before CONNECT.
+        """End the connection and discard the output; in MQTT 5.0 a DISCONNECT reports the fault."""
+        # A peer that speaks first may be no MQTT server; DISCONNECT must not come before CONNECT.
         introduced = self.state == CONNECTED or (
             self.state == CONNECTING and self.output.is_empty and self.handshake.rules.explains_early_end
         )
@@ -410,7 +410,7 @@ class Protocol:
         return [ConnectionEnded(error, silent=silent)]
 
 
-#: What the protocol does with the packets that handlers return.
+#: The reactions to packets that handlers return.
 _REACTIONS: dict[str, Callable[[Protocol, Any, list[Event]], None]] = {
     "connack": Protocol._accept_connack,
     "suback": Protocol._accept_suback,
@@ -437,7 +437,7 @@ _READERS = {version: _reader(version) for version in VERSIONS}
 
 
 def _connack_reader(refusals: Mapping[int, int]) -> Handler:
-    """As :func:`_reader` for MQTT 5.0, but a server that knows only MQTT 3.x may refuse in its own format."""
+    """As :func:`_reader` for MQTT 5.0, except that a server of MQTT 3.x may refuse in its own format."""
 
     def read(first: int, data: bytes, start: int, stop: int, events: list[Any]) -> Packet:
         if stop - start == 2 and data[stop - 1]:
@@ -448,7 +448,7 @@ def _connack_reader(refusals: Mapping[int, int]) -> Handler:
 
 
 def _ignored(first: int, data: bytes, start: int, stop: int, events: list[Any]) -> None:
-    """The client has left before it knew whether it was let in."""
+    """The handler after a DISCONNECT that was sent before CONNACK."""
 
 
 def _handlers_before_connack(version: str, refusals: Mapping[int, int]) -> list[Handler]:
@@ -463,7 +463,7 @@ def _handlers_before_connack(version: str, refusals: Mapping[int, int]) -> list[
 
 
 def _handlers(version: str, inbound: Inbound, outbound: Outbound) -> list[Handler]:
-    """CONNACK has come: now the server's other packets are legal, a second CONNACK is not."""
+    """The handlers after CONNACK: the server's other packets are legal, a second CONNACK is not."""
     read = _READERS[version]
     handlers: list[Handler] = [no_packet, *[unexpected] * 15]
     handlers[3] = inbound.on_publish

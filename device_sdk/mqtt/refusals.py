@@ -1,4 +1,4 @@
-"""What a server's refusal means as an error: its reason code in words, with what it said about it."""
+"""Refusals of the server as errors: the reason code in words, with the server's reason string."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a program may want otherwise than the standard has it, asked for by name.
+"""Departures from the standard, asked for by name.
 
-The defaults are the standard's behaviour. The rules are read where they matter and cost nothing elsewhere:
-one object may serve any number of connections and threads, because nobody writes to it.
+The defaults are the standard's behaviour. A rule is read where it matters and costs nothing elsewhere. One
+object may serve any number of connections and threads, because it is never written to.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ def _read_topic(field: bytes) -> str:
 
 
 class ProtocolRules:
-    """The points at which a connection can be told to behave otherwise.
+    """The points at which a connection may depart from the standard.
 
-    ``assumes_session``: in MQTT 3.x what is in flight is repeated with its packet identifiers, whether or not
-    CONNACK says that the server has the session; the application is told what CONNACK says.
+    ``assumes_session``: in MQTT 3.x messages in flight are repeated with their packet identifiers even if
+    CONNACK says that the server has no session; the application still sees the flag of CONNACK.
 
-    ``keeps_payload_until_pubcomp``: a message past PUBREC stays whole. Where the server certainly has nothing
-    of it any more (after a clean start, or in MQTT 5.0 without a session) it is published again instead of
-    counted as acknowledged: it may arrive twice, but it is not lost with the server's half of the exchange.
-    Not with a journal: a store keeps the content only until PUBREC.
+    ``keeps_payload_until_pubcomp``: a message keeps its content past PUBREC. If the server has certainly lost
+    its half of the exchange (after a clean start, or in MQTT 5.0 without a session) the message is published
+    again instead of counted as acknowledged: it may arrive twice, but it is not lost. Not with a journal: a
+    store keeps the content only until PUBREC.
 
-    ``accepts_unasked_suback``: SUBACK and UNSUBACK that answer nothing are events like the others.
+    ``accepts_unasked_suback``: a SUBACK or UNSUBACK that answers no request is an event like the others.
 
-    ``explains_early_end``: a server that breaks the protocol before it has accepted us is sent a DISCONNECT
-    with the reason, where MQTT 5.0 allows it.
+    ``explains_early_end``: a server that breaks the protocol before it has accepted the connection is sent a
+    DISCONNECT with the reason, where MQTT 5.0 allows it.
 
     ``mqtt_3_refusals``: reason code by return code, for servers that know only MQTT 3.x and refuse a CONNECT
     of MQTT 5.0 in their own format; empty: such a CONNACK is malformed.
@@ -44,11 +44,11 @@ class ProtocolRules:
     ``read_topic``: decodes and checks the topic name of a PUBLISH, given with its length; raises
     MalformedPacketError or RemoteProtocolError. Source: MQTT 5.0 §3.3.2.1.
 
-    ``choose_packet_id``: returns the packet identifier that a message had better get, or 0; it gets the next
-    free one from there.
+    ``choose_packet_id``: returns the preferred packet identifier of a message, or 0; the message gets the
+    next free one from there.
 
-    ``note_answer``: is told which packet type, reason code and properties acknowledged a message, each time:
-    PUBREC and PUBCOMP, and of the PUBACKs those that say more than success.
+    ``note_answer``: called with packet type, reason code and properties of each acknowledgement of a message:
+    PUBREC and PUBCOMP, and a PUBACK if it says more than success.
     """
 
     __slots__ = (

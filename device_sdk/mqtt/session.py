@@ -1,4 +1,4 @@
-"""The session: what client and server remember of each other beyond one network connection.
+"""The session: the state that client and server keep beyond one network connection.
 
 Source: MQTT 5.0 §4.1, §4.3, §4.4; MQTT 3.1.1 §3.1.2.4, §4.4. Client and server packet identifiers are two
 separate name spaces, hence ``in_flight``/``released`` on one side and ``received`` on the other.
@@ -54,7 +54,7 @@ PENDING_STATES = frozenset({QUEUED, STORED, SENT})
 _HIGHEST_PACKET_ID = 65_535
 _RESERVED_BLOCK = 1_024  # packet identifiers that a journal entry sets aside; a crash skips the rest of them
 _PUBLISH = 0x30
-#: First byte of a PUBLISH by its flags, and remaining lengths of one byte: what nearly every message needs.
+#: First byte of a PUBLISH by its flags, and remaining lengths of one byte: enough for nearly every message.
 FIRST_BYTES = [bytes((_PUBLISH | flags,)) for flags in range(16)]
 SHORT_LENGTHS = [bytes((length,)) for length in range(128)]
 
@@ -122,7 +122,7 @@ class Outgoing:
         return b"".join((FIRST_BYTES[self.flags], length, topic, identifier, properties, payload))
 
     def current_properties(self, now: float) -> bytes:
-        """Return the property block; with an expiry it has the life that is left, at least one second."""
+        """Return the property block; an expiry interval is the time left, at least one second."""
         block = self.properties
         if self.expires_at is None or not block:
             return block
@@ -159,11 +159,11 @@ class Session:
         self.known = known
 
     def outlive_connection(self, outlives: bool) -> None:
-        """Note whether the session the server has begun outlives its connection. Source: MQTT 3.1 §3.1."""
+        """Note whether the server's session outlives its connection. Source: MQTT 3.1 §3.1."""
         self.outlives_connection = outlives
 
     def skip_to(self, packet_id: int) -> None:
-        """Let the next packet identifier be the one after this, 0 to 65,535."""
+        """Continue packet identifiers after this one, 0 to 65,535."""
         self.last_packet_id = packet_id
 
     def allocate(self) -> int:
@@ -185,7 +185,7 @@ class Session:
         return self._search_packet_id()
 
     def allocate_from(self, packet_id: int) -> int:
-        """As :meth:`allocate`: the first free one from here on. Others are sought from where they were."""
+        """As :meth:`allocate`, but from this identifier on. Later searches continue where they were."""
         last, self.last_packet_id = self.last_packet_id, packet_id - 1
         try:
             return self.allocate()
@@ -193,7 +193,7 @@ class Session:
             self.last_packet_id = last
 
     def _search_packet_id(self) -> int:
-        """The slow half of :meth:`allocate`: wrap around, pass over what is in use, reserve the next block.
+        """The slow half of :meth:`allocate`: wrap around, skip identifiers in use, reserve the next block.
 
         The journal is one block ahead, so that a crash cannot hide that an identifier was given out.
         """
@@ -222,7 +222,7 @@ class Session:
         return self.change_number
 
     def begin(self, client_id: str, *, assigned: bool) -> None:
-        """A connection has begun the session, or goes on with it; ``assigned``: the server made up the name.
+        """Note that a connection has begun or resumed the session; ``assigned``: the server chose the name.
 
         Source: MQTT 5.0 §3.2.2.3.7 [MQTT-3.2.2-16].
         """
@@ -241,27 +241,27 @@ class Session:
         return changes
 
     def note_handled(self) -> None:
-        """Record the QoS 2 messages that were handled and not answered: repeated, they are not delivered."""
+        """Record the QoS 2 messages that were handled but not answered, so that no repeat is delivered."""
         for packet_id, message in self.received.items():
             if message is not None and message.handled:
                 self.received[packet_id] = None
                 self.record(("received", packet_id))
 
     def forget_received(self) -> None:
-        """The server may use the packet identifiers of its messages for others now."""
+        """Forget received QoS 2 messages: the server may reuse their packet identifiers now."""
         for packet_id in list(self.received):
             del self.received[packet_id]
             self.record(("completed", packet_id))
 
     def begin_released_anew(self) -> None:
-        """Put what is past PUBREC back in flight, before what was sent after it. It must still be whole."""
+        """Put messages past PUBREC back in flight, in front of the others. They must have their content."""
         unfinished = {**self.released, **self.in_flight}
         self.released.clear()
         self.in_flight.clear()
         self.in_flight.update(unfinished)
 
     def lose(self) -> tuple[list[Outgoing], list[Outgoing]]:
-        """Discard what the server no longer knows.
+        """Discard the state that the server has lost.
 
         Returns: the messages to publish again as new ones, in their original order, and those that were past
         PUBREC: the server owned them already, so they count as acknowledged and must not be repeated.

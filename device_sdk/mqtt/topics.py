@@ -1,4 +1,4 @@
-"""Topic names and topic filters: what is valid, what matches, and a look-up over many filters.
+"""Topic names and topic filters: validity, matching, and a look-up over many filters.
 
 Source: MQTT 5.0 §4.7 (names, wildcards), §4.8.2 (shared subscriptions).
 """
@@ -29,7 +29,7 @@ _MAX_BYTES = 65_535
 
 
 def topic_problem(topic: str) -> str | None:
-    """Say what is wrong with a topic name, or ``None``. Does not look at its length in bytes.
+    """Return the fault of a topic name, or ``None``. Does not check its length in bytes.
 
     Source: MQTT 5.0 §4.7.1 [MQTT-3.3.2-2], §4.7.3 [MQTT-4.7.3-1] [MQTT-4.7.3-2].
     """
@@ -43,7 +43,7 @@ def topic_problem(topic: str) -> str | None:
 
 
 def filter_problem(topic_filter: str) -> str | None:
-    """Say what is wrong with a topic filter, or ``None``. Does not look at its length in bytes.
+    """Return the fault of a topic filter, or ``None``. Does not check its length in bytes.
 
     Source: MQTT 5.0 §4.7.1 [MQTT-4.7.1-1] [MQTT-4.7.1-2], §4.8.2 [MQTT-4.8.2-1] [MQTT-4.8.2-2].
     """
@@ -69,7 +69,7 @@ def filter_problem(topic_filter: str) -> str | None:
 
 
 def validate_topic(topic: str, argument: str = "topic") -> bytes:
-    """Check a topic name that is to be published to and return it as UTF-8.
+    """Check a topic name to publish to and return it as UTF-8.
 
     Raises: ArgumentTypeError: not a str. ArgumentError: empty, longer than 65,535 bytes, more than 200
     levels, a wildcard, a NUL or a surrogate; ``argument`` is the name that the error shows.
@@ -78,7 +78,7 @@ def validate_topic(topic: str, argument: str = "topic") -> bytes:
 
 
 def validate_filter(topic_filter: str, argument: str = "topic") -> bytes:
-    """Check a topic filter that is to be subscribed to and return it as UTF-8.
+    """Check a topic filter to subscribe to and return it as UTF-8.
 
     ``$share/name/filter`` is checked as a shared subscription.
     Raises: ArgumentTypeError and ArgumentError as :func:`validate_topic` does, and for a misplaced wildcard.
@@ -118,7 +118,7 @@ def shared_filter(topic_filter: str) -> str:
 
 
 def topic_matches(topic_filter: str, topic: str) -> bool:
-    """Tell whether a topic filter matches a topic name.
+    """Return whether a topic filter matches a topic name.
 
     A wildcard in the first level never matches a topic that begins with ``$``.
     Source: MQTT 5.0 §4.7.1, §4.7.2 [MQTT-4.7.2-1].
@@ -180,7 +180,7 @@ class FilterTree:
         (node.rest if multi else node.ending)[self._sequence] = value
 
     def remove(self, topic_filter: str, value: object) -> None:
-        """Take away the oldest insertion of this value under this filter; unknown ones are ignored."""
+        """Remove the oldest insertion of this value under this filter; an unknown one is ignored."""
         inner = shared_filter(topic_filter)
         if "#" not in inner and "+" not in inner:
             values = self._exact.get(inner)

@@ -48,7 +48,7 @@ _MAX_LENGTH = 65_535
 
 
 def read_length(data: bytes | memoryview, position: int, end: int) -> tuple[int, int] | None:
-    """Read a variable byte integer that may not have arrived completely: ``None`` while bytes are missing.
+    """Read a variable byte integer that may be incomplete: ``None`` while bytes are missing.
 
     Raises: MalformedPacketError: longer than four bytes, or not the shortest form.
     Source: MQTT 5.0 §1.5.5 [MQTT-1.5.5-1].
