@@ -1,20 +1,26 @@
 """Byte streams: one contract, one file for each kind, chosen by URL.
 
-===================================  ===============================================================
-``base.py``                          the contract, URLs, the table from scheme to transport; options
-``attempt.py``                       opening a stream; abort() and close() from other threads
-``sockets.py``                       a connected socket as a stream, below the next three
-``tcp.py``                           TCP: look-up, addresses in turn, socket options
-``unix.py``                          Unix sockets
-``proxy.py``, ``socks.py``           TCP through a proxy: HTTP CONNECT, the SOCKS dialogues
-``stack.py``                         the bottom of a stack: TCP, or TCP through a proxy
-``layer.py``                         a stream on top of another one, and its handshake
-``tls.py``, ``tls_reasons.py``       TLS over any stream; what its errors mean
-``websocket.py``, ``upgrade.py``     WebSocket: frames; the HTTP request that begins it
-``srv.py``                           brokers that the DNS names
-``serial.py``, ``serial_errors.py``  serial lines; why one cannot be opened
-``memory.py``                        streams inside the process, for tests
-===================================  ===============================================================
+Read ``base.py`` first, then ``attempt.py`` and one of the streams.
+
+====================  ================================================================================
+``base.py``           the contract :class:`Transport`; URLs; the table of schemes
+``attempt.py``        opening and abandoning a stream; holds the lock that ``open()`` and ``abort()`` share
+``sockets.py``        base of the streams on a socket: TCP, Unix, through a proxy
+``tcp.py``            ``mqtt:``, ``tcp:``
+``unix.py``           ``unix:``
+``memory.py``         ``memory:``, inside one process; one lock for all of these streams
+``serial.py``         ``serial:``, ``rfc2217:``, ``socket:``; a remote port has two threads of its own
+``serial_errors.py``  advice for a serial port that cannot be opened
+``proxy.py``          TCP through SOCKS or HTTP CONNECT; ``socks.py`` has the SOCKS dialogues
+``stack.py``          the bottom of a stack: TCP, directly or through a proxy
+``layer.py``          base of the streams on top of another one
+``tls.py``            ``mqtts:``, and the option ``tls`` of any other URL
+``tls_reasons.py``    TLS failures in words, with advice
+``websocket.py``      ``ws:``, ``wss:``; ``upgrade.py`` has their HTTP handshake
+``srv.py``            ``mqtt+srv:``, ``mqtts+srv:``: servers announced in the DNS
+====================  ================================================================================
+
+A transport has no thread (but for a remote serial port): its owner calls it, see :class:`Transport`.
 """
 
 from device_sdk.net.base import ParsedUrl, Transport, open_transport, parse_url

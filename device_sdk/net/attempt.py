@@ -1,7 +1,7 @@
-"""Opening a stream, and leaving an attempt behind: the one place where threads meet in a transport.
+"""Opening a stream, and abandoning an attempt: the one place where threads meet in a transport.
 
-``open()`` may block in a thread of its own while ``abort()`` comes from any thread and ``close()`` from the
-owner's. A transport has a :class:`StreamLife` and writes its part under that lock::
+``open()`` may block in a thread of its own while any thread calls ``abort()`` and the owner calls
+``close()``. A transport has a :class:`StreamLife` and changes its own state under that lock::
 
     def open(self, deadline):
         with self._life.begin(self.description) as attempt:
@@ -47,9 +47,9 @@ _LONGEST_WAIT_S = 86400.0
 
 
 class StreamLife:
-    """Whether a stream is closed, being opened, open, or aborted.
+    """The state of a stream: closed, being opened, open, or aborted.
 
-    ``lock`` guards this and all that ``abort()`` touches of the transport. Whoever holds it does not block.
+    ``lock`` guards this and everything of the transport that ``abort()`` touches. Its holder never blocks.
     """
 
     __slots__ = ("_attempt", "is_aborted", "is_open", "lock")
@@ -61,7 +61,7 @@ class StreamLife:
         self._attempt: Attempt | None = None
 
     def begin(self, description: str) -> Attempt:
-        """Return the one attempt that may open the stream now, to be used as a context. Takes the lock.
+        """Return the attempt that may open the stream now, a context manager. Takes the lock.
 
         Raises: TransportError: it is open, or being opened. TransportClosedError: it was aborted.
         ConnectFailedError: the process is out of descriptors.
@@ -85,7 +85,7 @@ class StreamLife:
             self._attempt.cancel()
 
     def close(self) -> None:
-        """End an attempt and forget an abort; what the attempt still does is not this stream's any more.
+        """End an attempt and forget an abort; the abandoned attempt no longer affects this stream.
 
         Called with the lock held.
         """
@@ -117,7 +117,7 @@ class Attempt:
         self._tell: Callable[[], object] | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.is_cancelled = False  # by abort() or close()
-        self.is_abandoned = False  # by close(): the stream may already be somebody else's
+        self.is_abandoned = False  # by close(): the stream may already belong to a later attempt
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +128,7 @@ class Attempt:
             os.close(self._wake)
 
     def cancel(self) -> None:
-        """End the waiting, now or when it begins."""
+        """End the wait, now or as soon as it begins."""
         self.is_cancelled = True
         os.eventfd_write(self._wake, 1)
         if self._tell is not None:
@@ -140,21 +140,21 @@ class Attempt:
             raise TransportClosedError(f"{self._description} was aborted while it was opened")
 
     def succeed(self) -> None:
-        """Make the stream open. Raises: TransportClosedError: this was cancelled before."""
+        """Mark the stream as open. Raises: TransportClosedError: this was cancelled before."""
         self.check()
         self._life.is_open = True
 
     def when_cancelled(self, tell: Callable[[], object]) -> None:
-        """Have ``tell`` called once this is cancelled, or now if it is; it must not block."""
+        """Call ``tell`` once this is cancelled, or now if it already is; it must not block."""
         self._tell = tell
         if self.is_cancelled:  # perhaps before the line above
             tell()
 
     def poll(self, descriptor: int, events: int, until: float) -> int:
-        """Wait for ``events`` of :func:`select.poll` until a monotonic time; return those that came.
+        """Wait for ``events`` of :func:`select.poll` until a monotonic time; return those that occurred.
 
-        0 when none came, or when this was cancelled. The descriptor may be closed meanwhile and its number
-        belong to another file: then this is cancelled as well.
+        0 if none did, or if this was cancelled. The descriptor may be closed meanwhile and its number
+        reused: then this is cancelled as well.
         """
         poll = select.poll()
         poll.register(descriptor, events)
@@ -165,7 +165,7 @@ class Attempt:
         return 0 if self.is_cancelled else ready.get(descriptor, 0)
 
     def wait(self, descriptor: int, events: int, until: float) -> int:
-        """The same, as an error number: 0 when one of ``events`` came, ETIMEDOUT, or ECANCELED."""
+        """As :meth:`poll`, but return an errno: 0 if one of ``events`` occurred, ETIMEDOUT, ECANCELED."""
         if self.poll(descriptor, events, until):
             return 0
         return errno.ECANCELED if self.is_cancelled else errno.ETIMEDOUT

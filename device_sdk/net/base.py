@@ -1,16 +1,16 @@
-"""The byte stream contract, and how a URL becomes a byte stream.
+"""The byte stream contract, and the way from a URL to a stream.
 
 ::
 
     transport = open_transport("mqtt://broker.example")
-    transport.open(time.monotonic() + 10)      # may block; everything after it never does
+    transport.open(time.monotonic() + 10)      # may block; the other calls never do
     transport.send(b"...")
     transport.recv()
     transport.close()                          # and open() again for the next attempt
 
 A new kind of stream is a subclass of :class:`Transport` in a module of its own and one line in
 :data:`TRANSPORTS`, or an entry point of the group ``device_sdk.transports`` in another distribution. It
-publishes the names of its options (:attr:`Transport.options`), and gets no others.
+publishes the names of its options (:attr:`Transport.options`) and receives no others.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TRANSPORTS = {
     "ws": "device_sdk.net.websocket:WebSocketTransport",
     "wss": "device_sdk.net.websocket:WebSocketTransport",
 }
-# These place the option ``tls`` in their stack themselves; any other stream gets the layer on top.
+# These put TLS at the right place of their stack themselves; any other stream gets the layer on top.
 TAKES_TLS = {"mqtts", "mqtts+srv", "ws", "wss"}
 TLS_LAYER = "device_sdk.net.tls:TlsTransport"
 ENTRY_POINT_GROUP = "device_sdk.transports"
@@ -59,9 +59,9 @@ _EXAMPLE = "mqtt://broker.example:1883"
 class Transport(ABC):
     """One byte stream to one place: non-blocking once open, reopened for each attempt.
 
-    The life of the object is ``open() -> send(), recv() ... -> close() -> open() ...``; what is worth
-    remembering between attempts stays in it. Its owner is whoever drives it: one thread at a time calls
-    everything here, with two exceptions. ``open()`` may run in a thread of its own while the owner waits,
+    The life of the object is ``open() -> send(), recv() ... -> close() -> open() ...``; state that is worth
+    keeping between attempts, such as a TLS session, stays in it. One thread at a time, the owner, calls
+    everything here, with two exceptions: ``open()`` may run in a thread of its own while the owner waits,
     and ``abort()`` may be called from any thread at any time.
 
     An owner polls :meth:`fileno` for reading, and for writing only while :meth:`wants_write` is true. When
@@ -73,26 +73,26 @@ class Transport(ABC):
     __slots__ = ()
 
     description: str
-    """What and where, for logs and errors, without secrets: ``"tcp broker.example:1883"``."""
+    """Kind and address, for logs and errors, without secrets: ``"tcp broker.example:1883"``."""
 
     options: ClassVar[tuple[str, ...]]
     """The keyword arguments of the class that an application may give, without ``tls``: ``("bind", ...)``.
 
-    One of them is an offer of the client rather than a wish of the application: ``largest_packet``, the
-    bytes of the largest MQTT packet that the client accepts, for a stream that has a bound of its own. A
-    class that publishes nothing takes what its signature says; see :func:`transport_options`.
+    One of them comes from the client, not from the application: ``largest_packet``, the bytes of the largest
+    MQTT packet that the client accepts, for a stream that has a bound of its own. For a class that publishes
+    nothing its signature counts; see :func:`transport_options`.
     """
 
     @abstractmethod
     def open(self, deadline: float) -> None:
-        """Establish the stream, at the latest at ``deadline`` in seconds of :func:`time.monotonic`.
+        """Establish the stream by ``deadline``, in seconds of :func:`time.monotonic`.
 
         May block: a name look-up, a handshake, a modem that attaches. It cannot always be interrupted
         (``getaddrinfo`` cannot), so a caller that must not wait runs it in a daemon thread and abandons
         that after ``abort()`` and ``close()``: the abandoned call then raises, keeps nothing open and
         does not disturb a later ``open()`` of the same object.
 
-        Raises: ConnectFailedError: no stream in time; the text names every way tried.
+        Raises: ConnectFailedError: no stream in time; the text names every address tried.
         TransportClosedError: :meth:`abort` or :meth:`close` ended this call, or ``abort()`` was called
         before it. TransportError: it is open already.
         """
@@ -101,16 +101,16 @@ class Transport(ABC):
     def fileno(self) -> int:
         """Return the descriptor to poll; it stays the same from ``open()`` to ``close()``.
 
-        Level-triggered: readable while :meth:`recv` has something to tell. Raises: TransportClosedError:
-        not open.
+        Level-triggered: readable while :meth:`recv` has something to return or raise. Raises:
+        TransportClosedError: not open.
         """
 
     @abstractmethod
     def recv(self) -> bytes | None:
-        """Return what has arrived: bytes, ``None`` for nothing now, ``b""`` when the peer has closed.
+        """Return the bytes that have arrived, ``None`` if there are none, ``b""`` if the peer has closed.
 
-        One read below per call, so the size is bounded; nothing that could be read stays inside without
-        the descriptor being readable. ``None`` can also mean that only something internal happened.
+        One read of the stream below per call, so the size is bounded. While readable data is kept inside,
+        the descriptor stays readable. ``None`` can also mean that the data was internal to the stream.
 
         Raises: TransportClosedError: reset, aborted, or not open.
         """
@@ -119,34 +119,34 @@ class Transport(ABC):
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Take bytes from the front of ``data`` and return how many: possibly 0, possibly all.
 
-        The bytes taken are the stream's from then on. After a partial send the rest of *that* data must
-        come next, unchanged: a stream may have framed it already.
+        The stream owns the bytes it took. After a partial send the rest of *that* data must come next,
+        unchanged: the stream may have framed it already.
 
-        Raises: TransportClosedError: reset, aborted, closed by the peer, or not open. What the peer sent
-        before may still be there for :meth:`recv`.
+        Raises: TransportClosedError: reset, aborted, closed by the peer, or not open. Data that the peer sent
+        before may still be read with :meth:`recv`.
         """
 
     def wants_write(self) -> bool:
-        """Whether to poll for writing: only if progress becomes possible when the descriptor is writable.
+        """Whether to poll for writing: only if a writable descriptor allows progress.
 
         True after a ``send()`` that the kernel cut short, or with output inside that :meth:`flush` can
         pass on. Never true while the stream waits for something else, such as a modem's prompt or room
-        in an in-process buffer: that is announced by the descriptor becoming readable.
+        in an in-process buffer: the descriptor becomes readable then.
         """
         return False
 
     def flush(self) -> None:  # noqa: B027 - most streams hold nothing back
-        """Pass on output held inside; to be called when the descriptor is writable. Never blocks.
+        """Pass on output held inside. Call it when the descriptor is writable. Never blocks.
 
         Raises: TransportClosedError.
         """
 
     def next_deadline(self) -> float | None:
-        """Return when :meth:`handle_deadline` wants to be called, in monotonic seconds, or ``None``."""
+        """Return when to call :meth:`handle_deadline`, in monotonic seconds, or ``None``."""
         return None
 
     def handle_deadline(self, now: float) -> None:  # noqa: B027 - most streams have no timers
-        """Do what was due at ``now`` (monotonic seconds): a retry, a guard time. Never blocks.
+        """Do the work due at ``now`` (monotonic seconds): a retry, a guard time. Never blocks.
 
         Raises: TransportClosedError: the stream is dead, for example a modem that stopped answering.
         """
@@ -156,17 +156,17 @@ class Transport(ABC):
         """End the stream now. From any thread, at any time, any number of times; never blocks or raises.
 
         A blocked ``open()`` raises soon, the descriptor becomes readable, ``recv()`` and ``send()``
-        raise, and the peer sees the end of the stream. It holds until ``close()``: with none in progress,
-        the next ``open()`` raises at once, so an abort that comes a moment too early is not lost. An
-        owner that is told to stop needs a flag of its own besides, to be checked after ``close()``.
+        raise, and the peer sees the end of the stream. The abort holds until ``close()``: if no ``open()``
+        is in progress, the next one raises at once, so an abort that is a moment early is not lost. An
+        owner that can be stopped needs a flag of its own besides, to be checked after ``close()``.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Release everything and forget an ``abort()``. Owner thread only, idempotent, never blocks.
 
-        Afterwards ``open()`` may be called again. Unsent output is lost; draining it first is the
-        owner's business.
+        Afterwards ``open()`` may be called again. Unsent output is lost; the owner drains it first if it
+        matters.
         """
 
 
@@ -175,7 +175,7 @@ class ParsedUrl:
 
     ``scheme`` lower case; ``host`` as written, without the brackets of an IPv6 address, ``""`` if none;
     ``port`` 1..65535, or 0 for a scheme that has no ports; ``path`` as written, with its percent-encoding;
-    ``query``, ``user_name`` and ``password`` decoded, the last two ``None`` when they are not given.
+    ``query``, ``user_name`` and ``password`` decoded, the last two ``None`` if absent.
     """
 
     __slots__ = ("host", "password", "path", "port", "query", "scheme", "user_name")
@@ -200,7 +200,7 @@ class ParsedUrl:
 
     @property
     def address(self) -> str:
-        """Host and port as they are written in a URL: ``broker.example:1883``, ``[::1]:1883``."""
+        """Host and port as written in a URL: ``broker.example:1883``, ``[::1]:1883``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else host
 
@@ -220,7 +220,7 @@ def parse_url(url: str) -> ParsedUrl:
     Written here because importing :mod:`urllib.parse` costs more than the rest of this package's
     transports. An IPv6 address stands in brackets, its zone after ``%25``. Source: RFC 3986, RFC 6874.
 
-    Raises: ArgumentTypeError: not a str. ArgumentError: what is wrong with it, never showing the password.
+    Raises: ArgumentTypeError: not a str. ArgumentError: not such a URL; the text never shows the password.
     """
     if not isinstance(url, str):
         raise ArgumentTypeError("url", f"must be a str such as {_EXAMPLE!r}, not {type(url).__name__}")
@@ -260,7 +260,7 @@ _IPV6_CHARACTERS = frozenset("0123456789abcdefABCDEF:.")
 
 
 def _reject(url: str, problem: str) -> NoReturn:
-    """Raise for ``url``, shown without anything that may be a user name or a password."""
+    """Raise for ``url``, without showing anything that may be a user name or a password."""
     secret, at, public = url.rpartition("@")
     scheme, separator, _ = secret.partition("://")
     shown = f"{scheme if separator else ''}{separator}***@{public}" if at else url
@@ -317,14 +317,14 @@ def _percent_decoded(url: str, text: str) -> str:
 
 
 def open_transport(url: str | ParsedUrl, **options: Any) -> Transport:
-    """Return the transport that the URL's scheme stands for, not opened yet.
+    """Return the transport for the URL's scheme, not opened yet.
 
-    ``options`` go to its class: see there, for example :class:`device_sdk.net.tcp.TcpTransport`. One is for
-    every scheme: ``tls``, a :class:`~device_sdk.net.tls.TLSOptions`, encrypts whatever stream it is;
-    ``mqtts:`` and ``wss:`` do so without it.
+    ``options`` go to its class, for example :class:`device_sdk.net.tcp.TcpTransport`. One option works with
+    every scheme: ``tls``, a :class:`~device_sdk.net.tls.TLSOptions`, encrypts any stream; ``mqtts:`` and
+    ``wss:`` are encrypted without it.
 
-    Raises: ArgumentError: the URL is malformed, its scheme unknown here (the text lists those there are),
-    or it carries parts that its transport has no use for. MissingDependency: it needs an extra.
+    Raises: ArgumentError: the URL is malformed, its scheme is unknown (the text lists the known ones), or
+    its transport does not use some part of it. MissingDependency: it needs an extra.
     """
     parsed = url if isinstance(url, ParsedUrl) else parse_url(url)
     make = _maker(parsed.scheme)
@@ -339,9 +339,8 @@ def open_transport(url: str | ParsedUrl, **options: Any) -> Transport:
 def transport_options(url: ParsedUrl) -> frozenset[str] | None:
     """Return the names of the options that the transport of a URL takes, besides ``tls``.
 
-    They are those that its class, or the function that makes it, publishes itself as ``options``. Otherwise
-    they are the parameters in its signature, behind the URL; with ``**options`` among these nobody but the
-    transport knows them, and the answer is ``None``.
+    Its class, or the function that makes it, publishes them as ``options``. Without that they are the
+    parameters behind the URL in the signature, or ``None`` (unknown) if that has ``**options``.
 
     Raises: ArgumentError: no transport has its scheme. MissingDependency.
     """
@@ -349,7 +348,7 @@ def transport_options(url: ParsedUrl) -> frozenset[str] | None:
     published = getattr(make, "__dict__", {}).get("options")
     if published is not None:
         return frozenset(published)
-    # Milliseconds, for transports of others that publish nothing.
+    # This takes milliseconds: only for third-party transports that publish nothing.
     _, *parameters = load("inspect:signature")(make).parameters.values()
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return None
@@ -357,7 +356,7 @@ def transport_options(url: ParsedUrl) -> frozenset[str] | None:
 
 
 def takes(*options: str) -> Callable[[Maker], Maker]:
-    """Decorate a function that makes a transport with the names of the options that it takes."""
+    """Decorate a function that makes a transport: publish the names of the options that it takes."""
 
     def publish(make: Maker) -> Maker:
         vars(make)["options"] = options
@@ -367,13 +366,13 @@ def takes(*options: str) -> Callable[[Maker], Maker]:
 
 
 def _maker(scheme: str) -> Any:
-    """Return what is called with a URL and options, and returns the transport."""
+    """Return the callable that makes the transport from a URL and options."""
     where = TRANSPORTS.get(scheme)
     return _from_entry_points(scheme) if where is None else load(where)
 
 
 def _from_entry_points(scheme: str) -> Any:
-    # Reading the installed distributions takes milliseconds: only a scheme that is not ours pays.
+    # Reading the installed distributions takes milliseconds: only for a scheme that is not ours.
     entry_points = load("importlib.metadata:entry_points")
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if scheme not in found:

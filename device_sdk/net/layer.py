@@ -1,6 +1,6 @@
 r"""Streams on top of streams: TLS over TCP, WebSocket over TLS over a proxy, TLS over a serial line.
 
-A layer is a :class:`Layer` with a handshake. It writes the handshake as if its stream could block::
+A layer is a :class:`Layer` with a handshake, which is written as if the stream could block::
 
     class Greeting(Layer):
         def _handshake(self, link: Link) -> bytes:
@@ -10,7 +10,7 @@ A layer is a :class:`Layer` with a handshake. It writes the handshake as if its 
         def _adopt(self, state: bytes) -> None:
             self.greeting = state
 
-and overrides, of the methods of a stream, those that it changes.
+It overrides the methods of a stream that it changes.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ __all__ = ["Layer", "Link"]
 
 
 class Layer(Transport):
-    """A stream that changes what goes through another one, ``inner``, which it owns.
+    """A stream that transforms the bytes of another one, ``inner``, which it owns.
 
     Everything here passes on to ``inner``. A subclass gives :meth:`_handshake`, :meth:`_adopt` and
-    :meth:`_forget`, and overrides :meth:`recv` and :meth:`send` if the bytes change on their way.
+    :meth:`_forget`, and overrides :meth:`recv` and :meth:`send` if it changes the bytes.
 
-    A ``send()`` of a subclass that turns a piece of data into other bytes should count the piece as taken
-    only when ``inner`` has taken all of those. The caller then still has what has not left, as it has
-    with a socket: whether to poll for writing, how far output has drained and what is lost by ``close()``
-    need no second book-keeping.
+    A ``send()`` that turns a piece of data into other bytes should count the piece as taken only when
+    ``inner`` has taken all of those. As with a socket, the caller then still holds the unsent data: whether
+    to poll for writing, how far output has drained and how much ``close()`` loses need no second
+    book-keeping.
     """
 
     __slots__ = ("_early", "_life", "description", "inner")
@@ -52,21 +52,21 @@ class Layer(Transport):
     # For subclasses
 
     def _handshake(self, link: Link) -> object:
-        """Do the handshake on ``inner``, which is open, and return what :meth:`_adopt` needs of it.
+        """Do the handshake on ``inner``, which is open, and return its result for :meth:`_adopt`.
 
-        It may be abandoned at any time and must then not touch the transport itself: only ``link``.
-        Raises: ConnectFailedError: the peer says no. What ``link`` raises may pass.
+        It may be abandoned at any time, so it must use only ``link``, never the transport itself.
+        Raises: ConnectFailedError: the peer refused. Errors of ``link`` may pass.
         """
         return None
 
     def _adopt(self, state: Any) -> None:
-        """Keep what the handshake returned; the stream is open from now on. Never blocks or raises."""
+        """Keep the result of the handshake; the stream is open from now on. Never blocks or raises."""
 
     def _forget(self) -> None:
-        """Drop what belongs to the connection that has ended. Never blocks or raises; may come twice."""
+        """Drop the state of the connection that has ended. Never blocks or raises; may be called twice."""
 
     def _recv_below(self) -> bytes | None:
-        """Return what ``inner`` has, beginning with what the handshake read too far."""
+        """Return data of ``inner``, beginning with bytes that the handshake read too far."""
         if self._early:
             early, self._early = self._early, b""
             return early
@@ -78,7 +78,7 @@ class Layer(Transport):
         """Open the stream below, then do the handshake, both until ``deadline``."""
         with self._life.begin(self.description) as attempt:
             self.inner.open(deadline)
-            if attempt.is_abandoned:  # close() came just before the stream below began to open
+            if attempt.is_abandoned:  # close() was called just before the stream below began to open
                 self.inner.close()
             self._shake_hands(attempt, deadline)
 
@@ -111,10 +111,10 @@ class Layer(Transport):
         return self.inner.fileno()
 
     def recv(self) -> bytes | None:
-        """Return what the stream below has received; see :meth:`Transport.recv`.
+        """Return the bytes that the stream below has received; see :meth:`Transport.recv`.
 
-        Data that came together with the end of the handshake is returned by the first call, which nothing
-        announces. In MQTT the client speaks first, so there is none.
+        Data that arrived together with the end of the handshake is returned by the first call, without the
+        descriptor being readable. In MQTT the client speaks first, so there is none.
         """
         return self._recv_below()
 
@@ -127,7 +127,7 @@ class Layer(Transport):
         return self.inner.wants_write()
 
     def flush(self) -> None:
-        """Let the stream below pass on what it holds."""
+        """Let the stream below pass on its output."""
         self.inner.flush()
 
     def next_deadline(self) -> float | None:
@@ -135,7 +135,7 @@ class Layer(Transport):
         return self.inner.next_deadline()
 
     def handle_deadline(self, now: float) -> None:
-        """Let the stream below do what is due."""
+        """Let the stream below do the work that is due."""
         self.inner.handle_deadline(now)
 
     def abort(self) -> None:
@@ -154,9 +154,9 @@ class Layer(Transport):
 
 
 class Link:
-    """The stream below during a handshake, as something that blocks: until the deadline or an abort.
+    """A blocking view of the stream below, for a handshake: it waits until the deadline or an abort.
 
-    It plays the part of an owner, deadlines of the stream included. For the thread that is in ``open()``.
+    It acts as the stream's owner, deadlines included. For the thread that is in ``open()``.
     """
 
     __slots__ = ("_attempt", "_deadline", "_description", "_inner", "_unread")
@@ -192,17 +192,17 @@ class Link:
             if not data:
                 return
             self._wait()
-            # Room may be announced by a descriptor that is readable until it is read.
+            # The stream may announce room by a descriptor that stays readable until recv().
             with self._attempt.lock:
                 self._attempt.check()
                 self._unread += self._inner.recv() or b""
 
     def unread(self, data: bytes) -> None:
-        """Give back what was read beyond the end of the handshake: the stream begins with it."""
+        """Give back bytes read beyond the end of the handshake: the stream begins with them."""
         self._unread = data + self._unread
 
     def take_unread(self) -> bytes:
-        """Return what was read and not used yet."""
+        """Return the bytes given back."""
         data, self._unread = self._unread, b""
         return data
 

@@ -36,8 +36,8 @@ __all__ = ["MemoryListener", "MemoryTransport", "memory_pair"]
 
 CAPACITY_BYTES = 65536
 
-# One lock for all memory streams, never held while foreign code runs or while anything waits: connecting,
-# closing and aborting touch two ends and the table of listeners, and this way they cannot deadlock.
+# One lock for all memory streams, never held while foreign code runs or anything waits. Connecting, closing
+# and aborting touch two ends and the table of listeners; with one lock they cannot deadlock.
 _lock = threading.Lock()
 _listeners: dict[str, MemoryListener] = {}
 
@@ -54,18 +54,18 @@ class _Pipe:
         self.capacity = capacity
         self.ended = False  # the reader gets b"" after the data
         self.reset = False  # both ends get an error, the data is gone
-        self.starved = False  # the writer was told "full" and waits for room
+        self.starved = False  # the writer had no room and waits for it
 
 
 class MemoryTransport(Transport):
     """One end of an in-process stream; both ends are of this class, and each may have its own thread.
 
-    Made by :func:`~device_sdk.net.base.open_transport` it connects and may be opened again after
+    An end from :func:`~device_sdk.net.base.open_transport` connects and may be opened again after
     ``close()``. An end from :meth:`MemoryListener.accept` or :func:`memory_pair` is open from the start and
     cannot be reopened. Like every stream it has one owner, but here all methods are safe from any thread.
 
     The descriptor is an eventfd, readable while there is something to do: data, end of stream, or room
-    after a send that was cut short. Polling it for writing tells nothing, so ``wants_write()`` is false.
+    after a send that was cut short. Polling it for writing is useless, so ``wants_write()`` is false.
 
     Raises: ArgumentError: the URL has no name, or more than a name.
     """
@@ -93,7 +93,7 @@ class MemoryTransport(Transport):
     def open(self, deadline: float) -> None:
         """Connect to the listener of the URL's name; its ``on_connect`` runs in this call.
 
-        It does not wait for ``accept()``, so only a slow ``on_connect`` can make it late.
+        Does not wait for ``accept()``, so only a slow ``on_connect`` can delay it.
         """
         with _lock:
             if self._incoming is not None or self._name is None:
@@ -126,7 +126,7 @@ class MemoryTransport(Transport):
             return self._fd
 
     def recv(self) -> bytes | None:
-        """Return up to 64 KiB of what has arrived; see :meth:`Transport.recv`."""
+        """Return up to 64 KiB of received bytes; see :meth:`Transport.recv`."""
         with _lock:
             incoming, _ = self._usable_pipes()
             data = bytes(incoming.data[:CAPACITY_BYTES])
@@ -135,12 +135,12 @@ class MemoryTransport(Transport):
                 incoming.starved = False
                 incoming.writer._retry = True
                 incoming.writer._update_signal()
-            self._retry = False  # who has called us sends again next
+            self._retry = False  # the caller sends again next
             self._update_signal()
             return data if data or incoming.ended else None
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
-        """Put bytes into the peer's buffer and return how many fitted; see :meth:`Transport.send`."""
+        """Put bytes into the peer's buffer and return how many fit; see :meth:`Transport.send`."""
         with _lock:
             _, outgoing = self._usable_pipes()
             if outgoing.reader is None:
@@ -163,7 +163,7 @@ class MemoryTransport(Transport):
             self._send_limit = count
 
     def reset(self) -> None:
-        """Fault: break the connection; what is under way is lost and both ends get an error from now on."""
+        """Fault: break the connection; data under way is lost, and both ends raise from now on."""
         with _lock:
             for pipe in self._pipes():
                 pipe.reset = True
@@ -182,7 +182,7 @@ class MemoryTransport(Transport):
                     self._outgoing.reader._update_signal()
 
     def close(self) -> None:
-        """Leave the stream, forget an abort; see :meth:`Transport.close`."""
+        """Leave the stream and forget an abort; see :meth:`Transport.close`."""
         with _lock:
             self._release()
             self._aborted = False
@@ -196,7 +196,7 @@ class MemoryTransport(Transport):
         return self._incoming, self._outgoing
 
     def _usable_pipes(self) -> tuple[_Pipe, _Pipe]:
-        """The same, and raise when the stream was aborted or reset."""
+        """As :meth:`_pipes`, but raise if the stream was aborted or reset."""
         if self._aborted:
             raise TransportClosedError(f"{self.description} was aborted")
         pipes = self._pipes()
@@ -236,10 +236,10 @@ class MemoryTransport(Transport):
 class MemoryListener:
     """Accepts connections to ``memory://name`` from its construction until ``close()``.
 
-    Each new connection's other end goes to ``on_connect(end)``, called in the thread that opens and before
-    its ``open()`` returns, so that a broker without a thread can be driven synchronously; without
+    The other end of each new connection goes to ``on_connect(end)``, called in the thread that opens and
+    before its ``open()`` returns, so that a broker without a thread can be driven synchronously; without
     ``on_connect`` it waits for :meth:`accept`. ``capacity``: bytes of buffer in each direction, at least 1.
-    Its methods may be called from any thread.
+    The methods may be called from any thread.
 
     Raises: ArgumentError: the name is empty or taken, or the capacity is not positive.
     """
@@ -298,7 +298,7 @@ class MemoryListener:
         return _listeners.get(self.name) is self
 
     def deliver(self, end: MemoryTransport) -> None:
-        """Hand over the other end of a new connection; for the transport that connects.
+        """Hand over the other end of a new connection; for the connecting transport.
 
         Called without the lock, because ``on_connect`` is foreign code.
         """
@@ -314,7 +314,7 @@ class MemoryListener:
 
 
 def memory_pair(capacity: int = CAPACITY_BYTES) -> tuple[MemoryTransport, MemoryTransport]:
-    """Return the two ends of a new stream, for tests; each is to be closed."""
+    """Return the two ends of a new stream, for tests; close both."""
     one, other = _bare_end("memory pair, end 1"), _bare_end("memory pair, end 2")
     with _lock:
         _link(one, other, capacity)
@@ -329,7 +329,7 @@ def _bare_end(description: str) -> MemoryTransport:
 
 
 def _link(one: MemoryTransport, other: MemoryTransport, capacity: int) -> _Pipe:
-    """Open both ends of a new stream, with the lock held; return what comes in at the first."""
+    """Open both ends of a new stream, with the lock held; return the incoming pipe of the first."""
     there, back = _Pipe(one, other, capacity), _Pipe(other, one, capacity)
     for end, incoming, outgoing in ((one, back, there), (other, there, back)):
         end._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

@@ -4,7 +4,7 @@
 
     open_transport("mqtts://broker.example", proxy="socks5://user:password@proxy.example:1080")
 
-Everything above, such as TLS and WebSocket, is between us and the broker: the proxy passes on bytes. The
+The layers above, such as TLS and WebSocket, are between us and the server: the proxy passes on bytes. The
 HTTP request is made here, because PySocks reads only the first line of the answer and leaves the rest of
 it in the stream; the SOCKS dialogues are PySocks's, see :mod:`device_sdk.net.socks`.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PROXY_PORTS", "ProxyRefusal", "ProxyTransport", "proxy_from_environment"]
 
-# Scheme of a proxy -> its port when the URL names none. "socks" is what paho calls SOCKS5 in mqtt_proxy.
+# Scheme of a proxy -> its port if the URL names none. paho writes SOCKS5 as "socks" in mqtt_proxy.
 PROXY_PORTS = {"http": 8080, "socks": 1080, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 _ASK_SOCKS = "device_sdk.net.socks:ask_socks"
 _RESOLVES_HERE = {"socks4"}  # the protocol has no names, only IPv4 addresses
@@ -42,10 +42,10 @@ _EXAMPLE = "write for example 'socks5://proxy.example:1080' or 'http://proxy.exa
 _MAX_ANSWER_BYTES = 16 * 1024
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: ([^\r\n]*))?\r\n")
 
-# PySocks writes the lengths as UTF-8, which is one byte only up to here. (The protocol would allow 255.)
+# PySocks writes the lengths as UTF-8, which takes one byte only up to 127. (The protocol would allow 255.)
 _MAX_SOCKS5_CREDENTIAL_BYTES = 127
 
-# HTTP status -> what to do about it. Source: RFC 9110 §9.3.6, §15.
+# HTTP status -> advice. Source: RFC 9110 §9.3.6, §15.
 _HTTP_ADVICE = {
     403: "it does not allow this: ask for host and port to be permitted, or use port 443",
     404: "it does not know the broker, or is no proxy for CONNECT",
@@ -58,7 +58,7 @@ _HTTP_ADVICE = {
 
 
 class ProxyRefusal(Exception):
-    """What a proxy answered instead of yes, and what to do. Does not leave :class:`ProxyTransport`."""
+    """A proxy refused: its answer, and advice. Does not leave :class:`ProxyTransport`."""
 
     def __init__(self, answer: str, advice: str, retry: str = "later") -> None:
         super().__init__(f"it answered {answer}; {advice}")
@@ -66,12 +66,12 @@ class ProxyRefusal(Exception):
 
 
 class ProxyTransport(SocketTransport):
-    """A TCP connection that a proxy makes for us.
+    """A TCP connection through a proxy.
 
     ``proxy``: its URL, ``scheme://[user:password@]host[:port]``. The scheme is ``http`` (CONNECT, with
     Basic authentication), ``socks4`` (an IPv4 address, looked up here), ``socks4a`` or ``socks5`` (the proxy
-    looks the broker's name up; ``?rdns=0`` looks it up here). A way around the proxy is never tried.
-    The other options are :class:`~device_sdk.net.tcp.TcpTransport`'s and are about the connection to the
+    looks the broker's name up; ``?rdns=0`` looks it up here). A direct connection is never tried.
+    The other options are those of :class:`~device_sdk.net.tcp.TcpTransport`, for the connection to the
     proxy.
 
     Raises: ArgumentError: an option, by its name. MissingDependency: a SOCKS proxy needs the extra ``proxy``.
@@ -96,7 +96,7 @@ class ProxyTransport(SocketTransport):
         except ConnectFailedError as error:
             raise ConnectFailedError(f"cannot reach {self._place}: {error}") from error
 
-        descriptor = sock.fileno()  # it stays when another object takes the socket over
+        descriptor = sock.fileno()  # stays the same when another object takes the socket over
 
         def wait(events: int) -> None:
             if code := attempt.wait(descriptor, events, deadline):
@@ -122,7 +122,7 @@ class ProxyTransport(SocketTransport):
 def proxy_from_environment(address: str) -> str | None:
     """Return the proxy that the environment names for ``host:port``, or ``None``, as paho-mqtt does.
 
-    The variable is ``mqtt_proxy``, or ``MQTT_PROXY`` if that is not there, whatever the transport above is;
+    The variable is ``mqtt_proxy``, or ``MQTT_PROXY`` if that is not set, for every transport above;
     ``http_proxy``, ``https_proxy`` and ``all_proxy`` are not read. ``no_proxy`` (``NO_PROXY``) lists hosts to
     reach directly: names with all their subdomains, addresses as written, each with or without a port, or
     ``*`` for all.
@@ -166,7 +166,7 @@ def _parse_proxy(text: str, url: ParsedUrl) -> ParsedUrl:
     remote = "0" if proxy.scheme in _RESOLVES_HERE else proxy.query.get("rdns", "1")
     port = proxy.port or PROXY_PORTS[proxy.scheme]
     if proxy.scheme != "http":
-        load(_ASK_SOCKS)  # a missing extra is told now, not in every attempt
+        load(_ASK_SOCKS)  # raise for a missing extra now, not in every attempt
     return ParsedUrl(proxy.scheme, proxy.host, port, "", {"rdns": remote}, proxy.user_name, proxy.password)
 
 
@@ -185,7 +185,7 @@ def _ask_http(sock: socket.socket, wait: Wait, url: ParsedUrl, proxy: ParsedUrl)
     answer = b""
     while b"\r\n\r\n" not in answer:
         wait(select.POLLIN)
-        # What follows the empty line is the broker's: looked at, and left there.
+        # Bytes behind the empty line are the server's: peek, and leave them there.
         news = sock.recv(_MAX_ANSWER_BYTES, socket.MSG_PEEK)
         end = (answer + news).find(b"\r\n\r\n")
         answer += sock.recv(len(news) if end < 0 else end + 4 - len(answer))

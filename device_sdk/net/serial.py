@@ -1,8 +1,8 @@
 """MQTT over a serial line: ``serial:///dev/ttyUSB0?baud=115200&rtscts=1``, the bytes as they are.
 
-A port of this machine, or one behind a network: ``rfc2217://host:port`` also sets the far port up,
+A port of this machine, or one behind a network: ``rfc2217://host:port`` also configures the remote port,
 ``socket://host:port`` leaves it as it is. Needs the extra ``serial``. The wire has no checksum, no end of
-stream and no connections; docs/serial.md says what follows from that.
+stream and no connections; docs/serial.md describes the consequences.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from device_sdk.net.base import ParsedUrl, Transport
 from device_sdk.net.serial_errors import GONE, explain
 
 try:
-    # By name: the unrelated package "serial" would be imported as happily.
+    # By name: the unrelated package "serial" could be imported as well.
     from serial import Serial, serial_for_url
 except ImportError as error:
     raise MissingDependency("a serial line", "serial") from error
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 __all__ = ["SerialTransport"]
 
 READ_BYTES = 65536
-# What the kernel still holds at an orderly close, such as a DISCONNECT, gets this long to leave. Left alone,
-# closing a port whose flow control says stop takes Linux 30 s.
+# At an orderly close, output in the kernel, such as a DISCONNECT, gets this long to leave. By itself Linux
+# takes 30 s to close a port that flow control has stopped.
 DRAIN_S = 0.25
-# A far port behind socket:// that takes nothing for so long is dead. (rfc2217:// has 5 s of its own.)
+# A remote port behind socket:// that takes nothing for this long is dead. (rfc2217:// has 5 s of its own.)
 REMOTE_WRITE_S = 10.0
 
 _ON = dict.fromkeys(("1", "on", "true", "yes"), True)
@@ -57,7 +57,7 @@ _OFF = dict.fromkeys(("0", "off", "false", "no"), False)
 _SWITCH = _ON | _OFF
 _PARITIES = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 
-# Option of the URL -> pyserial's name, default, what may be written (baud: a number).
+# Option of the URL -> pyserial's name, default, allowed values (baud: a number).
 _OPTIONS: dict[str, tuple[str, object, dict[str, Any]]] = {
     "baud": ("baudrate", 115_200, {}),
     "bytesize": ("bytesize", 8, {"8": 8}),
@@ -80,11 +80,11 @@ class SerialTransport(Transport):
     """A serial line.
 
     Options in the URL: ``baud`` (115200), ``bytesize`` (8), ``parity`` (none, even, odd, mark, space),
-    ``stopbits`` (1, 2), ``rtscts``, ``xonxoff``, ``dsrdtr`` (all off) and ``exclusive`` (on: nobody else may
-    open the port). ``socket://`` takes none, ``rfc2217://`` all but ``exclusive``.
+    ``stopbits`` (1, 2), ``rtscts``, ``xonxoff``, ``dsrdtr`` (all off) and ``exclusive`` (on: no other program
+    may open the port). ``socket://`` takes none, ``rfc2217://`` all but ``exclusive``.
 
-    :meth:`recv` gives ``b""``, the end of the stream, when the port is unplugged. The descriptor is an epoll
-    of our own, readable for data and for room after a send that was cut short, so ``wants_write()`` is
+    :meth:`recv` returns ``b""``, the end of the stream, when the port is unplugged. The descriptor is an
+    epoll of our own, readable for data and for room after a send that was cut short, so ``wants_write()`` is
     false: a tty cannot be shut down from another thread, but an eventfd beside it can wake its owner.
 
     Raises: ArgumentError: an option or a value, by its name, or a URL that names no port.
@@ -113,10 +113,10 @@ class SerialTransport(Transport):
         self._blocked = False
 
     def open(self, deadline: float) -> None:
-        """Open the port, set it up and forget what had arrived before; see :meth:`Transport.open`.
+        """Open and configure the port, and discard old input; see :meth:`Transport.open`.
 
-        What lies in the input was meant for the stream before this one: its first byte would be taken for
-        the beginning of a packet.
+        Old input belongs to the stream before this one: its first byte would be taken for the beginning of a
+        packet.
         """
         with self._life.begin(self.description) as attempt:
             if time.monotonic() >= deadline:
@@ -146,7 +146,7 @@ class SerialTransport(Transport):
         return watch.fileno()
 
     def recv(self) -> bytes | None:
-        """Return what has arrived; ``b""`` once the port is unplugged. See :meth:`Transport.recv`."""
+        """Return received bytes; ``b""`` once the port is unplugged. See :meth:`Transport.recv`."""
         with self._life.lock:
             line = self._usable_line()
             if self._blocked:
@@ -175,7 +175,7 @@ class SerialTransport(Transport):
             return taken
 
     def abort(self) -> None:
-        """Let go of the port, or of the attempt to open it; see :meth:`Transport.abort`."""
+        """Release the port, or the attempt to open it; see :meth:`Transport.abort`."""
         with self._life.lock:
             self._life.abort()
             if self._watch is not None:
@@ -185,11 +185,10 @@ class SerialTransport(Transport):
                 self._line = None
 
     def close(self) -> None:
-        """Let go of the port and forget an abort; see :meth:`Transport.close`.
+        """Release the port and forget an abort; see :meth:`Transport.close`.
 
         The one exception to "never blocks": output that the port has not sent yet gets up to 0.25 s. The
-        port keeps its settings: in the mode that terminals start in it would echo what still arrives back
-        to the peer.
+        port keeps its settings: in the default mode of a terminal it would echo late input to the peer.
         """
         with self._life.lock:
             self._life.close()
@@ -254,43 +253,43 @@ class _Watch:
 
 
 class _Line(ABC):
-    """An open line: a descriptor that does not block, and how to let go of it."""
+    """An open line: a non-blocking descriptor, and how to release it."""
 
     __slots__ = ("fd",)
     fd: int
 
     @abstractmethod
     def close(self, drain: bool) -> None:
-        """Release it. With ``drain``, what was sent gets a bounded time to leave. Never raises."""
+        """Release it. With ``drain``, sent data gets a bounded time to leave. Never raises."""
 
 
 class _LocalLine(_Line):
-    """A port of this machine. Raises: ConnectFailedError: in words for who has to make it work."""
+    """A port of this machine. Raises: ConnectFailedError: with advice."""
 
     __slots__ = ("_port",)
 
     def __init__(self, path: str, settings: dict[str, Any]) -> None:
         try:
             # inter_byte_timeout=0 is VMIN=1, VTIME=0. With pyserial's usual VMIN=0 the kernel answers
-            # "nothing now" with 0 bytes, which could not be told from a hang-up.
+            # "nothing now" with 0 bytes, which would look like a hang-up.
             # Opening discards the input (TCIFLUSH).
             self._port = Serial(path, timeout=0, inter_byte_timeout=0, **settings)
             self.fd = self._port.fileno()
             if settings["exclusive"]:
-                # pyserial's lock (flock) stops those who ask for it; this one stops everybody but root.
+                # pyserial's lock (flock) stops only programs that ask for it; this one stops all but root's.
                 self._exclude_others()
         except (OSError, termios.error, ValueError, OverflowError) as error:
             raise ConnectFailedError(explain(path, settings, error)) from error
 
     def close(self, drain: bool) -> None:
-        """Wait for the output if asked to, discard what is left of it, close."""
+        """Wait for the output if asked to, discard the rest, close."""
         try:
             until = time.monotonic() + (DRAIN_S if drain else 0.0)
             while (unsent := self._unsent()) and time.monotonic() < until:
                 time.sleep(0.005)
             if unsent:
                 termios.tcflush(self.fd, termios.TCOFLUSH)
-            # It belongs to the device and not to our descriptor: somebody may still have it open.
+            # It belongs to the device, not to our descriptor: another program may still have it open.
             fcntl.ioctl(self.fd, termios.TIOCNXCL)
         except (OSError, termios.error):  # unplugged
             pass
@@ -311,7 +310,7 @@ class _LocalLine(_Line):
 class _RemoteLine(_Line):
     """A port behind pyserial's URL handlers, which block: two threads carry bytes to a socket pair.
 
-    Our end of the pair is the line: its buffers bound what is under way, and closing it, at any time, makes
+    Our end of the pair is the line: its buffers bound the data under way, and closing it, at any time, makes
     the threads close the port and end.
     """
 
@@ -328,13 +327,13 @@ class _RemoteLine(_Line):
         ).start()
 
     def close(self, drain: bool) -> None:
-        """Close our end; what it holds is still written by the thread."""
+        """Close our end; the thread still writes the data in it."""
         self._ours.close()
 
     def _run(self, opened: Callable[[], object]) -> None:
         try:
             self._port.open()
-        except Exception as error:  # the handlers let through whatever socket and telnet raise
+        except Exception as error:  # the handlers pass on errors of socket and telnet
             self.error = error
             self._theirs.close()
             return
@@ -352,7 +351,7 @@ class _RemoteLine(_Line):
             sock.close()  # pyserial 3.5 forgets to, after a connection that was reset
 
     def _carry(self, source: Callable[[int], bytes], sink: Callable[[bytes], object]) -> None:
-        """Copy until either side ends, then end both, which also wakes the other thread."""
+        """Copy until either side ends, then end both; that also wakes the other thread."""
         try:
             while data := source(READ_BYTES):
                 sink(data)
@@ -378,15 +377,15 @@ class _RemoteLine(_Line):
 
 
 def _open_remote(url: str, settings: dict[str, Any], attempt: Attempt, deadline: float) -> _Line:
-    """Open the port in a thread that can be left behind. Raises: ConnectFailedError.
+    """Open the port in a thread that can be abandoned. Raises: ConnectFailedError.
 
-    Cancelled, it may return a line whose port is not open yet: it needs no more than to be closed.
+    If cancelled, it may return a line whose port is not open yet; closing that is enough.
     """
     if url.startswith("socket:"):
         # Its descriptor can be polled; the in_waiting of this handler is never more than 1.
         port = serial_for_url(url, do_not_open=True, timeout=0, write_timeout=REMOTE_WRITE_S)
     else:
-        # The timeout in the URL is for its negotiation with the far end, 3 s if we do not say.
+        # The timeout in the URL is for the negotiation with the remote end, by default 3 s.
         seconds = max(deadline - time.monotonic(), 0.05)
         port = serial_for_url(f"{url}?timeout={seconds}", do_not_open=True, timeout=None, **settings)
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""Why a serial port cannot be opened, and what to do, in words for whoever has to make it work."""
+"""Advice for a serial port that cannot be opened, in words for its user."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["GONE", "explain"]
 
-# Where a port that somebody plugged in shows up; /dev/ttyS* are there with nothing behind them.
+# Names of ports that were plugged in; /dev/ttyS* exist even without hardware.
 _PORTS = ("/dev/serial/by-id/*", "/dev/ttyUSB*", "/dev/ttyACM*", "/dev/ttyAMA*", "/dev/serial[0-9]*")
 
-# What the kernel says about a device that has gone.
+# Errors of the kernel for a device that has gone.
 GONE = {errno.EIO, errno.ENXIO, errno.ENODEV}
 
 
 def explain(path: str, settings: dict[str, Any], error: Exception) -> str:
-    """Return why a port cannot be opened with these settings of pyserial's, and what makes it work."""
+    """Return why a port cannot be opened with these settings of pyserial, and advice."""
     number = _error_number(error)
     if number in (errno.EACCES, errno.EPERM):
         what = _explain_permission(path)
@@ -43,7 +43,7 @@ def explain(path: str, settings: dict[str, Any], error: Exception) -> str:
 
 
 def _error_number(error: BaseException | None) -> int | None:
-    """Return the errno of an error, or of the one it was made from: pyserial does not always keep it."""
+    """Return the errno of an error or of its cause: pyserial does not always keep it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error.errno
@@ -76,7 +76,7 @@ def _explain_busy(path: str) -> str:
 
 
 def _holders(path: str) -> list[str]:
-    """Name the processes that have the device open, as far as we may look."""
+    """Name the processes that have the device open, as far as our rights allow."""
     device = os.stat(path).st_rdev
     found = []
     for folder in glob.glob("/proc/[0-9]*"):
@@ -84,7 +84,7 @@ def _holders(path: str) -> list[str]:
             if any(_leads_to(path, device) for path in glob.glob(f"{folder}/fd/*")):
                 with open(f"{folder}/comm", encoding="utf-8", errors="replace") as comm:
                     found.append(f"{comm.read().strip()} (process {os.path.basename(folder)})")
-        except OSError:  # it ended, or is not ours to look into
+        except OSError:  # it ended, or we may not look into it
             continue
     return found
 

@@ -1,4 +1,4 @@
-"""A connected stream socket as a transport: what TCP, Unix sockets and connections through a proxy share."""
+"""A connected stream socket as a transport: the base of TCP, Unix and proxy streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECV_BYTES = 65536
 
 
 class SocketTransport(Transport):
-    """A stream on a socket of its own. A subclass says how the socket is connected."""
+    """A stream on a socket of its own. A subclass connects the socket."""
 
     __slots__ = ("_blocked", "_life", "_live", "description", "sock")
 
@@ -38,10 +38,10 @@ class SocketTransport(Transport):
 
     @abstractmethod
     def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
-        """Return a connected socket that does not block, at the latest at ``deadline``.
+        """Return a connected, non-blocking socket by ``deadline``.
 
-        It runs in the thread of :meth:`open`. Raises: ConnectFailedError. TransportClosedError: the attempt
-        was cancelled.
+        Runs in the thread of :meth:`open`. Raises: ConnectFailedError. TransportClosedError: the attempt was
+        cancelled.
         """
 
     def open(self, deadline: float) -> None:
@@ -64,7 +64,7 @@ class SocketTransport(Transport):
         return self.sock.fileno()
 
     def recv(self) -> bytes | None:
-        """Return up to 64 KiB of what has arrived; see :meth:`Transport.recv`."""
+        """Return up to 64 KiB of received bytes; see :meth:`Transport.recv`."""
         sock = self._live
         if sock is None:
             self._raise_dead()
@@ -90,11 +90,11 @@ class SocketTransport(Transport):
         return taken
 
     def wants_write(self) -> bool:
-        """True after a send that the kernel did not take whole."""
+        """True after a send that the kernel took only in part."""
         return self._blocked
 
     def flush(self) -> None:
-        """Note that the kernel has room again; nothing is kept here."""
+        """Note that the kernel has room again; no output is kept here."""
         self._blocked = False
 
     def abort(self) -> None:
@@ -128,7 +128,7 @@ class SocketTransport(Transport):
 
 
 def connect(sock: socket.socket, address: Any, attempt: Attempt, until: float) -> None:
-    """Connect a socket that does not block, waiting until a monotonic time. Raises: OSError with an errno."""
+    """Connect a non-blocking socket, waiting until a monotonic time. Raises: OSError with an errno."""
     code = sock.connect_ex(address)
     if code == errno.EINPROGRESS:
         code = attempt.wait(sock.fileno(), select.POLLOUT, until)

@@ -1,7 +1,7 @@
 """The SOCKS dialogues, by PySocks, on a socket that is connected and stays non-blocking.
 
-PySocks reads and writes as if the socket could block. Here each of its reads and writes waits first, in a
-way that ``open()``'s deadline and ``abort()`` end.
+PySocks reads and writes as if the socket could block. Here each of its reads and writes waits first, until
+the deadline of ``open()`` or an ``abort()``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def ask_socks(
 ) -> socket.socket:
     """Have the proxy at the other end of ``sock`` connect to the URL's host, and return the tunnel.
 
-    ``wait(events)`` returns when the socket is ready or raises OSError. ``sock`` is used up in any case.
-    Raises: OSError, UnicodeError: a host name that cannot be. ProxyRefusal.
+    ``wait(events)`` returns when the socket is ready or raises OSError. ``sock`` is consumed in any case.
+    Raises: OSError, UnicodeError: an impossible host name. ProxyRefusal.
     """
     version4 = proxy.scheme.startswith("socks4")
     dialogue = _Dialogue(sock, wait)
@@ -72,12 +72,12 @@ class _Dialogue(socks.socksocket):  # type: ignore[misc]
         self.setblocking(False)
 
     def recv_into(self, buffer: Any, *args: int) -> int:
-        """What its reading file calls."""
+        """Receive; called by the file that PySocks reads from."""
         self._wait(select.POLLIN)
         return socket.socket.recv_into(self, buffer, *args)
 
     def send(self, data: Any, *args: int) -> int:
-        """What its writing file calls."""
+        """Send; called by the file that PySocks writes to."""
         self._wait(select.POLLOUT)
         return socket.socket.send(self, data, *args)
 

@@ -1,4 +1,4 @@
-"""Brokers that a domain announces in the DNS: ``mqtt+srv://example.com``, ``mqtts+srv://example.com``.
+"""Servers that a domain announces in the DNS: ``mqtt+srv://example.com``, ``mqtts+srv://example.com``.
 
 The records ``_mqtt._tcp.example.com`` or ``_secure-mqtt._tcp.example.com`` name hosts, ports, priorities and
 weights. Needs the extra ``srv`` (dnspython). Source: RFC 2782; the service names are IANA's.
@@ -34,7 +34,7 @@ __all__ = ["SrvTransport", "find_servers"]
 
 SERVICES = {"mqtt": "_mqtt._tcp", "mqtts": "_secure-mqtt._tcp"}
 
-# Whoever answers decides how many records there are; so many are tried in one attempt.
+# Records tried in one attempt: the DNS answer may have any number.
 MAX_SERVERS = 16
 
 
@@ -46,13 +46,13 @@ def find_servers(
     nameservers: Sequence[str] | None = None,
     nameserver_port: int = 53,
 ) -> list[tuple[str, int]]:
-    """Return the hosts and ports of a domain's brokers, in the order in which to try them.
+    """Return the hosts and ports of a domain's servers, in the order in which to try them.
 
-    The lowest priority comes first; among equals chance decides by their weights, anew in each call. At
-    most 16. Blocks, at the latest until ``deadline`` in monotonic seconds; nothing interrupts it.
+    The lowest priority comes first; equal priorities are shuffled by weight, anew in each call. At most 16.
+    Blocks until ``deadline`` at the latest, in monotonic seconds; it cannot be interrupted.
 
     ``nameservers``: their addresses, by default those of ``/etc/resolv.conf``.
-    Raises: ConnectFailedError: no answer, no such record, or the record says that there is no service.
+    Raises: ConnectFailedError: no answer, no such record, or a record that denies the service.
     """
     name = f"{SERVICES['mqtts' if secure else 'mqtt']}.{domain.rstrip('.')}."
     lifetime = deadline - time.monotonic()
@@ -82,11 +82,11 @@ def find_servers(
 
 
 class SrvTransport(Layer):
-    """A connection to one of the brokers that a domain announces.
+    """A connection to one of the servers that a domain announces.
 
-    Each ``open()`` looks the records up, and tries them in their order until one answers, each with a fair
-    share of the time that is left. The options are those of ``mqtt:`` or ``mqtts:``, besides
-    ``nameservers`` and ``nameserver_port`` (see :func:`find_servers`).
+    Each ``open()`` looks the records up and tries them in order until one answers, each with a fair share of
+    the remaining time. The options are those of ``mqtt:`` or ``mqtts:``, besides ``nameservers`` and
+    ``nameserver_port`` (see :func:`find_servers`).
 
     DNS answers can be forged. So ``mqtts+srv`` follows only a record whose host is the domain or below it,
     and the certificate has to be for that host.
@@ -115,11 +115,11 @@ class SrvTransport(Layer):
         self._options = options
         # One for each host and port of the last answer: it may remember a TLS session.
         self._streams: dict[tuple[str, int], Transport] = {}
-        # Never opened; it stands for the brokers that are not known yet, and checks the options now.
+        # Never opened: stands for servers that are not known yet, and checks the options now.
         super().__init__(self._stream((url.host, 1)), f"{url.scheme} {url.host}")
 
     def open(self, deadline: float) -> None:
-        """Look the brokers up and open a stream to the first that answers; see :meth:`Transport.open`."""
+        """Look the servers up and open a stream to the first that answers; see :meth:`Transport.open`."""
         with self._life.begin(self.description) as attempt:
             try:
                 servers = find_servers(

@@ -1,4 +1,4 @@
-"""The bottom of a stack of streams: what ``mqtt://`` stands for, and what TLS and WebSocket stand on."""
+"""The bottom of a stack of streams: TCP for ``mqtt://``, and below TLS and WebSocket."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["TCP_STREAM_OPTIONS", "tcp_stream"]
 
 TCP_STREAM_OPTIONS = ("proxy", *TcpTransport.options)
 
-# Imported when there is a proxy.
+# Imported only if there is a proxy.
 _THROUGH_PROXY = "device_sdk.net.proxy:ProxyTransport"
 _PROXY_FROM_ENVIRONMENT = "device_sdk.net.proxy:proxy_from_environment"
 
 
 @takes(*TCP_STREAM_OPTIONS)
 def tcp_stream(url: ParsedUrl, *, proxy: str | None = None, **options: Any) -> Transport:
-    """Return the TCP connection that the URL leads to, not opened yet: the bottom of a stack.
+    """Return the TCP connection of the URL, not opened yet: the bottom of a stack.
 
-    ``proxy``: the URL of a proxy to go through, ``""`` for the direct way, ``None`` for what the variable
-    ``mqtt_proxy`` of the environment says now. The other options are those of
+    ``proxy``: the URL of a proxy, ``""`` for a direct connection, ``None`` for the present value of the
+    environment variable ``mqtt_proxy``. The other options are those of
     :class:`~device_sdk.net.tcp.TcpTransport`, or of :class:`~device_sdk.net.proxy.ProxyTransport`.
     """
     if proxy is None and ("mqtt_proxy" in os.environ or "MQTT_PROXY" in os.environ):

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["TcpDialer", "TcpTransport"]
 
-# More unsent output than this in the kernel is only latency: the engine keeps the rest, and can still put
-# a PINGREQ or a DISCONNECT in front of it.
+# More unsent output than this in the kernel only adds latency: the engine keeps the rest, and can still put a
+# PINGREQ or a DISCONNECT in front of it.
 NOTSENT_LOW_WATER_BYTES = 128 * 1024
 
 # Without it Linux retransmits into a dead link for about 15 minutes. 30 s outlasts a Wi-Fi roaming or a
 # modem's cell change, and still ends a dead connection before the default keep alive of 60 s would.
 USER_TIMEOUT_S = 30.0
 
-# What the kernel takes for idle time, interval and count of its probes. Source: Linux tcp(7).
+# Idle time, interval and count of the kernel's probes, with their upper bounds. Source: Linux tcp(7).
 _KEEPALIVE = (
     ("idle", 32767, socket.TCP_KEEPIDLE),
     ("interval", 32767, socket.TCP_KEEPINTVL),
@@ -42,18 +42,18 @@ class TcpTransport(SocketTransport):
     ``user_timeout``: seconds that sent data may stay unacknowledged, or a peer's receive window shut,
     before the kernel ends the connection; 0 leaves it to the system. Source: RFC 5482, Linux tcp(7).
 
-    ``bind``: where the connection starts on this machine: ``"192.0.2.5"``, ``"192.0.2.5:5000"``,
-    ``"[2001:db8::5]:5000"`` or ``("192.0.2.5", 5000)``; port 0, the default, is any, and so is the address
-    ``""``. An address also settles the family: ``"0.0.0.0"`` means IPv4 only.
+    ``bind``: local address of the connection: ``"192.0.2.5"``, ``"192.0.2.5:5000"``,
+    ``"[2001:db8::5]:5000"`` or ``("192.0.2.5", 5000)``; port 0, the default, is any port, ``""`` any
+    address. An address also fixes the family: ``"0.0.0.0"`` means IPv4 only.
 
     ``interface``: the only network interface to use, such as ``"eth0"``.
 
     ``tcp_keepalive``: ``(idle, interval, count)``, whole seconds of silence before the first probe and
-    between probes, and how many may stay unanswered; ``None``: as the system is set up. ``user_timeout``
-    limits the probes as well, so a longer line of them needs a longer one.
+    between probes, and how many may stay unanswered; ``None``: the system's settings. ``user_timeout``
+    limits the probes as well, so a longer series of them needs a longer one.
 
-    Raises: ArgumentError: an option, by its name; the URL has a path or a query, which mean nothing to TCP,
-    or no port.
+    Raises: ArgumentError: an option, by its name; the URL has a path or a query, which TCP does not use, or
+    no port.
     """
 
     options: ClassVar[tuple[str, ...]] = ("bind", "interface", "tcp_keepalive", "user_timeout")
@@ -103,10 +103,10 @@ class TcpDialer:
     def dial(self, host: str, port: int, attempt: Attempt, deadline: float) -> socket.socket:
         """Return a socket that is connected to the first address of the host that answers.
 
-        IPv6 and IPv4 addresses take turns, each with a fair share of the time that is left. The name
-        look-up itself cannot be interrupted or bounded; see :meth:`Transport.open`.
+        IPv6 and IPv4 addresses take turns, each with a fair share of the remaining time. The name look-up
+        itself cannot be interrupted or bounded; see :meth:`Transport.open`.
 
-        Raises: ConnectFailedError: none answered in time; what the system said last is its cause.
+        Raises: ConnectFailedError: none answered in time; its cause is the last error of the system.
         TransportClosedError: the attempt was cancelled.
         """
         place = ParsedUrl("tcp", host, port).address
@@ -169,7 +169,7 @@ class TcpDialer:
 
     def _set_options(self, sock: socket.socket) -> None:
         options = (
-            # A packet leaves when it is sent: the engine has joined what belongs together.
+            # Send at once: the engine has already joined packets that belong together.
             (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
             (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOW_WATER_BYTES),
             (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._user_timeout * 1000)),
@@ -181,11 +181,11 @@ class TcpDialer:
             try:
                 sock.setsockopt(level, option, value)
             except OSError as error:
-                if error.errno != errno.ENOPROTOOPT:  # an emulated kernel may lack one; none is vital
+                if error.errno != errno.ENOPROTOOPT:  # an emulated kernel may lack one; none is essential
                     raise
 
     def set_origin(self, sock: socket.socket) -> None:
-        """Choose interface, address and port of our end. Raises: OSError whose text says what to change."""
+        """Set interface, address and port of our end. Raises: OSError, with advice in its text."""
         if self._interface is not None:
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode())
@@ -195,7 +195,7 @@ class TcpDialer:
         if self._bind is not None:
             _, address, port = self._bind
             try:
-                if port:  # our own connection of a moment ago may still linger there
+                if port:  # our own previous connection may still linger there
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((address, port))
             except OSError as error:
@@ -249,7 +249,7 @@ def _parse_keepalive(values: tuple[int, int, int]) -> tuple[tuple[int, int, int]
 
 
 def _explain_interface(name: str, error: OSError) -> str:
-    """Say what is missing: the interface, or the right to choose one. Source: Linux socket(7)."""
+    """Return advice: the interface is missing, or the right to choose one. Source: Linux socket(7)."""
     if error.errno == errno.ENODEV:
         return f"; there are: {', '.join(name for _, name in socket.if_nameindex())}"
     if error.errno == errno.EPERM:

@@ -41,8 +41,8 @@ __all__ = ["TLSOptions", "TlsTransport", "tls_stream"]
 
 # No record holds more plaintext (RFC 8446 §5.1), so that one read() returns one record.
 RECORD_BYTES = 16384
-# Encrypted at once. What the stream below takes only in part is reported when all of it has gone, which has
-# to be soon on a slow line: 2 KiB are 2 s at 9,600 baud. Each piece costs 6 µs, whatever its size.
+# Bytes encrypted at once. A piece counts as sent when the stream below has taken all of it, which must not
+# take long on a slow line: 2 KiB are 2 s at 9,600 baud. Each piece costs 6 µs, independent of its size.
 PIECE_BYTES = range(2048, 65537)
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -54,16 +54,16 @@ _log = Log("device_sdk.net.tls")
 
 @takes(*TCP_STREAM_OPTIONS)
 def tls_stream(url: ParsedUrl, *, tls: TLSOptions | None = None, **options: Any) -> TlsTransport:
-    """Return TLS over TCP to the host of the URL, not opened yet; what ``mqtts://`` stands for.
+    """Return TLS over TCP to the host of the URL, not opened yet: the stream of ``mqtts://``.
 
-    ``tls``: how, by default with the CA certificates of the system. The other options are those of
+    ``tls``: by default the CA certificates of the system are trusted. The other options are those of
     :func:`~device_sdk.net.stack.tcp_stream`.
     """
     return TlsTransport(tcp_stream(url, **options), TLSOptions() if tls is None else tls, url.host)
 
 
 class TLSOptions:
-    """How to encrypt, whom to trust, who we are. It may be shared by several transports, in any thread.
+    """Options of TLS: trust, identity, versions. May be shared by several transports, in any thread.
 
     Args:
         ca_file: PEM file with the CA certificates to trust *instead of* those of the system.
@@ -71,22 +71,22 @@ class TLSOptions:
         ca_data: such certificates, PEM as str or DER as bytes; instead or besides.
         certificate: PEM file with our certificate, and those between it and its CA.
         key: PEM file with its private key; ``None``: it is in ``certificate``.
-        key_password: of the private key, or a callable that returns it. Nobody is ever prompted.
+        key_password: of the private key, or a callable that returns it. There is never a prompt.
         alpn: protocols to offer in this order, such as ``["mqtt"]`` (RFC 7301).
         server_name: the name to ask for (SNI) and to find in the broker's certificate; ``None``: the host
-            of the URL. Needed where the URL names no host.
+            of the URL. Needed if the URL names no host.
         minimum_version: ``"1.2"`` or ``"1.3"``.
         ciphers: cipher suites of TLS 1.2 in OpenSSL's notation; those of TLS 1.3 are fixed.
         context: a ready client context. It replaces all of the above but ``server_name``.
-        session_resumption: shorten the handshake of a reconnect by what the last one left (RFC 8446 §2.2).
-        insecure: **check nothing**: anybody on the way can read and change everything. Each connect logs
-            a warning.
+        session_resumption: resume the last session, for a shorter handshake (RFC 8446 §2.2).
+        insecure: **check nothing**: an attacker on the way can read and change everything. Each connect
+            logs a warning.
 
     The files are read now, so that a mistake is an error here, and again whenever they have changed: new
-    certificates are used from the next connect on. Write them aside and rename them, key first.
+    certificates are used from the next connect on. Write new files aside and rename them, key first.
 
-    Raises: ArgumentError: what can never work, by the name of the option: a missing file, a key that does
-    not fit, a wrong or missing password, no CA certificate to trust. ArgumentTypeError.
+    Raises: ArgumentError: an option that can never work, by its name: a missing file, a key that does not
+    fit, a wrong or missing password, no CA certificate to trust. ArgumentTypeError.
     """
 
     __slots__ = ("_alpn", "_built", "_ca", "_certificate", "_ciphers", "_context", "_key", "_key_password",
@@ -141,7 +141,7 @@ class TLSOptions:
         self.current_context()
 
     def current_context(self) -> ssl.SSLContext:
-        """Return the context for the next connection: the same one until a file has changed.
+        """Return the context for the next connection: the same one until a file changes.
 
         Any thread. Reads files, and calls ``key_password`` when it loads the key.
         Raises: ArgumentError: by the name of the option.
@@ -149,10 +149,10 @@ class TLSOptions:
         if self._context is not None:
             return self._context
         with self._lock:
-            # Before reading: what changes while we read is read again next time.
+            # Before reading: a file that changes while we read is read again next time.
             signature = self._sign_files()
             if self._built is None or signature != self._signature:
-                self._built = self._build()  # a failure fails every attempt until it is mended
+                self._built = self._build()  # if it raises, so does every attempt until the files change
                 self._signature = signature
             return self._built
 
@@ -169,7 +169,7 @@ class TLSOptions:
         for path in (ca_file, ca_path, self._certificate, self._key):
             try:
                 status = os.stat(os.fspath(path)) if path is not None else None
-            except (OSError, TypeError, ValueError):  # loading it says why
+            except (OSError, TypeError, ValueError):  # loading it raises with the reason
                 status = None
             signature.append(
                 status and (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -262,7 +262,7 @@ class TLSOptions:
 
 
 class _Password:
-    """What OpenSSL asks for the password; remembers whether it did."""
+    """The callable that OpenSSL asks for the password; remembers whether it was called."""
 
     __slots__ = ("_source", "asked", "missing")
 
@@ -301,7 +301,7 @@ def _holds_certificates(folder: str | os.PathLike[str] | None) -> bool:
 
 
 class _Fault:
-    """Why a connection has ended, and whether that was our certificate."""
+    """The reason for the end of a connection; ``is_rejection``: our certificate was rejected."""
 
     __slots__ = ("is_rejection", "text")
 
@@ -311,7 +311,7 @@ class _Fault:
 
 
 class _Terms:
-    """What the handshakes of one transport have in common: the options, and the session to resume."""
+    """State that the handshakes of one transport share: the options, and the session to resume."""
 
     __slots__ = ("_context", "_session", "options")
 
@@ -325,29 +325,29 @@ class _Terms:
         return self._session if self._context is context else None
 
     def agreed(self, context: ssl.SSLContext) -> None:
-        """Note with which context the connection is: a session of another one is of no use any more."""
+        """Note the context of the connection: a session of another context cannot be resumed."""
         if context is not self._context:
             self._session, self._context = None, context
 
     def keep_session(self, connection: ssl.SSLObject) -> None:
-        """Take the session of a connection that ends: the tickets of TLS 1.3 come after the handshake."""
+        """Take the session of an ending connection: the tickets of TLS 1.3 arrive after the handshake."""
         if self.options.session_resumption:
             session = connection.session
             if session is not None and (session.has_ticket or connection.version() == "TLSv1.2"):
                 self._session = session
 
     def forget_session(self) -> None:
-        """Begin the next handshake from the beginning."""
+        """Make the next handshake a full one."""
         self._session = None
 
 
 class TlsTransport(Layer):
     """TLS over another stream.
 
-    ``host``: the name in the broker's certificate, if ``options`` give no ``server_name``.
+    ``host``: the name in the server's certificate, if ``options`` give no ``server_name``.
 
-    An end of stream without close_notify is the end of the stream: MQTT packets have lengths, so that a cut
-    is seen there (RFC 8446 §6.1).
+    An end without close_notify counts as the end of the stream: MQTT packets have lengths, which reveal a
+    truncation (RFC 8446 §6.1).
 
     Raises: ArgumentError: there is no name to look for in the certificate.
     """
@@ -359,7 +359,7 @@ class TlsTransport(Layer):
         super().__init__(inner, f"tls {inner.description.removeprefix('tcp ')}")
         if not isinstance(options, TLSOptions):
             raise ArgumentTypeError("tls", f"must be TLSOptions, not {type(options).__name__}")
-        # A zone is ours alone, a dot at the end is for the resolver: certificates have neither (RFC 6066 §3).
+        # A zone is local, a final dot is for the resolver: certificates have neither (RFC 6066 §3).
         self.server_name = (options.server_name or host).partition("%")[0].rstrip(".")
         context = options.current_context()
         if not self.server_name and context.check_hostname:
@@ -383,11 +383,11 @@ class TlsTransport(Layer):
         self._piece = RECORD_BYTES
         self._ended = False
         self._fault: _Fault | None = None  # why it has ended, if it was not closed
-        self._last_words = b""  # what recv() returns before it tells of the end
+        self._last_words = b""  # returned by recv() before it reports the end
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:
-        """The connection, to be asked for its version, cipher, ALPN protocol, certificate, session_reused.
+        """The connection: its version, cipher, ALPN protocol, certificate, session_reused.
 
         ``None`` while the stream is not open. Owner thread.
         """
@@ -397,7 +397,7 @@ class TlsTransport(Layer):
         cannot_open = f"cannot open {self.description}"
         try:
             context = self._terms.options.current_context()
-        except ArgumentError as error:  # a file has changed since it was fine
+        except ArgumentError as error:  # a file was fine and has changed
             raise TlsError(f"{cannot_open}: {error}") from error
         if context.verify_mode != ssl.CERT_REQUIRED:
             _log.warning("%s: INSECURE, the broker's certificate is not checked", self.description)
@@ -420,7 +420,7 @@ class TlsTransport(Layer):
             except ssl.SSLError as error:
                 self._terms.forget_session()
                 with suppress(OSError):
-                    link.send_all(outgoing.read())  # the alert tells the broker's log why
+                    link.send_all(outgoing.read())  # the alert puts the reason into the server's log
                 raise TlsError(f"{cannot_open}: {explain(error, self.server_name)}") from error
             if outgoing.pending:
                 link.send_all(outgoing.read())
@@ -450,7 +450,7 @@ class TlsTransport(Layer):
         self._reset()
 
     def recv(self) -> bytes | None:
-        """Read once below and return all the plaintext that this gives; see :meth:`Transport.recv`."""
+        """Read the stream below once and return all the plaintext of that; see :meth:`Transport.recv`."""
         if self._ended:
             return self._tell_end()
         data = self._recv_below() if self._early else self.inner.recv()
@@ -463,18 +463,18 @@ class TlsTransport(Layer):
         if self._ended:
             if not plaintext:
                 return self._tell_end()
-            self.inner.abort()  # so that the descriptor tells of what the next call returns
+            self.inner.abort()  # so that the descriptor is readable for the next call
         return plaintext
 
     def _decrypt(self, data: bytes) -> bytes | None:
-        """Return all the plaintext there is, ``None`` for none; notice the end."""
+        """Return all the plaintext there is, ``None`` for none; detect the end."""
         assert self._ssl is not None
         incoming, read = self._incoming, self._ssl.read
         incoming.write(data)
         records: list[bytes] = []
         try:
             while record := read(RECORD_BYTES):
-                if not (incoming.pending or records):  # by far the most frequent case
+                if not (incoming.pending or records):  # the usual case
                     return record
                 records.append(record)
             self._ended = True  # close_notify
@@ -486,10 +486,10 @@ class TlsTransport(Layer):
         return b"".join(records) or None
 
     def _answer(self) -> None:
-        """Pass on what OpenSSL says by itself, such as an alert or the answer to a key update."""
+        """Send output of OpenSSL itself, such as an alert or the answer to a key update."""
         if self._outgoing.pending:
             self._pending = memoryview(bytes(self._pending) + self._outgoing.read())
-        with suppress(TransportClosedError):  # recv() tells of it, after what has arrived
+        with suppress(TransportClosedError):  # recv() reports it, after the received data
             self._push()
 
     def _tell_end(self) -> bytes:
@@ -505,14 +505,14 @@ class TlsTransport(Layer):
         fault = self._fault or _Fault("closed by the peer", False)
         error = TransportClosedError(f"{self.description}: {fault.text}")
         if fault.is_rejection:
-            error.retry = TlsError.retry  # what the handshake of TLS 1.2 would have told
+            error.retry = TlsError.retry  # as in TLS 1.2, whose handshake would have failed
         return error
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Encrypt and pass on; see :meth:`Transport.send`.
 
-        Bytes count as taken when all of their ciphertext has been taken below. Until then the caller has
-        them still, and what he offers next begins with them: they are skipped, not encrypted again.
+        Bytes count as taken when all of their ciphertext has been taken below. Until then the caller still
+        holds those bytes and offers them again first; they are skipped, not encrypted again.
         """
         if self._ssl is None:
             raise TransportClosedError(f"{self.description} is not open")
@@ -526,7 +526,7 @@ class TlsTransport(Layer):
         while taken < len(view):
             try:
                 count = self._ssl.write(view[taken : taken + self._piece])
-            except ssl.SSLWantReadError:  # it goes on after the next recv()
+            except ssl.SSLWantReadError:  # continues after the next recv()
                 break
             except ssl.SSLError as error:
                 problem = explain(error, self.server_name)
@@ -543,7 +543,7 @@ class TlsTransport(Layer):
         return taken
 
     def flush(self) -> None:
-        """Let the stream below go on, and give it the rest of a record."""
+        """Flush the stream below, and give it the rest of a record."""
         self.inner.flush()
         if self._pending:
             self._push()
@@ -557,14 +557,14 @@ class TlsTransport(Layer):
         try:
             return self.inner.send(ciphertext)
         except TransportClosedError as error:
-            # A broker that rejects our certificate says so and closes, perhaps before we have sent CONNECT.
+            # A server that rejects our certificate sends an alert and closes, perhaps before our CONNECT.
             self._hear_last_words()
             if self._fault:
                 raise self._closed() from error
             raise
 
     def _hear_last_words(self) -> None:
-        """Read what the peer has sent before it closed."""
+        """Read the data that the peer sent before it closed."""
         with suppress(TransportClosedError):
             while not self._ended and (data := self._recv_below()):
                 self._last_words += self._decrypt(data) or b""

@@ -1,4 +1,4 @@
-"""Why TLS failed, in words for who has to make it work."""
+"""Reasons of TLS failures, in words for the user, with advice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CLOSED_EARLY", "explain", "reason", "rejects_certificate"]
 CLOSED_EARLY = "the peer closed the connection in the TLS handshake; is it a TLS port, such as 8883?"
 _CLIENT_CERTIFICATE = "give TLSOptions(certificate=..., key=...) of a CA that the broker trusts"
 
-# What OpenSSL says of the broker's certificate, and what to do. Source: openssl-verification-options(1).
+# OpenSSL's verdict on the server's certificate -> text and advice. Source: openssl-verification-options(1).
 _VERDICTS = {
     7: "is not from the CA whose name it bears: give that CA's certificate as ca_file=",
     9: "is not valid yet; this device's clock says {now} UTC: set it if that is wrong",
@@ -26,7 +26,7 @@ _VERDICTS = {
     64: "does not name the address {name}: connect to the name that it has, or give that as server_name=",
 }
 
-# What the other side says, or what it sends instead of TLS. Source: RFC 8446 §6.2, OpenSSL's sslerr.h.
+# Alerts of the peer, and faults in its data -> text and advice. Source: RFC 8446 §6.2, OpenSSL's sslerr.h.
 _REASONS = {
     "HTTP_REQUEST": "the peer does not speak TLS on this port",
     "NO_PROTOCOLS_AVAILABLE": "the context allows no TLS version",
@@ -51,7 +51,7 @@ _REASONS = {
 }
 
 
-# What a broker says of our certificate. In TLS 1.3 that can come when the stream is open for us.
+# Alerts about our certificate. In TLS 1.3 they can arrive after the stream has opened.
 _REJECTIONS = {
     "SSLV3_ALERT_BAD_CERTIFICATE",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED",
@@ -65,12 +65,12 @@ _REJECTIONS = {
 
 
 def rejects_certificate(error: ssl.SSLError) -> bool:
-    """Whether the other side does not accept our certificate: only another one can help."""
+    """Whether the peer rejected our certificate: only another certificate can help."""
     return error.reason in _REJECTIONS
 
 
 def explain(error: ssl.SSLError, name: str) -> str:
-    """Say which problem it is and what to do about it, then OpenSSL's own words; ``name`` is the host's."""
+    """Return problem and advice, then OpenSSL's own words; ``name`` is that of the host."""
     if isinstance(error, ssl.SSLCertVerificationError):
         now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         verdict = _VERDICTS.get(error.verify_code, "is not acceptable").format(now=now, name=name)
@@ -79,5 +79,5 @@ def explain(error: ssl.SSLError, name: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return OpenSSL's name of an error, or what else there is."""
+    """Return OpenSSL's name of an error, or else its text."""
     return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)

@@ -16,7 +16,7 @@ from device_sdk.net.sockets import SocketTransport
 
 __all__ = ["UnixTransport"]
 
-# A connect() that waits for room in the listener's queue cannot be ended, nor polled: it waits in steps.
+# A connect() that waits for room in the listener's queue can be neither ended nor polled: wait in steps.
 _STEP_S = 0.02
 
 # The length of sun_path without the zero at its end. Source: Linux unix(7).
@@ -32,7 +32,7 @@ _WHY = {
 
 
 class UnixTransport(SocketTransport):
-    """A connection to a program on the same machine.
+    """A connection through a Unix socket.
 
     Percent-encoding in the path is decoded: ``%3F`` is a question mark.
 

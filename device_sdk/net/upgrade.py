@@ -1,4 +1,4 @@
-"""The HTTP upgrade that begins a WebSocket: the request, the judgement of its answer. Source: RFC 6455 §4."""
+"""The HTTP upgrade that begins a WebSocket: the request, and the check of the answer. Source: RFC 6455 §4."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _TOKEN = _HEADER_NAME
 
-# The handshake is made of these: another value would only break it.
+# Headers of the handshake itself: another value would only break it.
 _OURS = {"upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"}
 
-# HTTP status -> what to do about it.
+# HTTP status -> advice.
 _ADVICE = {
     200: "an ordinary web server answers there; check port and path, MQTT brokers mostly use /mqtt or /ws",
     400: "check that the port is the broker's WebSocket port, and the path",
@@ -60,15 +60,15 @@ _ADVICE = {
 _REDIRECTS = range(300, 400)
 _TOO_MANY_REQUESTS = 429
 
-# `websockets` would log headers, and with them tokens, for whoever switches its logger to DEBUG.
+# At DEBUG `websockets` would log headers, and with them tokens.
 _SILENT = logging.Logger("device_sdk.net.websocket.frames", logging.CRITICAL + 1)
 
 
 class Upgrade:
-    """How to ask for a WebSocket. The options are those of
+    """The request for a WebSocket. The options are those of
     :class:`~device_sdk.net.websocket.WebSocketTransport`.
 
-    ``uri`` and ``max_message_size``, in bytes, are what it asks with.
+    ``uri`` and ``max_message_size``, in bytes, are those of the request.
 
     Raises: ArgumentError: an option, by its name.
     """
@@ -98,7 +98,7 @@ class Upgrade:
         self._subprotocol = subprotocol
 
     def run(self, link: Link) -> ClientProtocol:
-        """Ask for the upgrade and judge the answer. Source: RFC 6455 §4.1, §4.2."""
+        """Request the upgrade and check the answer. Source: RFC 6455 §4.1, §4.2."""
         protocol: Any = ClientProtocol(
             self.uri, origin=self._origin, subprotocols=[self._subprotocol],  # type: ignore[arg-type, list-item]
             max_size=self.max_message_size, logger=_SILENT,
@@ -140,7 +140,7 @@ class Upgrade:
             request.headers[name] = value
 
     def read_head(self, link: Link) -> tuple[bytes, bytes]:
-        """Return the answer's status line and headers, and what came after them."""
+        """Return the answer's status line and headers, and the bytes behind them."""
         answer = b""
         while (end := answer.find(b"\r\n\r\n") + 4) < 4:
             if len(answer) > _MAX_ANSWER_BYTES:
@@ -158,7 +158,7 @@ class Upgrade:
         return answer[:end], answer[end:]
 
     def _read_body(self, link: Link, head: bytes, body: bytes) -> bytes:
-        """Return the beginning of a refusal's body, as far as it comes in time."""
+        """Return the beginning of a refusal's body, as far as it arrives in time."""
         length = _LENGTH.search(head)
         wanted = min(int(length[1]) if length else _MAX_ANSWER_BYTES, _MAX_ANSWER_BYTES)
         try:
@@ -188,7 +188,7 @@ class Upgrade:
 
 
 def _uri_of(url: ParsedUrl) -> WebSocketURI:
-    """Return what the request line and the header Host are made from; a zone is this machine's business."""
+    """Return the URI for the request line and the header Host; a zone is local and left out."""
     path = quote(url.path or DEFAULT_PATH, safe="/%:@!$&'()*+,;=~")
     query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in url.query.items())
     host = url.host if url.host.isascii() else url.host.encode("idna").decode("ascii")
@@ -198,9 +198,9 @@ def _uri_of(url: ParsedUrl) -> WebSocketURI:
 def _checked_headers(
     headers: Mapping[str, str], argument: str = "headers", ours: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the headers as a dict. Raises: ArgumentError: a name or value that HTTP has no room for.
+    """Return the headers as a dict. Raises: ArgumentError: a name or value that HTTP does not allow.
 
-    ``ours``: headers of the request, which a callable may give back as they are.
+    ``ours``: headers of the request, which a callable may return unchanged.
     """
     if not hasattr(headers, "items"):
         problem = f"must be a mapping or a callable that returns one, not {type(headers).__name__}"
@@ -216,6 +216,6 @@ def _checked_headers(
 
 
 def printable(data: bytes) -> str:
-    """Return a peer's text in one line, without anything that a terminal would obey."""
+    """Return a peer's text in one line, without control characters."""
     text = data.decode("utf-8", "replace")
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,7 +1,7 @@
 """MQTT over WebSocket: ``ws://host:port/path``, ``wss://host/path``; the path is ``/mqtt`` if there is none.
 
-The frames are those of the package ``websockets`` (the extra of that name), which here neither opens a
-connection nor waits: bytes go in, frames come out. Source: RFC 6455, MQTT 5.0 §6.
+The package ``websockets`` (the extra of that name) codes the frames; here it neither opens a connection nor
+waits: bytes go in, frames come out. Source: RFC 6455, MQTT 5.0 §6.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketTransport"]
 
-# One frame carries what the engine joins for one send(); a longer packet takes several.
+# One frame carries the packets that the engine joins for one send(); a longer packet takes several.
 FRAME_BYTES = 256 * 1024
-# What max_message_size= may be. Control frames have up to 125 bytes.
+# Bounds of max_message_size=. Control frames have up to 125 bytes.
 MESSAGE_BYTES = range(125, 1 << 31)
-# A broker may put several packets into one message: this is several times a packet of the usual size.
+# A server may put several packets into one message: this is several times a packet of the usual size.
 MAX_MESSAGE_BYTES = 1 << 20
 _USUAL_PACKET_BYTES = 256 * 1024
 
@@ -47,13 +47,13 @@ class WebSocketTransport(Layer):
 
     ``headers``: more headers for the request, or a callable that returns them for each attempt, so that
     tokens can rotate; it is called in the thread of ``open()`` with a copy of the headers that would be
-    sent. A name that is there already is replaced; those that make the handshake cannot be.
-    ``origin``: the value of the header Origin. ``subprotocol``: what is offered and must be chosen;
-    ``"mqttv3.1"`` is for brokers that know no later one. ``max_message_size``: bytes that one WebSocket
-    message from the broker may have, 125..2**31-1, and so what an incomplete frame may keep in memory; a
-    broker may put several packets into one. By default it is 1 MiB, or 1 MiB more than a ``largest_packet``
-    above 256 KiB: the bytes of the largest packet that the client accepts.
-    The other options are those of the stream below: TCP's and the proxy's, and for ``wss`` TLS's.
+    sent. An existing name is replaced; headers of the handshake itself cannot be.
+    ``origin``: the value of the header Origin. ``subprotocol``: offered to the broker, which must choose it;
+    ``"mqttv3.1"`` is for brokers that know no later one. ``max_message_size``: bytes of one WebSocket message
+    from the broker, 125..2**31-1, and so the memory that an incomplete frame may take; a broker may put
+    several packets into one. By default it is 1 MiB, or 1 MiB more than a ``largest_packet`` above 256 KiB:
+    the bytes of the largest packet that the client accepts.
+    The other options are those of the streams below: TCP, proxy, and for ``wss`` TLS.
 
     No compression is offered, no redirect followed.
 
@@ -94,9 +94,9 @@ class WebSocketTransport(Layer):
 
     def _forget(self) -> None:
         self._protocol = None
-        # What of a frame, and of control frames behind it, the stream below has not taken yet ...
+        # The rest of a frame, and of control frames behind it, that the stream below has not taken yet ...
         self._unsent: bytes | memoryview = b""
-        # ... and the size of its content, which the owner still has and offers again.
+        # ... and the size of its content, which the owner still holds and offers again.
         self._owed = 0
         # How the connection has ended: "" in an orderly way.
         self._end: str | None = None
@@ -112,11 +112,11 @@ class WebSocketTransport(Layer):
     def recv(self) -> bytes | None:
         """Return the content of the frames that have become complete; see :meth:`Transport.recv`.
 
-        A frame arrives as a whole or not at all, so one call may return as much as ``max_message_size``
-        and one read of the stream below. An orderly close (1000, or without a code) is ``b""``.
+        A frame is returned only when complete, so one call may return as much as ``max_message_size`` and
+        one read of the stream below. An orderly close (1000, or without a code) is ``b""``.
 
-        Raises: TransportClosedError: another close code, with the peer's reason; a frame that is against
-        RFC 6455, is too large or is not binary [MQTT-6.0.0-1]; what the stream below raises.
+        Raises: TransportClosedError: another close code, with the peer's reason; a frame that violates
+        RFC 6455, is too large or is not binary [MQTT-6.0.0-1]; the end of the stream below.
         """
         if self._end is None:
             content = self._read()
@@ -138,11 +138,11 @@ class WebSocketTransport(Layer):
         protocol.receive_data(data)
         content = self._content(protocol)
         if content and self._end is not None:
-            self.inner.abort()  # so that the descriptor tells of what the next call says
+            self.inner.abort()  # so that the descriptor is readable for the next call
         return content or None
 
     def _content(self, protocol: ClientProtocol) -> bytes:
-        """Join the payloads that arrived, note an end, and send what the frames call for."""
+        """Join the payloads that arrived, note an end, and send the answers to control frames."""
         parts: list[bytes] = []
         frames: list[Any] = protocol.events_received()
         for frame in frames:
@@ -178,7 +178,7 @@ class WebSocketTransport(Layer):
         protocol = self._protocol
         if protocol is None or self._end is not None or protocol.state is not OPEN:
             if self._end is None:
-                self.inner.send(b"")  # says why, if it is not open or was aborted
+                self.inner.send(b"")  # raises with the reason if it is not open or was aborted
             raise self._closed(self._end or "closed by the peer")
         self._push()
         if self._unsent:
@@ -191,7 +191,7 @@ class WebSocketTransport(Layer):
             frame = b"".join(protocol.data_to_send())
             left = self.inner.send(frame)
             if left < len(frame):
-                # Also if it took nothing: TLS may have encrypted and partly sent what it does not count yet.
+                # Also if it took nothing: TLS may have encrypted and sent part of what it does not count yet.
                 self._unsent = memoryview(frame)[left:]
                 self._owed = len(piece)
                 break
@@ -199,7 +199,7 @@ class WebSocketTransport(Layer):
         return taken
 
     def flush(self) -> None:
-        """Pass on the rest of a frame, and what the stream below holds."""
+        """Pass on the rest of a frame, and flush the stream below."""
         self.inner.flush()
         self._push()
 
@@ -208,14 +208,14 @@ class WebSocketTransport(Layer):
             self._unsent = self._unsent[self.inner.send(self._unsent) :]
 
     def _push_or_leave(self) -> None:
-        """Answer a ping or a close, if the connection is still there: what was received comes first."""
+        """Answer a ping or a close if the connection still exists: received data comes first."""
         try:
             self._push()
         except TransportClosedError:
             pass
 
     def close(self) -> None:
-        """Say good-bye with a close frame if there is room for it, and close; see :meth:`Transport.close`."""
+        """Send a close frame if there is room for it, and close; see :meth:`Transport.close`."""
         protocol = self._protocol
         if protocol is not None and protocol.state is OPEN and self._end is None and not self._unsent:
             protocol.send_close(CloseCode.NORMAL_CLOSURE)
@@ -225,14 +225,14 @@ class WebSocketTransport(Layer):
 
 
 def _room_for(largest_packet: int) -> int:
-    """Return the bytes of a message with the largest packet in it, and a few smaller ones beside that."""
+    """Return the bytes of a message with the largest packet and a few smaller ones in it."""
     if largest_packet <= _USUAL_PACKET_BYTES:
         return MAX_MESSAGE_BYTES
     return min(largest_packet + MAX_MESSAGE_BYTES, MESSAGE_BYTES[-1])
 
 
 def _how_closed(frame: Frame) -> str:
-    """Return what is wrong, ``""`` for an orderly end. Source: RFC 6455 §5.5.1, §7.4."""
+    """Return the fault, ``""`` for an orderly end. Source: RFC 6455 §5.5.1, §7.4."""
     code = int.from_bytes(frame.data[:2], "big") if frame.data else CloseCode.NO_STATUS_RCVD
     if code in (CloseCode.NORMAL_CLOSURE, CloseCode.NO_STATUS_RCVD):
         return ""
