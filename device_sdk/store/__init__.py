@@ -1,15 +1,17 @@
-"""Where the session and the queue are kept.
+"""The store of a client: its session and its queue, in memory or in an SQLite file.
 
-================  ===============================================================
-``base.py``       the contract: changes, pages, policy; what a message counts for
-``memory.py``     the store in memory: the reference for what any other has to do
-``sqlite.py``     the store on disk: its thread, batches, failures
-``pending.py``    what was handed over and is not written yet, folded
-``database.py``   reading and writing the file, in the store's thread
-``schema.py``     tables, columns, migrations
-``files.py``      the files around it: lock, reserve, setting aside
-``ownership.py``  whether a file is ours
-``clock.py``      expiry times that outlive a restart
-``inspect.py``    looking into a file that a node may be using
-================  ===============================================================
+Read ``base.py`` first, then ``memory.py``: it is the contract in its shortest form.
+
+================  ====================================================================================
+``base.py``       the contract :class:`Store`, its changes, :class:`StorePolicy`
+``memory.py``     the store without a file; no thread, no lock of its own
+``sqlite.py``     :class:`SqliteStore`: owns the thread that writes, and the lock on the changes it waits for
+``pending.py``    changes that are not on disk yet, folded together; guarded by that lock
+``database.py``   reads and writes the file; only in the store's thread
+``schema.py``     the tables, and the migration of older ones
+``clock.py``      expiry of messages across reboots and steps of the wall clock
+``files.py``      the files beside the database: lock, reserve, damaged copies
+``ownership.py``  refuses a file that is not a store, before anything is changed
+``inspect.py``    reads the file of a store from outside: ``device-sdk queue``
+================  ====================================================================================
 """

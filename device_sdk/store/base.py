@@ -1,11 +1,11 @@
 """The store contract: one ordered log of everything that must outlive a network connection.
 
-The engine describes what happened as *changes*, plain tuples whose first field is one of :data:`CHANGES`,
-numbered 1, 2, 3 ... without gaps. It hands them over in batches and never waits: the store says through
-``durable_through`` how far it has come and calls ``on_progress`` when that number has moved.
+The engine describes its state as *changes*, plain tuples whose first field is one of :data:`CHANGES`,
+numbered 1, 2, 3 ... without gaps. It submits them in batches and never waits: the store reports its progress
+in ``durable_through`` and calls ``on_progress`` when that number has moved.
 
 Only the messages in flight and the first of the waiting ones are in memory. The engine reads the others page
-by page, and asks for the next one before it runs out; see :meth:`Store.request_page`.
+by page, and asks for the next page before it runs out; see :meth:`Store.request_page`.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "reserved": ("packet_id",),  # identifiers up to this one may be in use: a restart goes on above it
 }
 
-#: The bits of a message's ``flags``: MQTT's own (QoS and RETAIN), and two of the queue that a store keeps as
-#: they are: a newer message on the topic replaces it; ``expires_at`` is not told to the server.
+#: The bits of a message's ``flags``: MQTT's own (QoS and RETAIN), and two of the queue that a store keeps
+#: unchanged: a newer message on the topic replaces it; ``expires_at`` is not sent to the server.
 MESSAGE_FLAGS = 0x0F
 KEEP_LAST = 0x10
 AGED = 0x20
@@ -69,22 +69,22 @@ REPLAYS = ("history", "live")
 
 
 class StorePolicy:
-    """Bounds of the outgoing queue, what happens at them, and how what waited is sent again.
+    """Bounds of the outgoing queue, the policy at a bound, and the replay after an outage.
 
     Args:
         max_messages: waiting messages; ``None``: 10,000 in memory, no bound of their number on disk.
         max_bytes: of their topics, properties and payloads; ``None``: 16 MiB in memory, 64 MiB on disk.
-        max_age: seconds that a message may wait, ``None``: any time. Unlike ``publish(expiry=)`` the broker
-            is not told.
+        max_age: seconds that a message may wait, ``None``: any time. Unlike ``publish(expiry=)`` it is not
+            sent to the broker.
         overflow: ``reject`` (raise :class:`QueueFullError`), ``drop_oldest``, ``drop_newest`` or ``block``
             (wait up to ``block_timeout`` seconds, then raise).
-        keep_last: topic filters; of a topic that matches one of them only the newest message waits.
-        replay: ``history`` sends what waited first, in order; ``live`` lets new messages overtake it.
-        replay_rate: messages a second at which what waited during an outage is sent, ``None``: at full speed.
+        keep_last: topic filters; only the newest message of a matching topic is kept in the queue.
+        replay: ``history`` sends waiting messages first, in order; ``live`` lets new messages overtake them.
+        replay_rate: messages a second after an outage, for those that waited; ``None``: at full speed.
         durability: of a store on disk. ``sync``: flushed to the device before it counts as stored.
             ``batch``: committed and flushed after ``linger`` seconds, 100 messages or 64 KiB, whichever is
-            first. ``os``: committed like that and never flushed: survives the process but not the power.
-        min_free: bytes that stay free on the file system of a store; below, it is full.
+            first. ``os``: committed like that and never flushed: survives a crash but not a power cut.
+        min_free: bytes to leave free on the file system of a store; below that the store counts as full.
 
     Raises: ArgumentError, ArgumentTypeError: by name.
     """
@@ -160,8 +160,8 @@ def _check_number(name: str, value: object, kind: type | tuple[type, ...], least
 class SavedMessage:
     """An unfinished outgoing message: ``packet_id`` 0 is before its PUBLISH, ``released`` after PUBREC.
 
-    ``expires_at`` is in :func:`time.monotonic` seconds. A store on disk keeps it as wall-clock time, and does
-    not believe a clock that was never set.
+    ``expires_at`` is in :func:`time.monotonic` seconds. A store on disk keeps it as wall-clock time, but
+    ignores a clock that was never set.
     """
 
     __slots__ = (
@@ -195,7 +195,7 @@ class SavedMessage:
 
 
 class SavedSession:
-    """What :meth:`Store.open` found.
+    """The session that :meth:`Store.open` found.
 
     ``messages`` in the order of sending for those with a packet identifier (the released ones in the order
     of their PUBRECs), then the first page of the waiting ones in the order of their sequence numbers;
@@ -245,7 +245,7 @@ class Page:
         self._room = PAGE_BYTES
 
     def add(self, message: SavedMessage) -> bool:
-        """Append a message; False if it does not fit. The first one always does."""
+        """Append a message; False if it does not fit. The first one always fits."""
         # message_size() written out: this runs once a message.
         self._room -= len(message.topic_field) + len(message.properties) + len(message.payload)
         if self.messages and (self._room < 0 or len(self.messages) == PAGE_MESSAGES):
@@ -258,26 +258,26 @@ class Store(ABC):
     """One client's session and queue.
 
     Threads: :meth:`submit`, :meth:`expedite`, :meth:`request_page` and :meth:`take_page` are called under the
-    engine's lock and never block, as is :meth:`backlog_messages`; the attributes may be read by anyone.
+    engine's lock and never block, as is :meth:`backlog_messages`; any thread may read the attributes.
     :meth:`open` and :meth:`close` may block.
 
-    A store that cannot write says why in ``failure``, keeps what it is handed in memory, tries again by
-    itself, and sets ``failure`` back to ``None`` when all of it is durable. Meanwhile the engine holds no
-    output back, and adds no messages above its bounds of the backlog, those of a queue in memory.
+    A store that cannot write gives the reason in ``failure``, keeps submitted changes in memory, retries by
+    itself, and sets ``failure`` back to ``None`` when all of them are durable. Meanwhile the engine holds no
+    output back, and adds no messages beyond its bounds of the backlog, those of a queue in memory.
     """
 
-    on_disk = False  # whether it has room for more than memory has
+    on_disk = False  # whether it may hold more messages than memory does
 
     def __init__(self) -> None:
         self.durable_through = 0
         self.backlog_bytes = 0  # of messages handed over and not yet durable
         self.failure: StoreError | None = None
-        self.notice: str | None = None  # what the user should know although it goes on; the engine takes it
+        self.notice: str | None = None  # a warning for the user while the store works; the engine takes it
         self.on_progress: Callable[[], None] | None = None  # called without locks held, from any thread
 
     @abstractmethod
     def open(self) -> SavedSession:
-        """Return what was kept. Raises: StoreError: another process has it open, or it cannot be read."""
+        """Return the saved session. Raises: StoreError: open in another process, or not readable."""
 
     @abstractmethod
     def submit(self, changes: Sequence[Change], number: int) -> None:
@@ -287,24 +287,24 @@ class Store(ABC):
         """Make the changes up to this number durable without waiting for a batch to fill."""
 
     def backlog_messages(self) -> int:
-        """Return how many messages were handed over and are not yet durable."""
+        """Return how many submitted messages are not durable yet."""
         return 0
 
     @abstractmethod
     def request_page(self, after: int) -> None:
         """Ask for the next waiting messages with a sequence number above ``after``.
 
-        One request at a time. The page reflects every change submitted before; ``on_progress`` tells when
+        One request at a time. The page reflects every change submitted before; ``on_progress`` is called when
         :meth:`take_page` has it.
         """
 
     @abstractmethod
     def take_page(self) -> list[SavedMessage] | None:
-        """Return the page that was asked for, in the order of the sequence numbers, once; else ``None``.
+        """Return the requested page, once, in the order of the sequence numbers; else ``None``.
 
-        Empty: nothing waits above ``after``. A store that cannot read sets ``failure`` and answers late.
+        Empty: no message waits above ``after``. A store that cannot read sets ``failure`` and answers late.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Make everything durable and let go. Idempotent."""
+        """Make everything durable and release the store. Idempotent."""

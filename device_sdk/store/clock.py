@@ -1,8 +1,8 @@
-"""When a stored message expires, by clocks that a device cannot trust.
+"""Expiry of stored messages, with clocks that a device cannot trust.
 
 A board without a battery-backed clock starts in 1970 and jumps by decades when NTP answers. So a message is
-kept with three times: its expiry by :func:`time.monotonic`, which no step moves and which is right until the
-next boot; the life that it had left when it was stored; and its expiry by the wall clock, if that was set.
+kept with three times: its expiry by :func:`time.monotonic`, which never steps and is right until the next
+boot; the life that it had left when it was stored; and its expiry by the wall clock, if that was set.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ _NO_EXPIRY: Times = (None, None, None, None)
 class ExpiryClock:
     """Translates between ``expires_at`` of the contract and the columns of a message's row.
 
-    Args: monotonic, wall: the two clocks, in seconds; ``boot``: what tells one boot of the machine from
-    another.
+    Args: monotonic, wall: the two clocks, in seconds; ``boot``: identifier of this boot of the machine.
     """
 
     __slots__ = ("_boot", "_monotonic", "_wall")
@@ -54,10 +53,10 @@ class ExpiryClock:
     def from_row(
         self, expires_at: float | None, life: float | None, wall_expiry: float | None, boot: int | None
     ) -> float | None:
-        """Return when the message expires, in monotonic seconds of this boot.
+        """Return the expiry of the message, in monotonic seconds of this boot.
 
-        After a reboot a trusted clock can shorten the life that was left, never lengthen it; without one the
-        time spent without power does not count.
+        After a reboot a trusted clock can shorten the remaining life, never lengthen it; without one the time
+        without power does not count.
         """
         if expires_at is None or life is None:
             return None

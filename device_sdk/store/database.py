@@ -1,4 +1,4 @@
-"""The SQLite file of a store: reading a session, writing folded changes, and living with what disks do.
+"""The SQLite file of a store: reads a session, writes folded changes, recovers from failures of the disk.
 
 Everything here runs in the store's own thread.
 """
@@ -47,7 +47,7 @@ _INSERT_EXPIRING = (
 )
 _EXPIRES_AT = attrgetter("expires_at")
 
-# Codes that say nothing about the file. While reading a session, any other error means that it is damaged.
+# Codes that do not concern the file itself. While reading a session, any other error means damage.
 _ENVIRONMENT = {
     sqlite3.SQLITE_AUTH,
     sqlite3.SQLITE_BUSY,
@@ -85,7 +85,7 @@ def _damage(problem: str) -> sqlite3.Error:
 
 
 class Database:
-    """One connection to one file, and what has to be remembered to make a new one of it."""
+    """One connection to one file, and the state from which to make a new file."""
 
     def __init__(self, path: str, policy: StorePolicy, clock: ExpiryClock) -> None:
         self._path = path
@@ -102,7 +102,7 @@ class Database:
     # Opening and closing
 
     def open(self) -> tuple[SavedSession, str | None]:
-        """Return the session and what the user should know, if anything.
+        """Return the session, and a notice for the user or ``None``.
 
         Raises: StoreError: the file belongs to another program or a newer release, or cannot be opened.
         """
@@ -130,7 +130,7 @@ class Database:
         return saved, notice
 
     def close(self) -> None:
-        """Write the session's row if it is not up to date, and let go of the file."""
+        """Write the session's row if it is not up to date, and close the file."""
         try:
             if self._row != self._row_written and self._connection is not None:
                 self._connection.execute(_UPDATE_SESSION, self._row)
@@ -170,7 +170,7 @@ class Database:
     # Reading
 
     def _load(self) -> SavedSession:
-        """Read the session; what this costs does not depend on how much is queued."""
+        """Read the session; the cost does not depend on the length of the queue."""
         execute = self._connect().execute
         saved = SavedSession()
         row = dict(zip(SESSION_COLUMNS, execute("SELECT * FROM session").fetchone(), strict=True))
@@ -220,7 +220,7 @@ class Database:
     def waiting(self, after: int, *, lost: bool = False) -> Generator[SavedMessage, None, None]:
         """Read waiting messages with a sequence number above ``after``, in order.
 
-        ``lost``: as if what was sent, and not yet released, waited again.
+        ``lost``: as if messages that were sent, and not yet released, waited again.
         """
         cursor = self._connect().execute(
             f"SELECT {MESSAGE_COLUMNS} FROM message WHERE sequence > ? "
@@ -253,7 +253,7 @@ class Database:
     # Writing
 
     def shortage(self, new_bytes: int) -> str | None:
-        """Return why new messages must not be written now, if so: too little would stay free.
+        """Return why new messages must not be written now, or ``None``: too little would stay free.
 
         Pages of the file that deleted messages left behind count as room.
         """
@@ -264,13 +264,13 @@ class Database:
                 (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
                 spare = pages * PAGE_SIZE
             except sqlite3.Error:
-                pass  # writing will tell what is wrong
+                pass  # writing will report the error
         return self._reserve.shortage(new_bytes - spare) if new_bytes > spare else None
 
     def write(self, batch: Pending) -> None:
-        """Write a batch in one transaction; an empty one to see whether the disk takes anything.
+        """Write a batch in one transaction; an empty batch tests whether the disk accepts writes.
 
-        Raises: sqlite3.Error: nothing of it was written.
+        Raises: sqlite3.Error: nothing was written.
         """
         connection = self._connect()
         row = dict(self._row)
@@ -370,7 +370,7 @@ class Database:
         )
 
     def _write_small(self, connection: sqlite3.Connection, batch: Pending) -> None:
-        """Write the rest of the session; a program that starts says much that is there already."""
+        """Write the rest of the session, without what is there already: a starting program repeats much."""
         kept = self._kept
         _write_received(connection, batch.received)
         _write_subscriptions(
@@ -393,23 +393,23 @@ class Database:
     # Trouble
 
     def recover(self, error: BaseException) -> str | None:
-        """After a failure, make the next attempt as likely to succeed as can be.
+        """Prepare the next attempt after a failure.
 
-        Returns: what the user should know: a damaged file was set aside and a new one begun. Raises:
-        sqlite3.Error, OSError, StoreError: there could be no new one.
+        Returns: a notice for the user if a damaged file was set aside and a new one begun. Raises:
+        sqlite3.Error, OSError, StoreError: no new file could be made.
         """
         if is_full(error):
             self._reserve.release()
         elif is_damage(error):
             return self._begin_anew(error)
         elif _code(error) != sqlite3.SQLITE_READONLY:
-            self._disconnect()  # after a failed flush nothing that was open is trusted
+            self._disconnect()  # after a failed flush no open file is trusted
         return None
 
     def _set_aside(self, error: BaseException) -> str:
         self._disconnect()
         try:
-            if self._opened != _identity(self._path):  # somebody has put another file into its place
+            if self._opened != _identity(self._path):  # another file was put into its place
                 check_owner(self._path)
             kept = set_aside(self._path)
             prepare(self._path)
@@ -419,7 +419,7 @@ class Database:
         return f"{self._path}: {error}; it was set aside as {kept} and a new one begun"
 
     def _begin_anew(self, error: BaseException) -> str:
-        """Set the file aside and carry over what is in memory: everything but the queued messages."""
+        """Set the file aside and carry over the state in memory: everything but the queued messages."""
         notice = self._set_aside(error)
         connection = self._connect()
         row = self._row
@@ -446,11 +446,11 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     except sqlite3.Error:
-        pass  # what made it necessary is on its way to the caller
+        pass  # the error that made it necessary is on its way to the caller
 
 
 def _ranges(gone: dict[int, str]) -> Iterator[tuple[str, int, int]]:
-    """Join neighbours that ended in the same way."""
+    """Join adjacent sequence numbers that ended in the same way."""
     first = last = -1
     ended = ""
     for sequence, status in sorted(gone.items()):

@@ -22,7 +22,7 @@ __all__ = [
     "sync_directory",
 ]
 
-#: As large as the write-ahead log gets: what a checkpoint may need on a disk that has just filled up.
+#: The largest size of the write-ahead log: a checkpoint may need as much on a disk that has just filled up.
 RESERVE_BYTES = 1024 * 1024
 
 _LOCK_TRIES = 5
@@ -33,7 +33,7 @@ _OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def prepare(path: str) -> None:
-    """Make the file (0600) if it is missing; else take other users' rights away. It is known to be ours.
+    """Make the file (0600) if it is missing; else revoke other users' rights. It is known to be ours.
 
     Raises: StoreError: it cannot be made or written.
     """
@@ -111,7 +111,7 @@ class StoreLock:
         """Take the lock; make the directory (0700) if it is missing.
 
         Raises: StoreError: another store, here or in another process, has the file open; the file with the
-        lock's name is something else.
+        lock's name is no lock.
         """
         name = f"{self._path}.lock"
         try:
@@ -142,10 +142,10 @@ class StoreLock:
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         except OSError:
-            pass  # a full disk: who holds it cannot be told, the lock holds all the same
+            pass  # a full disk: the lock holds, but other processes cannot read its holder
 
     def release(self) -> None:
-        """Let another one have it. Idempotent; in a forked child only the child's copy is closed."""
+        """Release the lock. Idempotent; in a forked child only the child's copy is closed."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -155,7 +155,7 @@ def is_locked(path: str) -> bool:
     """Whether a store has the file open now."""
     try:
         fd = os.open(f"{path}.lock", _READ_FLAGS)
-    except OSError:  # missing, or nothing that a store would lock
+    except OSError:  # missing, or not the lock of a store
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -179,7 +179,7 @@ def is_our_lock(path: str) -> bool:
 
 
 def _is_lock(fd: int) -> bool:
-    """Whether nothing but the number of a process is there, which a power cut may have made zeros."""
+    """Whether the file holds only a process number, or the zeros that a power cut may leave of it."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_size > _LOCK_BYTES:
         return False
@@ -188,7 +188,7 @@ def _is_lock(fd: int) -> bool:
 
 
 def is_our_reserve(path: str, *, whole: bool = True) -> bool:
-    """Whether the file is the reserve of a store, ``whole`` or what a disk that filled up has left of it."""
+    """Whether the file is the reserve of a store, ``whole`` or cut short by a full disk."""
     try:
         fd = os.open(path, _READ_FLAGS)
     except OSError:
@@ -204,7 +204,7 @@ def is_our_reserve(path: str, *, whole: bool = True) -> bool:
 
 
 class Reserve:
-    """Space kept in ``<path>.reserve`` for the day on which the disk is full: deleting needs some, too."""
+    """Space kept in ``<path>.reserve`` for a full disk: even deleting needs some."""
 
     def __init__(self, path: str, min_free: int) -> None:
         self._database = path
@@ -214,21 +214,21 @@ class Reserve:
         self._held = is_our_reserve(self._path)
 
     def check(self) -> None:
-        """Raises: StoreError: the file with the reserve's name is something else. It would be deleted."""
+        """Raises: StoreError: the file with the reserve's name is not a reserve. It would be deleted."""
         if os.path.lexists(self._path) and not is_our_reserve(self._path, whole=False):
             raise StoreError(
                 f"{self._path}: this is not the reserve of a store; it was left alone: name another store"
             )
 
     def free(self) -> int:
-        """Bytes that an ordinary user can still write on this file system. Raises: OSError."""
+        """Bytes that an unprivileged user can still write on this file system. Raises: OSError."""
         system = os.statvfs(self._directory)
         return system.f_bavail * system.f_frsize
 
     def shortage(self, wanted: int) -> str | None:
-        """Return why ``wanted`` bytes of new messages must not be written now, if so.
+        """Return why ``wanted`` bytes of new messages must not be written now, or ``None``.
 
-        They must leave ``min_free`` bytes, and room for the reserve where that had to be given away.
+        They must leave ``min_free`` bytes, and room for the reserve if that was released.
         """
         try:
             free = self.free()
@@ -240,7 +240,7 @@ class Reserve:
         return f"{self._database}: {free} bytes are free on the disk, and {must_stay} must stay (min_free)"
 
     def keep(self) -> None:
-        """Take the space if there is enough of it."""
+        """Take the space if the disk has enough."""
         if self._held:
             return
         try:
@@ -253,7 +253,7 @@ class Reserve:
                 os.close(fd)
             self._held = True
         except OSError:
-            pass  # it filled up meanwhile: later
+            pass  # the disk filled up meanwhile: retried later
 
     def release(self) -> None:
         """Give the space to the database."""

@@ -1,7 +1,7 @@
-"""Looking into the file of a :class:`~device_sdk.store.sqlite.SqliteStore`, also while a node is using it.
+"""Reads the file of a :class:`~device_sdk.store.sqlite.SqliteStore`, even while a node is using it.
 
-Reading takes no lock that the node would notice, and is done in short steps, so that an export of a long
-queue does not keep the node's log from being reused. Messages that the node has not written yet are not seen.
+Reading takes no lock that affects the node, and is done in short steps, so that an export of a long queue
+does not keep the node's log from being reused. Messages that the node has not written yet are not seen.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _SELECT = f"SELECT {MESSAGE_COLUMNS}, packet_id, released FROM message LEFT JOIN
 
 
 class StoredMessage(SavedMessage):
-    """A message as it lies in the file. ``expires_at`` is monotonic seconds."""
+    """A message in the file. ``expires_at`` is in monotonic seconds."""
 
     __slots__ = ()
 
     @property
     def topic(self) -> str:
-        """The topic name; what is not UTF-8 is replaced."""
+        """The topic name; bytes that are not UTF-8 are replaced."""
         return self.topic_field[2:].decode("utf-8", "replace")
 
     @property
@@ -55,7 +55,7 @@ class StoredMessage(SavedMessage):
 
     @property
     def retain(self) -> bool:
-        """Whether the broker is to keep it for later subscribers."""
+        """Whether the broker shall keep it for later subscribers."""
         return bool(self.flags & 1)
 
     @property
@@ -124,9 +124,7 @@ class QueueReader:
             after = messages[-1].sequence
 
     def check(self) -> list[str]:
-        """Read the whole file and return what is wrong with it; empty: nothing. Takes long on a long
-        queue.
-        """
+        """Read the whole file and return its faults, empty for a sound file. Slow for a long queue."""
         try:
             problems = [text for (text,) in self._connection.execute("PRAGMA integrity_check")]
             if problems != ["ok"]:
@@ -136,7 +134,7 @@ class QueueReader:
             return [str(error)]
 
     def close(self) -> None:
-        """Let go of the file. Idempotent."""
+        """Close the file. Idempotent."""
         self._connection.close()
 
     def __enter__(self) -> QueueReader:
@@ -192,21 +190,21 @@ class QueueReader:
 
 
 def check(path: str | os.PathLike[str]) -> list[str]:
-    """Return what is wrong with a file; empty: nothing. Raises: StoreError: it is not ours to judge."""
+    """Return the faults of a file, empty for a sound one. Raises: StoreError: it is no store."""
     with QueueReader(path) as reader:
         return reader.check()
 
 
 def purge(path: str | os.PathLike[str]) -> int:
-    """Delete the messages that wait, count them as dropped, and return how many they were.
+    """Delete the waiting messages, count them as dropped, and return their number.
 
-    What was sent and is not acknowledged, and the rest of the session, stays. Raises: StoreError: a node has
-    the file open; it is not ours, or cannot be written.
+    Messages that were sent and not acknowledged, and the rest of the session, stay. Raises: StoreError: a
+    node has the file open; it is no store, or cannot be written.
     """
     path = os.path.abspath(os.fsdecode(path))
-    if os.path.islink(path):  # its lock would be another one than that of the file
+    if os.path.islink(path):  # its lock would not be that of the file
         raise StoreError(f"{path}: this is a symbolic link; name the file that it leads to")
-    _open(path, "ro").close()  # before a lock file is left beside something else
+    _open(path, "ro").close()  # before a lock file is left beside another program's file
     lock = StoreLock(path)
     lock.acquire()
     try:

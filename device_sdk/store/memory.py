@@ -18,8 +18,8 @@ __all__ = ["MemoryStore"]
 class MemoryStore(Store):
     """Keeps the log in dictionaries; every change is durable as soon as it is submitted.
 
-    Give the same object to a second client, after the first was closed, and it goes on with the session. It
-    is also the reference for what any other store has to do.
+    A second client that gets the same object, after the first was closed, resumes the session. This class is
+    also the reference for the behaviour of any other store.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class MemoryStore(Store):
         self.durable_through = number
 
     def request_page(self, after: int) -> None:
-        """Look at once."""
+        """Read the page at once."""
         self._page = self._page_after(after)
 
     def take_page(self) -> list[SavedMessage] | None:

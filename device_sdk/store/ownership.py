@@ -1,11 +1,11 @@
-"""Whose a file is: a store must not touch the file of somebody who has only named the wrong one.
+"""The owner of a file: a store must leave alone a file that was named by mistake.
 
-The file and what lies beside it are read here without SQLite, which would change another program's database
-by opening it: it replays a journal, and empties a log at the end.
+The file and those beside it are read here without SQLite, which would change another program's database by
+opening it: it replays a journal, and empties a log at the end.
 
-A power cut leaves of our own file the old or the new content of each sector, or zeros where nothing was
-written yet. Other damage can hit anything. So the first of these that is found decides, and a file of which
-nothing speaks for us is not ours, least of all a text:
+A power cut leaves the old or the new content in each sector of our own file, or zeros where nothing was
+written yet. Other damage can hit any byte. So the first row that applies decides, and a file without any
+sign of ours is not ours, least of all a text:
 
 ==================================================  ====================================================
 it is missing, empty or all zeros                   ours to take, if our lock lies beside it or nothing
@@ -49,7 +49,7 @@ _FRAMES = 1024  # that are looked at for the first page: it is among those of th
 
 
 def check_unlocked(path: str) -> None:
-    """Do what :func:`check_owner` does, unless a store has the file open: then it is one.
+    """As :func:`check_owner`, unless a store has the file open: then it is a store.
 
     Closing a file ends the locks that SQLite has on it anywhere in this process.
     """
@@ -58,10 +58,10 @@ def check_unlocked(path: str) -> None:
 
 
 def check_owner(path: str) -> None:
-    """Return if the file is a store, sound or damaged, or there is none; nothing is changed.
+    """Return if the file is a store, sound or damaged, or is missing; nothing is changed.
 
     No connection of this process may write to it.
-    Raises: StoreError: it is something else, or cannot be read.
+    Raises: StoreError: it is no store, or cannot be read.
     """
     try:
         fd = _open(path)
@@ -83,7 +83,7 @@ def _open(path: str) -> int | None:
         return None
     if stat.S_ISLNK(mode):
         raise _link(path)
-    if not stat.S_ISREG(mode):  # not opened: that alone does something to a terminal or a tape
+    if not stat.S_ISREG(mode):  # not opened: opening alone affects a terminal or a tape
         raise StoreError(f"{path}: this is not a regular file; name another one")
     try:
         return os.open(path, _FLAGS)
@@ -118,7 +118,7 @@ def _foreign(path: str, what: str) -> StoreError:
 
 
 def _is_our_database(head: bytes, path: str) -> bool:
-    """Judge a file with SQLite's magic by its application id; a new one may be in the log only."""
+    """Judge a file with SQLite's magic by its application id, which may still be only in the log."""
     if any(head[68:72]):
         return head[68:72] == _OUR_ID
     says = _log_says(path)
@@ -131,7 +131,7 @@ def _has_our_tables(fd: int) -> bool:
 
 
 def _traces(head: bytes, path: str) -> bool:
-    """Whether what lies beside a damaged file says that a store lived here."""
+    """Whether the files beside a damaged file are those of a store."""
     return is_our_lock(f"{path}.lock") and (not any(head) or is_our_reserve(f"{path}.reserve"))
 
 

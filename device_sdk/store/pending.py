@@ -1,9 +1,8 @@
-"""Changes that are not on disk yet, folded together as they come in.
+"""Changes that are not on disk yet, folded together as they are submitted.
 
-What was handed over is not kept as a log but as what it amounts to. A message that ends before it was written
-leaves nothing behind; an identifier received and completed leaves at most one deletion. Writing all of it in
-one transaction brings the database to the state after the last change, and nothing depends on the order
-inside.
+Only the net effect is kept, not a log. A message that ends before it was written leaves nothing behind; an
+identifier received and completed leaves at most one deletion. Writing all of it in one transaction brings the
+database to the state after the last change, and the order inside does not matter.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ __all__ = ["BATCH_BYTES", "BATCH_MESSAGES", "LAZY_CHANGES", "LAZY_S", "NEVER", "
 
 NEVER = float("inf")
 
-#: A batch is written at the latest when it has this many new messages, or bytes of them.
+#: A batch is written at the latest when it has this many new messages, or this many bytes of them.
 BATCH_MESSAGES = 100
 BATCH_BYTES = 64 * 1024
 
@@ -34,7 +33,7 @@ LAZY_CHANGES = 500
 
 
 class NewMessage(SavedMessage):
-    """A message that has no row yet; ``number`` is that of its change, ``since`` when it came (monotonic)."""
+    """A message without a row; ``number``: its change; ``since``: when it was submitted (monotonic)."""
 
     __slots__ = ("number", "since", "size", "turn")
 
@@ -52,7 +51,7 @@ class NewMessage(SavedMessage):
         self.size = len(self.topic_field) + len(self.properties) + len(self.payload)
 
     def copy(self) -> SavedMessage:
-        """Return it as a page has it."""
+        """Return it as an entry of a page."""
         return SavedMessage(
             self.sequence, self.topic_field, self.payload, self.flags, self.properties, self.expires_at
         )
@@ -61,9 +60,9 @@ class NewMessage(SavedMessage):
 class Pending:
     """Folded changes. Not thread-safe.
 
-    ``new``: messages without a row, oldest first; ``gone``, ``sent``, ``released``: what happened to those
-    that have one, by sequence number. ``lost`` comes before all of that. Changes to anything but new messages
-    are *lazy*: nobody waits for them unless he says so.
+    ``new``: messages without a row, oldest first; ``gone``, ``sent``, ``released``: changes of those with a
+    row, by sequence number. ``lost`` is applied first. Changes to anything but new messages are *lazy*:
+    written with the next batch unless ``expedite()`` asks for them.
     """
 
     __slots__ = (
@@ -85,7 +84,7 @@ class Pending:
     )
 
     def __init__(self) -> None:
-        # Not a dict: finding the first entry of one that was emptied from the front takes longer and longer.
+        # Not a dict: finding the first entry of a dict that is emptied from the front gets slower and slower.
         self.new: OrderedDict[int, NewMessage] = OrderedDict()
         self.new_bytes = 0
         self.gone: dict[int, str] = {}  # sequence -> how it ended
@@ -103,7 +102,7 @@ class Pending:
         self.lazy_since = NEVER
 
     def add(self, changes: Sequence[Change], number: int, now: float) -> bool:
-        """Fold in changes, the last of which has this number. Returns: whether not all were new messages."""
+        """Fold in changes, the last of which has this number. Returns: whether any was not a new message."""
         number -= len(changes)
         only_new = True
         for change in changes:
@@ -130,15 +129,15 @@ class Pending:
         return self.lazy_number if self.lazy else NEVER
 
     def is_large(self) -> bool:
-        """Whether it must not wait any longer."""
+        """Whether it is large enough to be written now."""
         return len(self.new) >= BATCH_MESSAGES or self.new_bytes >= BATCH_BYTES or self.lazy >= LAZY_CHANGES
 
     def oldest(self) -> float:
-        """Return when the first of the new messages came; there is one."""
+        """Return when the first new message was submitted; there must be one."""
         return next(iter(self.new.values())).since
 
     def take_new(self) -> Pending:
-        """Take out the new messages, and return them."""
+        """Remove the new messages and return them."""
         taken = Pending()
         taken.new, self.new = self.new, taken.new
         taken.new_bytes, self.new_bytes = self.new_bytes, 0
@@ -149,7 +148,7 @@ class Pending:
         return not self.new and not self.lazy
 
     def follow(self, later: Pending) -> None:
-        """Fold in what came after this was taken out to be written, which did not succeed."""
+        """Fold in later changes, after a failed write of this batch."""
         if later.lost:
             self._lost(0, ("lost",))
         for sequence, (packet_id, turn) in later.sent.items():
@@ -178,8 +177,8 @@ class Pending:
         self.new_bytes -= message.size
         self.ended[status if status in self.ended else "dropped"] += 1
 
-    # One function per kind of change. They return whether it has to be written: for new messages it is folded
-    # into them. ``turn`` is the change's number, which puts packets in order.
+    # One function per kind of change. They return whether the change has to be written; one of a new message
+    # is folded into that. ``turn`` is the change's number, which orders packets.
 
     def _sent(self, turn: int, change: Change) -> bool:
         _, sequence, packet_id = change

@@ -1,8 +1,8 @@
-"""The tables of the store on disk, and how older ones become the present ones.
+"""The tables of the store on disk, and the migration of older ones.
 
-What is written often touches few pages: adding a message writes the last page of ``message`` and nothing
-else, because its row carries the running totals that opening needs. A packet identifier goes to the small
-``in_flight`` table instead of the message's row, so that sending does not write the message again.
+Frequent writes touch few pages: adding a message writes only the last page of ``message``, because its row
+carries the running totals that opening needs. A packet identifier goes to the small ``in_flight`` table
+instead of the message's row, so that sending does not write the message again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
     "version_of",
 ]
 
-#: In the header of the file: "DSDK". Any other number there is somebody else's database.
+#: In the header of the file: "DSDK". Any other number marks the database of another program.
 APPLICATION_ID = 0x4453444B
 
 #: How messages ended; the words of a ``done`` change. A QoS 0 message that waited ends as ``sent``.
@@ -44,10 +44,10 @@ SESSION_COLUMNS = (
 #: Columns of a message: those of a SavedMessage in its order, up to ``expires_at``, and the clock's.
 MESSAGE_COLUMNS = "message.sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot"
 
-#: What a message counts for, as ``store.base.message_size()`` has it.
+#: The size of a message, as in ``store.base.message_size()``.
 SIZE = "length(topic) + length(properties) + length(payload)"
 
-#: Version n is what the first n entries make. An entry is never changed once it was released.
+#: The first n entries make version n. An entry is never changed once it was released.
 MIGRATIONS: list[tuple[str, ...]] = [
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -88,8 +88,8 @@ MIGRATIONS: list[tuple[str, ...]] = [
 #: A third less is written than with SQLite's 4 KiB (docs/decisions/0009).
 PAGE_SIZE = 2048
 
-#: Of each writing connection. A checkpoint after 512 pages keeps the log at 1 MiB, written again and again in
-#: place. Deleted messages are not overwritten with zeros: that would double what a card has to write.
+#: For each writing connection. A checkpoint after 512 pages keeps the log at 1 MiB, overwritten in place.
+#: Deleted messages are not overwritten with zeros: that would double the writes to a card.
 PRAGMAS = (
     f"PRAGMA page_size = {PAGE_SIZE}",
     "PRAGMA journal_mode = WAL",

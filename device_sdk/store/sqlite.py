@@ -1,8 +1,8 @@
-"""A store in an SQLite file: session and queue survive restarts, ``kill -9`` and, flushed, power cuts.
+"""A store in an SQLite file: session and queue survive restarts, ``kill -9`` and, if flushed, power cuts.
 
-The engine hands over changes and goes on; a thread of the store's own writes them. It waits for ``linger``
-first, because a message that is acknowledged within that time never has to be written: a node that is online
-hardly touches its card. How the rows look is in :mod:`device_sdk.store.schema`, why in docs/decisions/0009.
+The engine submits changes and goes on; a thread of the store writes them. It waits for ``linger`` first,
+because a message that is acknowledged within that time never has to be written: a node that is online hardly
+touches its card. The rows are in :mod:`device_sdk.store.schema`, the reasons in docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RETRY_S", "SqliteStore"]
 
-#: Pauses between attempts to write to a disk that fails: the first one, doubled each time up to the longest.
+#: Pauses between attempts to write to a failing disk: the first, and the longest after doubling each time.
 RETRY_S = (0.5, 30.0)
 
 _CLOSE_S = 30.0  # how long close() waits for a disk that does not answer
@@ -41,11 +41,11 @@ log = Log("device_sdk.store")
 
 
 class SqliteStore(Store):
-    """Keeps the session in the file at ``path``; :class:`StorePolicy` says how eagerly it is written.
+    """Keeps the session in the file at ``path``; :class:`StorePolicy` decides how eagerly it is written.
 
-    ``notice`` is what the user should know although the store goes on, such as a damaged file that was set
-    aside, until somebody sets it back to ``None``; it can appear in :meth:`open` and before any
-    ``on_progress``. ``monotonic`` and ``clock`` are for tests.
+    ``notice`` is a warning while the store goes on working, for example that a damaged file was set aside;
+    its reader sets it back to ``None``. It can appear in :meth:`open` and before any ``on_progress``.
+    ``monotonic`` and ``clock`` are for tests.
 
     The files: ``path`` and SQLite's ``-wal`` and ``-shm``, ``path.lock``, ``path.reserve``; damaged ones are
     renamed ``path.damaged-1`` and ``-2``.
@@ -75,11 +75,11 @@ class SqliteStore(Store):
     def _reset(self) -> None:
         self._lock = threading.Lock()  # guards what follows; held for moments, never during I/O
         self._wake = threading.Condition(self._lock)
-        self._sleeps_until = 0.0  # 0: the thread is awake and will look again by itself
+        self._sleeps_until = 0.0  # 0: the thread is awake and will check again by itself
         self._pending = Pending()
         self._writing: Pending | None = None
         self._submitted = 0
-        self._hurry = 0  # the change number that somebody waits for
+        self._hurry = 0  # the change number that expedite() asked for
         self._retry_at = 0.0  # while failing
         self._retry_pause = RETRY_S[0]
         self._page_after = 0
@@ -94,10 +94,10 @@ class SqliteStore(Store):
     # The contract; any thread
 
     def open(self) -> SavedSession:
-        """Return what was kept, whatever its length, and start the thread.
+        """Return the saved session and start the thread.
 
-        Raises: StoreError: another client has it open; the file is something else than a store or belongs to
-        a newer release, and is left alone; it is a symbolic link or cannot be written.
+        Raises: StoreError: another client has it open; the file is no store or belongs to a newer release,
+        and is left alone; it is a symbolic link or cannot be written.
         """
         if self._state != _CLOSED:
             raise StoreError(
@@ -122,7 +122,7 @@ class SqliteStore(Store):
         return result
 
     def submit(self, changes: Sequence[Change], number: int) -> None:
-        """Fold the changes into those that wait to be written, and wake the thread if it sleeps too long."""
+        """Fold the changes into those waiting to be written, and wake the thread if it would be late."""
         now = self._monotonic()
         with self._lock:
             pending = self._pending
@@ -132,7 +132,7 @@ class SqliteStore(Store):
                 self._note_progress()
             else:  # a new message makes nothing durable
                 self.backlog_bytes += pending.new_bytes - before
-            # Only a full batch can be due before the thread has seen these changes by itself.
+            # Only a full batch can be due before the thread sees these changes by itself.
             if self._sleeps_until and (self._sleeps_until > now + self._soonest or pending.is_large()):
                 self._wake_if_due()
 
@@ -150,7 +150,7 @@ class SqliteStore(Store):
             return len(self._pending.new) + written
 
     def request_page(self, after: int) -> None:
-        """Have the thread read the next waiting messages."""
+        """Make the thread read the next waiting messages."""
         with self._lock:
             self._page = None
             self._page_after = after
@@ -159,13 +159,13 @@ class SqliteStore(Store):
             self._wake_if_due()
 
     def take_page(self) -> list[SavedMessage] | None:
-        """Return the page that was asked for, once."""
+        """Return the requested page, once."""
         with self._lock:
             page, self._page = self._page, None
             return page
 
     def close(self) -> None:
-        """Write what is left, with one more attempt if the disk fails, and let go. Idempotent."""
+        """Write the remaining changes, with one more attempt if the disk fails, and close. Idempotent."""
         _open_stores.discard(self)
         with self._lock:
             thread = self._thread
@@ -183,8 +183,8 @@ class SqliteStore(Store):
     def disown(self) -> None:
         """In a forked child: leave the store to the parent; only the copy of its lock is closed.
 
-        The connection is only known to the frame of a thread that does not exist in the child: it is never
-        finalized, which would take locks of SQLite that the fork may have copied in a locked state.
+        Only the frame of a thread that does not exist in the child refers to the connection, so it is never
+        finalized: that would take locks of SQLite that the fork may have copied in a locked state.
         """
         self._reset()
         self._state = _CLOSED
@@ -226,7 +226,7 @@ class SqliteStore(Store):
         # `database` stays a local variable, see disown().
         database = Database(self.path, self.policy, self._clock)
         try:
-            check_unlocked(self.path)  # before a lock file is left beside something else
+            check_unlocked(self.path)  # before a lock file is left beside another program's file
             self._file_lock.acquire()
             saved, self.notice = database.open()
         except BaseException as error:
@@ -290,14 +290,14 @@ class SqliteStore(Store):
                 log.warning("%s: on_progress failed", self.path, error=error)
 
     def _commit(self, database: Database) -> None:
-        """Write all that waits; on a full disk, what makes room or needs none."""
+        """Write all waiting changes; on a full disk, those that make room or need none."""
         problem = None
         if self._pending.new or self.failure is not None:
             problem = database.shortage(self._pending.new_bytes)
         for _ in range(_ATTEMPTS):
             error = self._write(database, messages=problem is None)
             if error is None and problem is not None:
-                problem = database.shortage(self._pending.new_bytes)  # what is gone may have made room
+                problem = database.shortage(self._pending.new_bytes)  # deletions may have made room
                 if problem is None:
                     continue
             if error is None:
@@ -311,7 +311,7 @@ class SqliteStore(Store):
         self._settle(problem)
 
     def _write(self, database: Database, *, messages: bool) -> Exception | None:
-        """Write what waits, with or without the new messages; return why that failed."""
+        """Write the waiting changes, with or without the new messages; return the error, or ``None``."""
         with self._lock:
             batch = self._pending
             self._pending = Pending() if messages else batch.take_new()
@@ -331,7 +331,7 @@ class SqliteStore(Store):
         return error
 
     def _after_error(self, database: Database, error: Exception) -> str | None:
-        """Let the database recover; return what is still wrong."""
+        """Let the database recover; return the remaining problem, or ``None``."""
         try:
             notice = database.recover(error)
         except Exception as worse:
@@ -342,7 +342,7 @@ class SqliteStore(Store):
         return None
 
     def _settle(self, problem: str | None) -> None:
-        """Note whether the store fails now, and when it tries again."""
+        """Note whether the store is failing, and when to retry."""
         with self._lock:
             if problem is not None:
                 self.failure = StoreError(problem)
@@ -353,7 +353,7 @@ class SqliteStore(Store):
             self._retry_pause = RETRY_S[0]
 
     def _read_page(self, database: Database) -> None:
-        """Read waiting messages, as they are after all that was handed over."""
+        """Read waiting messages, as of the last submitted change."""
         with self._lock:
             request, after = self._page_requests, self._page_after
             lost = self._pending.lost
@@ -373,7 +373,7 @@ class SqliteStore(Store):
                 self._page_at = NEVER
 
     def _fill(self, page: Page, rows: Generator[SavedMessage, None, None], after: int) -> None:
-        """Fill a page with what still waits on disk, and behind that with what has no row yet."""
+        """Fill a page with messages that wait on disk, followed by those without a row."""
         pending = self._pending  # only this thread replaces it; looking into its dictionaries needs no lock
         gone, sent = pending.gone, pending.sent
         try:
