@@ -8,6 +8,19 @@
         await client.subscribe("cmd/17/#", qos=1)
         async for message in client.messages():
             ...
+
+================  =======================================================================
+``client.py``     :class:`AsyncClient`; owns the engine and the parts below
+``driver.py``     drives the engine from the loop: readers, writers, one timer; no thread
+``callbacks.py``  the one task that runs handlers and hooks
+``inbox.py``      messages for tasks that pull
+``handles.py``    awaitable handles of a delivery and of a SUBSCRIBE or UNSUBSCRIBE
+``waits.py``      waits of tasks for deliveries
+``events.py``     events that tasks wait for; records which tasks handle messages
+================  =======================================================================
+
+All of it belongs to the thread of the loop, except for the methods that say "any thread". To understand it,
+read ``client.py``, then ``driver.py``.
 """
 
 from __future__ import annotations

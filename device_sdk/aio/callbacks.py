@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["Callbacks"]
 
 _TURN_SECONDS = 0.005  # plain handlers let the rest of the loop run, and acknowledgements leave, this often
-_CANCEL_SECONDS = 0.5  # what a handler gets to end in after it was cancelled
+_CANCEL_SECONDS = 0.5  # time for a handler to end after it was cancelled
 
 log = Log("device_sdk.aio")
 
 
 class Callbacks:
-    """Runs handlers and hooks, one at a time, in the order in which things happened.
+    """Runs handlers and hooks, one at a time, in the order of events.
 
-    ``finished`` is told how many messages have been finished with, ``loop_ends`` when the task was cancelled
-    by somebody else, which is what :func:`asyncio.run` does in the end.
+    ``finished`` is called with the number of messages that were handled, ``loop_ends`` when the task was
+    cancelled from outside, as :func:`asyncio.run` does at its end.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Callbacks:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="device-sdk callbacks")
 
     def wake(self) -> None:
-        """There is something to run."""
+        """Wake the task: there is a handler or hook to run."""
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -66,9 +66,9 @@ class Callbacks:
         return self._task is not None and asyncio.current_task() is self._task
 
     def finish(self) -> None:
-        """Let the task run the hooks that wait, and end.
+        """Let the task run the waiting hooks, and end.
 
-        Messages that still wait are left alone: nobody could acknowledge them any more.
+        Waiting messages are not handled: they could no longer be acknowledged.
         """
         self._stopping = True
         self.wake()
@@ -105,7 +105,7 @@ class Callbacks:
             raise
 
     async def _run_batch(self, batch: list[Any]) -> None:
-        """Run one batch, and tell how many messages are finished: before each wait, and in the end."""
+        """Run one batch, and report the number of handled messages: before each wait, and at the end."""
         handled = 0
         turn_at = monotonic() + _TURN_SECONDS
         router = self._engine.incoming.router
@@ -120,7 +120,7 @@ class Callbacks:
             found = router.route_identified(item) if identified else route(item.topic)
             handlers = found or self._dispatch.unrouted(item)
             if handlers is None:
-                continue  # in the pull inbox, where the program says when it is finished
+                continue  # in the pull inbox: the program acknowledges it by taking the next one
             for handler in handlers:
                 try:
                     result = handler(item)
@@ -141,7 +141,7 @@ class Callbacks:
         self._finished(handled)
 
     async def _call(self, function: Callable[[Any], object], argument: object) -> None:
-        """Run a hook; what it raises is reported and goes no further."""
+        """Run a hook; an exception in it is reported and not raised."""
         try:
             result = function(argument)
             if result is not None and isawaitable(result):
@@ -154,13 +154,13 @@ class Callbacks:
                 self._report(function, error)
 
     async def _finish(self, result: Any) -> None:
-        """Await what a handler returned. Raises: CancelledError, also if the handler took no notice of it."""
+        """Await the result of a handler. Raises: CancelledError, even if the handler suppressed it."""
         await result
         if self._is_cancelled():
             raise asyncio.CancelledError
 
     def _report(self, function: object, error: BaseException) -> None:
-        """Report what a handler raised. Raises: CancelledError: it is this task that was cancelled."""
+        """Report an exception of a handler. Raises: CancelledError: this task itself was cancelled."""
         if self._is_cancelled():
             if not isinstance(error, asyncio.CancelledError):
                 log.warning("%s while it was cancelled", failure_text(function, error), error=error)
@@ -168,7 +168,7 @@ class Callbacks:
         self._dispatch.failed(function, error)
 
     def _run_plain_hooks(self) -> None:
-        """At the end of the loop: run what needs no task, so that what was lost is not lost in silence."""
+        """At the end of the loop, run the hooks that need no task, so that losses are still reported."""
         with self._engine.lock:
             batch = self._engine.events.take()
         for item in batch:

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncClient"]
 
-_BURST = 128  # messages that a task may publish before the others, and the network, have their turn
+_BURST = 128  # messages that a task may publish before it lets other tasks and the network run
 _GOODBYE_SECONDS = 1.0  # how long a DISCONNECT may take to leave
-_HANDLER_SECONDS = 2.0  # what a handler gets to end in when the client is closed
+_HANDLER_SECONDS = 2.0  # time for a handler to end when the client is closed
 
 
 class AsyncClient(BaseClient):
     """A client for one event loop, asyncio or uvloop: :class:`~device_sdk.client.Client` with ``await``.
 
-    It belongs to the loop in which it is first used, and to the thread of that. From other threads use
+    It belongs to the loop in which it is first used, and to that loop's thread. From other threads use
     ``asyncio.run_coroutine_threadsafe(client.publish(...), loop)``; in another loop every method raises
     :class:`RuntimeError`. After ``fork()`` the child's copy raises :class:`ClosedError`.
 
@@ -57,8 +57,8 @@ class AsyncClient(BaseClient):
     _driver: LoopDriver | None = None
     _callbacks: Callbacks | None = None  # from start() on
     _inbox: AsyncInbox | None = None
-    _over: asyncio.Event | None = None  # close() was called; set when it has ended
-    _published = 0  # since a task published last without a pause
+    _over: asyncio.Event | None = None  # made by close(); set when that has ended
+    _published = 0  # messages since the last pause of a publishing task
 
     # Publish and subscribe
 
@@ -74,11 +74,11 @@ class AsyncClient(BaseClient):
     ) -> AsyncDelivery:
         """Publish a message, now or as soon as there is a connection and room in the window.
 
-        Returns without a suspension, except once in 128 messages, before it takes the message, and while
-        the queue is full under the policy ``block``. If it is cancelled, the message was not taken.
+        Suspends the task only once in 128 messages, before it accepts the message, and while the queue is
+        full under the policy ``block``. If it is cancelled, the message was not accepted.
         Arguments and errors are those of :meth:`Client.publish`.
 
-        Returns: the delivery, to wait for or to forget.
+        Returns: the delivery, to wait for or to ignore.
         """
         driver = self._driver
         if driver is None or get_running_loop() is not driver.loop:
@@ -109,11 +109,11 @@ class AsyncClient(BaseClient):
         retain_as_published: bool = False,
         retain_handling: int = 0,
     ) -> AsyncRequest:
-        """Want messages, from now on and after every reconnect; ``await`` it for the broker's answer.
+        """Subscribe, now and again after every reconnect; ``await`` it for the broker's answer.
 
         ``await client.subscribe("cmd/#")`` returns the granted QoS values or raises
-        :class:`SubscribeRefused`; ``await client.subscribe("cmd/#").wait(10)`` does so for at most 10 s.
-        Without ``await`` it is asked for all the same. Arguments and errors are those of
+        :class:`SubscribeRefused`; ``await client.subscribe("cmd/#").wait(10)`` waits for at most 10 s.
+        The SUBSCRIBE is sent even without ``await``. Arguments and errors are those of
         :meth:`Client.subscribe`; ``on_message`` may be a coroutine function.
         """
         self._bind()
@@ -130,7 +130,7 @@ class AsyncClient(BaseClient):
     def unsubscribe(  # type: ignore[override]  # the answer is awaited
         self, topic: str | list[str]
     ) -> AsyncRequest:
-        """Stop wanting one or more topic filters; ``await`` it as :meth:`subscribe`.
+        """Unsubscribe from one or more topic filters; ``await`` it as :meth:`subscribe`.
 
         Raises: ArgumentError, ArgumentTypeError: by name. ClosedError: after close().
         """
@@ -138,9 +138,9 @@ class AsyncClient(BaseClient):
         return AsyncRequest(super().unsubscribe(topic), self._consumers)
 
     def messages(self) -> AsyncInbox:
-        """Return the inbox: every message that no handler takes waits there, from this call on.
+        """Return the inbox. From this call on it receives every message for which there is no handler.
 
-        Call it before subscribing if nothing may be missed. ``async for`` over it ends when the client is
+        Call it before subscribing if no message may be missed. ``async for`` over it ends when the client is
         closed; ``await inbox.get(timeout)`` takes one message. Several tasks may share it.
 
         Raises: ClosedError: after close().
@@ -186,7 +186,7 @@ class AsyncClient(BaseClient):
     # Life
 
     async def start(self) -> None:
-        """Begin to connect and return at once; the client keeps trying for ever. Again: nothing happens.
+        """Begin to connect and return at once; the client retries for ever. A second call has no effect.
 
         Raises: ClosedError: after :meth:`close`, or in a forked child.
         """
@@ -207,9 +207,9 @@ class AsyncClient(BaseClient):
         """Start, and wait until the broker has accepted the connection.
 
         Raises: ConnectFailedError, ConnectRefused, RemoteProtocolError, TransportClosedError: the first
-        attempt failed. TimeoutError: no outcome within ``timeout`` seconds. After an error, and when it is
-        cancelled, the client has stopped trying; what was queued is still there, and connect() or start() may
-        be called again.
+        attempt failed. TimeoutError: no outcome within ``timeout`` seconds. After an error or a cancellation
+        the client has stopped trying; queued messages are still there, and connect() or start() may be called
+        again.
         """
         seconds("timeout", timeout)
         self._bind()
@@ -240,12 +240,12 @@ class AsyncClient(BaseClient):
     async def close(
         self, drain: float = 5.0, *, reason_code: int = 0, session_expiry: int | None = None
     ) -> None:
-        """Finish what is queued for at most ``drain`` seconds, disconnect, and end.
+        """Send queued messages for at most ``drain`` seconds, disconnect, and close the client.
 
-        Without a store, what the broker has not acknowledged by then is dropped, and its deliveries raise.
-        Returns within ``drain`` and about four more seconds; a handler that still runs then is cancelled.
-        Idempotent. If it is cancelled, the client is closed at once, as with ``drain=0``. Inside a handler:
-        the handler goes on.
+        Without a store, messages that the broker has not acknowledged by then are dropped, and their
+        deliveries raise. Returns within ``drain`` and about four more seconds; a handler that is still
+        running then is cancelled. Idempotent. If it is cancelled, the client is closed at once, as with
+        ``drain=0``. If a handler calls it, that handler goes on.
 
         Arguments and errors are those of :meth:`Client.close`. Source: MQTT 5.0 §3.14.2.
         """
@@ -271,7 +271,7 @@ class AsyncClient(BaseClient):
             if callbacks is not None:
                 await callbacks.stop(_HANDLER_SECONDS)
         finally:
-            self._callbacks = None  # it refers to this client, which is to be freed when it is dropped
+            self._callbacks = None  # breaks a cycle, so that this client is freed when it is dropped
             self._over.set()
 
     async def __aenter__(self) -> Self:
@@ -289,7 +289,7 @@ class AsyncClient(BaseClient):
         driver.schedule()
 
     async def reauthenticate(self, timeout: float = 10.0) -> None:
-        """Prove again who we are, on the connection as it is, and wait for the server's answer (MQTT 5.0).
+        """Authenticate again on the present connection and wait for the broker's answer (MQTT 5.0).
 
         Errors are those of :meth:`Client.reauthenticate`. The authenticator runs in the loop: it has to
         return soon. If it is cancelled, the re-authentication goes on. Source: MQTT 5.0 §4.12.1.
@@ -299,7 +299,7 @@ class AsyncClient(BaseClient):
         await self._consumers.until(attempt.over, timeout)
         attempt.outcome(timeout)
 
-    # What the base class asks for
+    # The hooks of the base class
 
     def _wake(self) -> None:
         driver = self._driver
@@ -330,18 +330,18 @@ class AsyncClient(BaseClient):
         driver = self._driver
         if driver is None:
             self._consumers.bind_loop(loop)
-            self._room = asyncio.Lock()  # of the tasks that wait for room, the first one looks
+            self._room = asyncio.Lock()  # of the tasks waiting for room, the first one checks
             driver = self._driver = LoopDriver(self._engine, loop, self._options.connect_timeout)
             self._waits = LoopWaits(self._engine, driver, self._consumers)
             self._sent_qos0 = AsyncDelivery(self._waits, self._engine.outgoing.outbox.sent_qos0)
             driver.schedule()
         elif loop is not driver.loop:
-            self._check_open()  # a child of the process has another loop, and a better reason
+            self._check_open()  # in a forked child this raises with a better reason
             raise RuntimeError(f"{self!r} belongs to another event loop, in which it was first used")
         return driver
 
     async def _publish_with_room(self, publish: Callable[[], Delivery]) -> Delivery:
-        """Wait for room in the queue, behind those who wait already."""
+        """Wait for room in the queue, behind the tasks that are waiting already."""
         driver = self._bind()
         timeout = self._policy.block_timeout
         try:
@@ -357,7 +357,7 @@ class AsyncClient(BaseClient):
             raise QueueFullError(f"the queue had no room for the message within {timeout:g} s") from None
 
     def _stop_connecting(self) -> Callbacks | None:
-        """After a connect() that failed: as before start(). Returns: whose hooks are still to be run."""
+        """After a failed connect(), go back to before start(). Returns: callbacks still to be run."""
         callbacks, self._callbacks = self._callbacks, None
         if self._closed or callbacks is None:
             return None
@@ -380,9 +380,9 @@ class AsyncClient(BaseClient):
         await driver.until(lambda: not engine.has_connection(), _GOODBYE_SECONDS)
 
     def _end(self) -> LoopEvent:
-        """The part of close() that waits for nothing. Returns: what is set when the store is closed.
+        """The part of close() that never waits. Returns: an event, set when the store is closed.
 
-        That is done in a thread which nothing here can cancel, and for which the end of the process waits.
+        A thread closes the store: it cannot be cancelled, and the end of the process waits for it.
         """
         self._end_engine()
         closed = self._consumers.event()
@@ -412,14 +412,14 @@ class AsyncClient(BaseClient):
         _clients.discard(self)
 
     def _loop_ends(self) -> None:
-        """The callback task was cancelled: close, with what can be done in this moment."""
+        """Close the client after its callback task was cancelled, without waiting."""
         if not self._closed:
             self._closed = True
             self._end_engine()
             self._engine.close_store()
 
     def _after_fork(self) -> None:
-        """In a forked child: unusable, and the connection stays the parent's."""
+        """In a forked child: make the client unusable; the connection stays the parent's."""
         self._engine.lock._at_fork_reinit()  # type: ignore[attr-defined]
         self._closed = True
         if self._driver is not None:

@@ -1,7 +1,7 @@
 """Drives an engine from an event loop: readers, writers and one timer, and no thread but that of open().
 
 Everything here runs in the thread of the loop, :meth:`LoopDriver.wake` and :meth:`LoopDriver.finished`
-excepted. What is published in one turn of the loop leaves in one piece, at the beginning of the next one.
+excepted. Messages published in one turn of the loop are sent together, at the beginning of the next one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopDriver"]
 
-_FAULT_SECONDS = 0.2  # a pause after what should not happen, so that it cannot become a busy loop
-_TIMER_SECONDS = 0.001  # what the timer of a loop may be early
+_FAULT_SECONDS = 0.2  # a pause after an internal error, so that it cannot become a busy loop
+_TIMER_SECONDS = 0.001  # how early the timer of a loop may fire
 
 log = Log("device_sdk.aio")
 
@@ -33,14 +33,14 @@ class LoopDriver:
     """Opens, reads, writes and keeps time for one engine, in ``loop``."""
 
     def __init__(self, engine: Engine, loop: AbstractEventLoop, open_seconds: float) -> None:
-        self.turns = 0  # how often it has looked what there is to do
+        self.turns = 0  # number of turns
         self._engine = engine
         self.loop = loop
         self._thread = get_ident()
         self._wake_callbacks: Callable[[], None] | None = None
         self._scheduled = False
         self._ended = False
-        self._finished: int | None = None  # messages that the engine is to be told of
+        self._finished: int | None = None  # handled messages not yet reported to the engine
         self._timer: TimerHandle | None = None
         self._timer_at = 0.0
         self._watched: tuple[int, bool, bool] | None = None  # what the loop watches: Engine.interest()
@@ -50,14 +50,14 @@ class LoopDriver:
     # From any thread
 
     def wake(self) -> None:
-        """Look again in the next turn of the loop. Any thread, without the lock."""
+        """Take a turn soon. Any thread, without the lock."""
         if get_ident() == self._thread:
             self.schedule()
         else:
             self._from_elsewhere(self.schedule)
 
     def finished(self, count: int) -> None:
-        """So many received messages are finished with: their acknowledgements may leave. Any thread."""
+        """Report that ``count`` received messages were handled and may be acknowledged. Any thread."""
         if get_ident() != self._thread:
             self._from_elsewhere(self.finished, count)
             return
@@ -67,17 +67,17 @@ class LoopDriver:
     def _from_elsewhere(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             self.loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:  # the loop is closed: nothing will happen any more
+        except RuntimeError:  # the loop is closed
             pass
 
     # From the loop
 
     def serve(self, wake_callbacks: Callable[[], None] | None) -> None:
-        """Call this whenever there is something for the callback task; ``None``: it has ended."""
+        """Call this whenever there is work for the callback task; ``None``: it has ended."""
         self._wake_callbacks = wake_callbacks
 
     def schedule(self) -> None:
-        """Have one turn soon."""
+        """Schedule one turn."""
         if not self._scheduled and not self._ended:
             self._scheduled = True
             self.loop.call_soon(self._turn)
@@ -102,7 +102,7 @@ class LoopDriver:
             self._watchers.pop(future, None)
 
     async def next_turn(self) -> None:
-        """Wait until something has happened, such as an acknowledgement."""
+        """Wait for the next turn, for example for an acknowledgement."""
         seen = self.turns
         await self.until(lambda: self.turns != seen, None)
 
@@ -123,7 +123,7 @@ class LoopDriver:
             self._timer = None
 
     def end(self) -> None:
-        """Do nothing from now on; who waits in :meth:`until` looks for a last time."""
+        """Stop driving; tasks waiting in :meth:`until` check their predicate for a last time."""
         self._ended = True
         self._wake_callbacks = None
         self.turns += 1
@@ -131,9 +131,9 @@ class LoopDriver:
             self._tell_watchers()
 
     def disown(self) -> None:
-        """In a forked child: let go of the parent's stream without disturbing its other end.
+        """In a forked child: release the parent's stream without disturbing its peer.
 
-        The loop's own descriptors stay: telling the kernel to forget would tell it for the parent, too.
+        The loop's registrations stay: removing one would remove it for the parent, too.
         """
         self._ended = True
         if self._watched is not None:
@@ -163,7 +163,7 @@ class LoopDriver:
             self._engine.on_deadline(now)
 
     def _do(self, step: Callable[[float], None]) -> None:
-        """Take one step of the engine, and find out what to wait for next."""
+        """Take one step of the engine, then set up the next wait."""
         if self._ended:
             return
         engine, now = self._engine, monotonic()
@@ -180,7 +180,7 @@ class LoopDriver:
             self._recover(error)
 
     def _look(self, now: float) -> None:
-        """See what there is to do, and have the loop call when there is more."""
+        """Do the work that is due, and watch descriptor and deadline for more."""
         engine, opener = self._engine, self._opener
         self.turns += 1
         with engine.lock:
@@ -217,7 +217,7 @@ class LoopDriver:
                 future.set_exception(error)
 
     def _set_timer(self, deadline: float, now: float) -> None:
-        """Wake up at the deadline. A later one does not move the timer: it looks and sets itself again."""
+        """Wake up at the deadline. A later one does not move the timer: it fires early and is set again."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = deadline
@@ -233,14 +233,14 @@ class LoopDriver:
                 self.loop.add_writer(fd, self._writable)
 
     def _unwatch(self) -> None:
-        """Before anything else runs: the descriptor may be closed already, and its number used again."""
+        """Stop watching the descriptor. Call this first: it may already be closed and its number reused."""
         watched, self._watched = self._watched, None
         if watched is not None and not self.loop.is_closed():
             self.loop.remove_reader(watched[0])
             self.loop.remove_writer(watched[0])
 
     def _recover(self, error: Exception) -> None:
-        """Survive what nobody foresaw: say so, and begin anew with the next connection."""
+        """Survive an internal error: report it, drop the connection and let the engine reconnect."""
         try:
             self._opener.abandon()
             self._engine.on_fault(error, monotonic())

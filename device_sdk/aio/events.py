@@ -10,8 +10,8 @@ from device_sdk.engine.consumers import Consumers
 
 __all__ = ["LoopConsumers", "LoopEvent"]
 
-# Of which clients the code that runs handles messages. A variable of the context and not a set of tasks:
-# gather() and, before Python 3.12, wait_for() do the waiting in tasks of their own.
+# The clients whose messages the running code handles. A context variable, not a set of tasks: gather() and,
+# before Python 3.12, wait_for() wait in tasks of their own.
 _consuming: ContextVar[frozenset[int]] = ContextVar("device_sdk_consuming", default=frozenset())
 
 
@@ -35,7 +35,7 @@ class LoopConsumers(Consumers):
         return LoopEvent(self)
 
     def register(self) -> None:
-        """The calling task handles received messages from now on."""
+        """Note that the calling task handles received messages from now on."""
         _consuming.set(_consuming.get() | {id(self)})
 
     def __enter__(self) -> None:
@@ -46,7 +46,7 @@ class LoopConsumers(Consumers):
         self.blocked.discard(id(asyncio.current_task()))
 
     async def until(self, event: LoopEvent, timeout: float | None) -> None:
-        """Return when the event is set, or after ``timeout`` seconds: the caller looks which it was."""
+        """Return when the event is set, or after ``timeout`` seconds; the caller checks which it was."""
         with self.blocking():
             try:
                 async with asyncio.timeout(timeout):
@@ -56,18 +56,18 @@ class LoopConsumers(Consumers):
 
 
 class LoopEvent(asyncio.Event):
-    """An event that also other threads may set: that of a store, or one that forked."""
+    """An event that other threads may set as well: the store's, or a thread that forked."""
 
     def __init__(self, consumers: LoopConsumers) -> None:
         super().__init__()
         self._owner = consumers
 
     def set(self) -> None:
-        """Wake who waits; from any thread."""
+        """Wake the waiting tasks. Any thread."""
         if self._owner.loop is None or self._owner.thread == get_ident():
             super().set()
             return
         try:
             self._owner.loop.call_soon_threadsafe(super().set)
-        except RuntimeError:  # the loop is closed, so nobody waits any more
+        except RuntimeError:  # the loop is closed, so no task waits any more
             pass

@@ -1,7 +1,7 @@
-"""The handles of an event loop: what became of a delivery, and the answer to a SUBSCRIBE or UNSUBSCRIBE.
+"""The handles of an event loop: the state of a delivery, and the answer to a SUBSCRIBE or UNSUBSCRIBE.
 
-Whatever is awaited here may be cancelled at any time. A cancelled wait changes nothing: the message is still
-delivered, the subscription still asked for, and both may be waited for again.
+Every wait here may be cancelled at any time. That changes nothing else: the message is still delivered, the
+subscription still requested, and both may be awaited again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["AsyncDelivery", "AsyncRequest"]
 
 
 class AsyncDelivery:
-    """What became of one published message: :class:`~device_sdk.engine.delivery.Delivery` with ``await``.
+    """The state of one published message: :class:`~device_sdk.Delivery` with ``await``.
 
-    For tasks of the client's loop. ``delivery`` is the handle for threads of the same message.
+    For tasks of the client's loop. ``delivery`` is the handle of the same message for threads.
     """
 
     __slots__ = ("_waits", "delivery")
@@ -35,7 +35,7 @@ class AsyncDelivery:
     @property
     def state(self) -> str:
         """``queued``, ``stored``, ``sent``, then ``acknowledged`` or one of ``refused``, ``expired``,
-        ``dropped``, ``invalidated``. QoS 0 ends at ``sent``: nobody acknowledges it.
+        ``dropped``, ``invalidated``. QoS 0 ends at ``sent``: it has no acknowledgement.
         """
         return self.delivery.state
 
@@ -66,7 +66,7 @@ class AsyncDelivery:
 
     @property
     def retain(self) -> bool:
-        """Whether the server keeps the message for later subscribers."""
+        """Whether the broker keeps the message for later subscribers."""
         return self.delivery.retain
 
     @property
@@ -78,14 +78,14 @@ class AsyncDelivery:
         """Wait until the broker has acknowledged the message (QoS 0: until it was handed to the connection).
 
         Raises: TimeoutError: not within ``timeout`` seconds (``None``: no limit). PublishRefused,
-        DeliveryExpiredError, DroppedError, SessionLostError: it never will be.
+        DeliveryExpiredError, DroppedError, SessionLostError: it will never be acknowledged.
         """
         if not self.delivery.done:
             await self._waits.until_done(self.delivery, timeout)
         self._outcome("acknowledged", timeout)
 
     async def wait_stored(self, timeout: float | None = None) -> None:
-        """Wait until the message survives a restart, or was acknowledged, which is better still.
+        """Wait until the message is safe from a restart: durable in the store, or acknowledged.
 
         Raises: TimeoutError: not within ``timeout`` seconds. StoreError: the client has no store, or the
         store failed. Else as :meth:`wait`.
@@ -107,7 +107,7 @@ class AsyncDelivery:
 class AsyncRequest:
     """A SUBSCRIBE or UNSUBSCRIBE and its answer; it is sent as soon as there is a connection.
 
-    Await the object itself, or :meth:`wait` for a limited time, or neither: the client goes on asking.
+    Await the object itself, or :meth:`wait` for a limited time, or neither: it is sent in any case.
     """
 
     __slots__ = ("_consumers", "_request")
@@ -118,12 +118,12 @@ class AsyncRequest:
 
     @property
     def done(self) -> bool:
-        """Whether the broker has answered, or never will."""
+        """Whether the broker has answered, or will never answer."""
         return self._request.done
 
     @property
     def error(self) -> DeviceSdkError | None:
-        """What :meth:`wait` would raise, or ``None``."""
+        """The exception that :meth:`wait` would raise, or ``None``."""
         return self._request.error
 
     @property

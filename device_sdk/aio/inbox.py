@@ -22,7 +22,7 @@ __all__ = ["AsyncInbox"]
 class AsyncInbox:
     """A bounded queue of messages for tasks that pull; an iterator that ends when the client is closed.
 
-    Reading from the network pauses while the program is behind, so nothing is dropped, and PINGREQ goes on.
+    While the program is behind, reading from the network pauses, so nothing is dropped; PINGREQ goes on.
     Several tasks may share it: each message goes to one of them, the longest waiting first.
 
     A QoS 1 or 2 message is acknowledged when the task that took it asks for the next one, or ends. If that
@@ -32,7 +32,7 @@ class AsyncInbox:
     def __init__(self, settle: Callable[[int], None], consumers: LoopConsumers) -> None:
         self._messages: deque[Message] = deque()
         self._getters: deque[Future[None]] = deque()
-        self._taken: dict[Task[Any], Message | None] = {}  # what each consumer has not finished with
+        self._taken: dict[Task[Any], Message | None] = {}  # the message that each consumer is handling
         self._settle = settle
         self._consumers = consumers
         self._closed = False
@@ -44,7 +44,7 @@ class AsyncInbox:
             self._wake_one()
 
     def close(self) -> None:
-        """End the iteration once the messages that are there have been taken. For the engine."""
+        """End the iteration once the remaining messages have been taken. For the engine."""
         self._closed = True
         while self._getters:
             self._wake_one()
@@ -74,7 +74,7 @@ class AsyncInbox:
     async def _next(self, timeout: float | None) -> Message | None:
         """Take the next message for this task; ``None`` at the end."""
         task = asyncio.current_task()
-        assert task is not None  # a coroutine that runs is part of one
+        assert task is not None  # a running coroutine is part of a task
         try:
             last = self._taken[task]
         except KeyError:
@@ -106,7 +106,7 @@ class AsyncInbox:
                 raise TimeoutError(f"no message within {timeout:g} s") from None
 
     async def _turn(self) -> None:
-        """Wait to be woken; who is cancelled after that wakes the next one."""
+        """Wait to be woken; a task that is cancelled after that wakes the next one."""
         getter: Future[None] = asyncio.get_running_loop().create_future()
         self._getters.append(getter)
         try:

@@ -24,14 +24,14 @@ class LoopWaits:
         self._consumers = consumers
 
     async def until_done(self, delivery: Delivery, timeout: float | None) -> None:
-        """Return when the delivery is done, or after ``timeout`` seconds: the caller looks which it was."""
+        """Return when the delivery is done, or after ``timeout`` seconds; the caller checks which it was."""
         with self._lock:
             event = self._waits.done_event(delivery)
         if event is not None:
             await self._consumers.until(event, timeout)
 
     async def until_stored(self, delivery: Delivery, timeout: float | None) -> bool:
-        """Whether the message became durable within this time, and was not done before."""
+        """Return whether the message became durable within this time, and was not done before."""
         with self._lock:
             self._waits.hurry(delivery)
         stored = await self._driver.until(lambda: self._waits.is_stored(delivery), timeout)
