@@ -1,17 +1,19 @@
-"""The daemon behind ``device-sdk run``: it reads sensors on time and publishes what they say.
+"""The daemon behind ``device-sdk run``: it reads sensors on time and publishes their readings.
 
-One file per job::
+=====================  ===========================================================================
+``tables.py``          keys, types, bounds and defaults of the TOML file
+``config.py``          reads and checks it
+``driver_options.py``  the options of a driver, by the signature of its constructor
+``schema.py``          JSON Schema of the file
+``example.py``         the example that ``device-sdk config example`` prints
+``link.py``            makes the client from the configuration
+``schedule.py``        the ticks of a sensor
+``worker.py``          one thread per bus; it owns the sensors of that bus and their states
+``encode.py``          readings -> payload
+``availability.py``    online and offline of node and sensors, retained at the broker; any thread
+``service.py``         joins the client and the workers, from start to drain
+=====================  ===========================================================================
 
-    tables.py          what may stand in the TOML file: keys, bounds, defaults
-    config.py          reading and checking it
-    driver_options.py  the options of a driver, by the signature of its constructor
-    schema.py          JSON Schema of the file
-    link.py            the client, made from the configuration
-    schedule.py        when a sensor is due
-    worker.py          one thread per bus, the states of a sensor
-    encode.py          readings -> payload
-    availability.py    who is online, retained at the broker
-    service.py         joins the client and the workers, from start to drain
-
-docs/node.md describes it for users. Needs the extra ``node``.
+Read ``service.py`` first, then ``worker.py``. docs/node.md describes the daemon for users. Needs the extra
+``node``.
 """

@@ -1,4 +1,4 @@
-"""Who is online: the node and each of its sensors, retained at the broker on a topic of their own."""
+"""Availability of the node and each of its sensors, retained at the broker on a topic of its own."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = logging.getLogger("device_sdk.node")
 
 
 class Availability:
-    """Keeps the retained ``online`` and ``offline`` at the broker true.
+    """Keeps the retained ``online`` and ``offline`` at the broker up to date.
 
-    Without a connection it publishes nothing: the broker has said ``offline`` for the node by its will, and
-    the next connection begins with everything that is true then. What a full queue does not take is owed,
-    and paid by :meth:`pay`. All methods may be called from any thread.
+    Without a connection it publishes nothing: the broker has published ``offline`` for the node as its will,
+    and the next connection begins with all present states. A state that a full queue rejects is owed, and
+    published by :meth:`pay`. All methods may be called from any thread.
     """
 
     def __init__(self, client: Client, node_topic: str, sensor_topics: Iterable[str]) -> None:
@@ -40,19 +40,19 @@ class Availability:
         self._lock = Lock()
 
     def connected(self) -> None:
-        """There is a connection: publish everything."""
+        """Publish all states on a new connection."""
         with self._lock:
             self._connected = True
             self._owed.update(self._online)
             self._pay()
 
     def disconnected(self) -> None:
-        """The connection is gone."""
+        """Note that the connection is lost."""
         with self._lock:
             self._connected = False
 
     def set(self, sensor_topic: str, online: bool) -> None:
-        """Note that a sensor came or went, and publish it if that is news."""
+        """Note the state of a sensor, and publish it if it has changed."""
         with self._lock:
             if self._online[sensor_topic] != online and not self._ended:
                 self._online[sensor_topic] = online
@@ -61,15 +61,15 @@ class Availability:
                     self._pay()
 
     def pay(self) -> None:
-        """Publish what the queue had no room for. Cheap when nothing is owed."""
+        """Publish the states that the queue rejected. Cheap when none is owed."""
         if self._owed:
             with self._lock:
                 self._pay()
 
     def end(self) -> Delivery | None:
-        """Publish ``offline`` for all, the node last, and let it stay so.
+        """Publish ``offline`` for all, the node last, and nothing after that.
 
-        Returns: the delivery of the node's, ``None`` while there is no room for it: call it again.
+        Returns: the delivery of the node's message; ``None`` while there is no room for it: call it again.
         """
         with self._lock:
             if not self._ended:

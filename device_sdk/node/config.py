@@ -1,4 +1,4 @@
-"""The node's configuration file: read, checked, and filled in. What may stand in it: tables.py."""
+"""The node's configuration file: read, checked, and filled in. Its keys are in tables.py."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PLACES = {"url": "broker.url", "proxy": "broker.proxy", "tls": "broker.url", "t
 def load_config(path: str | Path) -> NodeConfig:
     """Read a configuration file.
 
-    Raises: ConfigFaults: everything that is wrong with it. ConfigError: it cannot be read.
+    Raises: ConfigFaults: every fault in it. ConfigError: it cannot be read.
     MissingDependency: the broker's URL needs an extra that is not installed.
     """
     path = Path(path)
@@ -42,14 +42,14 @@ def load_config(path: str | Path) -> NodeConfig:
 
 
 def parse_config(text: str, name: str = "the configuration", folder: str | Path = ".") -> NodeConfig:
-    """Return the configuration that a TOML text describes. ``folder`` is what relative paths begin at.
+    """Return the configuration in a TOML text. Relative paths begin at ``folder``.
 
-    Raises: as :func:`load_config`; ``name`` is what the errors call it.
+    Raises: as :func:`load_config`; the errors call the text ``name``.
     """
     tables = parse_toml(text, name)
     faults = Faults(line_numbers(text))
     config = convert_table(tables, NodeConfig, "", faults)
-    # On the tables as they are, so that a wrong interval does not hide a wrong topic.
+    # On the raw tables, so that a wrong interval does not hide a wrong topic.
     topics = _check_topics(tables, faults)
     for index, sensor in enumerate(_sensors(tables)):
         _check_driver(sensor, f"sensor[{index}]", faults)
@@ -92,7 +92,7 @@ def _with_paths(config: NodeConfig, folder: Path) -> NodeConfig:
 
 
 def _check_broker(config: NodeConfig, faults: Faults) -> None:
-    """Look at the broker after everything else: a missing extra is told when nothing is wrong in the file."""
+    """Check the broker last: a missing extra is reported only if the file has no fault."""
     try:
         open_broker(config)
         for topic_filter in config.queue.keep_last:
@@ -167,7 +167,7 @@ def _fill(template: str, words: Mapping[str, str], path: str, faults: Faults) ->
 
 
 def _once(seen: dict[str, str], text: str, path: str, faults: Faults) -> bool:
-    """Note where a text stands; twice is a fault. An empty text is no text."""
+    """Note the place of a text; a second place is a fault. Empty texts are ignored."""
     if text and seen.setdefault(text, path) != path:
         faults.add(path, f"expected another one than {seen[text]} has, found {shown(text)} again")
         return False

@@ -18,14 +18,14 @@ __all__ = ["default_of", "option_problems", "options_schema", "takes_option"]
 
 
 class _Fit(NamedTuple):
-    """What fits an annotation: TOML types, their name for people, their name in JSON Schema."""
+    """Values that fit an annotation: TOML types, their name for people, their name in JSON Schema."""
 
     types: tuple[type, ...]
     called: str
     json_type: str
 
 
-# An annotation that is not here fits everything.
+# For an annotation that is not here, every value fits.
 _FITS: dict[str, _Fit] = {
     "str": _Fit((str,), "a text", "string"),
     "Path": _Fit((str,), "a path", "string"),
@@ -42,15 +42,15 @@ _ONLY_IN_PYTHON = {"None", "I2CBus", "Callable"}
 
 
 def option_problems(kind: str, options: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return what is wrong with the options of this kind of driver: pairs of the option and the problem.
+    """Return the problems of the options of this kind of driver: pairs of option and problem.
 
-    Nothing is opened. The driver's own checks run too, if there is nothing else to complain about: its
-    constructor touches no hardware. Raises: ArgumentError: there is no such kind.
+    Nothing is opened. If these checks find nothing, the driver's own checks run too: its constructor touches
+    no hardware. Raises: ArgumentError: there is no such kind.
     """
     try:
         driver = driver_class(kind)
     except MissingDependency:
-        return []  # told when the sensor is opened: the others go on
+        return []  # reported when the sensor is opened: the others go on
     parameters = inspect.signature(driver).parameters
     problems = [
         (name, f"{kind} has no such option{did_you_mean(name, parameters) or _listed(parameters)}")
@@ -78,7 +78,7 @@ def option_problems(kind: str, options: Mapping[str, object]) -> list[tuple[str,
 
 
 def takes_option(kind: str, name: str) -> bool:
-    """Tell whether this kind of driver has an option of that name. Raises: ArgumentError: no such kind."""
+    """Return whether this kind of driver has an option of that name. Raises: ArgumentError: no such kind."""
     try:
         return name in inspect.signature(driver_class(kind)).parameters
     except MissingDependency:
@@ -91,7 +91,7 @@ def default_of(kind: str, name: str) -> object:
 
 
 def options_schema(kind: str) -> dict[str, Any]:
-    """Return the JSON Schema of a driver's options; empty if its extra is not installed, so nobody knows.
+    """Return the JSON Schema of a driver's options; empty (unknown) if its extra is not installed.
 
     Raises: ArgumentError: there is no such kind.
     """
@@ -110,17 +110,17 @@ def options_schema(kind: str) -> dict[str, Any]:
 
 
 def _expected(annotation: Any, value: object) -> str:
-    """Return what the annotation wants instead of the value, or an empty text if the value fits."""
+    """Return what the annotation expects instead of the value; an empty text if the value fits."""
     wanted = _fits(annotation)
     for fit in wanted:
-        # A bool is an int to Python, but not to whoever wrote the file.
+        # A bool is an int to Python, but not to the author of the file.
         if isinstance(value, fit.types) and (bool in fit.types or not isinstance(value, bool)):
             return ""
     return " or ".join(fit.called for fit in wanted)
 
 
 def _fits(annotation: Any) -> list[_Fit]:
-    """Return what fits an annotation; empty: everything."""
+    """Return the values that fit an annotation; empty: all."""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     inner = r"\[[^\[\]]*\]"
     while re.search(inner, text):

@@ -19,8 +19,8 @@ def encode_json(seq: int, readings: Sequence[Reading]) -> bytes:
         {"seq":7,"time":1795324828.104,"readings":{"temperature":{"value":21.5,"unit":"Cel"},
          "humidity":{"value":null,"unit":"%RH","quality":"bad","reason":"no value"}}}
 
-    ``time`` is when it was measured, in seconds since 1970-01-01 UTC, to the millisecond. ``quality`` and
-    ``reason`` are there only when the quality is not ``good``.
+    ``time`` is the time of measurement, in seconds since 1970-01-01 UTC, to the millisecond. ``quality`` and
+    ``reason`` are present only if the quality is not ``good``.
     """
     sample = {
         "seq": seq,

@@ -1,4 +1,4 @@
-"""When a sensor is due: ``start + phase + k * interval``, computed anew for each tick, so nothing adds up."""
+"""The ticks of a sensor: ``start + phase + k * interval``, computed anew for each, so no error adds up."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["Schedule", "phase_offset"]
 class Schedule:
     """The ticks of one sensor. Pure: time in seconds of a monotonic clock is an argument.
 
-    ``next`` is the tick that comes next. ``missed`` counts the ticks that passed without being served,
-    because the read before took longer than the interval; they are never made up for in a burst.
+    ``next`` is the next tick. ``missed`` counts the ticks that passed unserved because a read took longer
+    than the interval; they are skipped, not made up for in a burst.
 
     Args:
         interval: seconds between two ticks, above 0.
-        start: when the count begins.
+        start: time of the first tick, without the phase.
         phase: seconds from ``start`` to the first tick, 0 or more.
     """
 
@@ -29,9 +29,9 @@ class Schedule:
         self.next = self._origin
 
     def advance(self, now: float) -> int:
-        """Move ``next`` to the first tick after ``now``; return how many ticks were missed by that.
+        """Move ``next`` to the first tick after ``now``; return the number of ticks missed by that.
 
-        The tick that came is served by whoever calls this. Before it came, nothing happens.
+        The caller serves the tick that is due. Before it is due, nothing happens.
         """
         if now < self.next:
             return 0
@@ -48,8 +48,8 @@ class Schedule:
 def phase_offset(node_id: str, sensor: str, interval: float) -> float:
     """Return a sensor's place in its interval: 0 to below ``interval`` seconds, the same after each restart.
 
-    A hash and not a random number: a fleet that was switched on together spreads out, and a test or a log
-    still sees the same times in each run.
+    A hash, not a random number: a fleet that was switched on together spreads out, while tests and logs have
+    the same times in each run.
     """
     digest = blake2b(f"{node_id}/{sensor}".encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48 * interval

@@ -19,8 +19,8 @@ _BESIDE = {"bus"}
 
 
 def node_schema() -> dict[str, Any]:
-    """Return the schema, as data for :func:`json.dumps`. The options of a driver whose extra is missing are
-    open.
+    """Return the schema, as data for :func:`json.dumps`. If a driver's extra is missing, its options are
+    unchecked.
     """
     schema = json_schema(NodeConfig, "Configuration of a device-sdk node")
     rules = [_rule(kind, options_schema(kind)) for kind in sorted(DRIVERS)]
@@ -29,7 +29,7 @@ def node_schema() -> dict[str, Any]:
 
 
 def _rule(kind: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return what holds for a sensor with this kind of driver."""
+    """Return the rule for a sensor with this kind of driver."""
     if not options:
         return {}
     inside = {name: each for name, each in options["properties"].items() if name not in _BESIDE}

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Service"]
 
-# A read that is going on gets this long to end before the node stops without it.
+# A read in progress gets this long to end before the node stops without it.
 _WORKERS_S = 3.0
-# How often a drain asks whether there is room in the queue, and whether somebody is in a hurry.
+# How often a drain checks for room in the queue, and asks ``hurry()``.
 _POLL_S = 0.1
 
 log = logging.getLogger("device_sdk.node")
@@ -42,7 +42,7 @@ class Service:
         with Service(load_config("node.toml")):
             ...                                  # it runs in threads of its own
 
-    One thread owns the object. ``error`` is why there is no connection at present, or ``None``.
+    One thread owns the object. ``error``: why there is no connection at present, or ``None``.
 
     Raises: ArgumentError: values of the configuration that cannot work together. MissingDependency: the
     broker's URL needs an extra.
@@ -77,7 +77,7 @@ class Service:
 
     @property
     def healthy(self) -> bool:
-        """Whether every worker still runs. One that does not is a defect of this package."""
+        """Whether every worker still runs. A worker that ended by itself is a defect of this package."""
         return all(worker.is_alive for worker in self.workers)
 
     def start(self) -> None:
@@ -94,14 +94,15 @@ class Service:
             worker.start()
 
     def stop(self, drain: float | None = None, *, hurry: Callable[[], bool] = lambda: False) -> int:
-        """Stop sampling, say ``offline``, wait until the broker has everything, and close.
+        """Stop sampling, publish ``offline``, wait for all acknowledgements, and close.
 
         Args:
             drain: seconds to wait at most; ``None``: ``node.drain`` of the configuration. The sensors may
-                take 3 s besides, the client 4.
-            hurry: asked ten times a second; true ends the wait.
+                take 3 s more, the client 4.
+            hurry: called ten times a second; true ends the wait.
 
-        Returns: how many messages the broker did not acknowledge. They are lost, and :attr:`error` says why.
+        Returns: the number of messages that the broker did not acknowledge. They are lost; :attr:`error` is
+        the reason.
         """
         if drain is None:
             drain = self.config.node.drain
@@ -110,7 +111,7 @@ class Service:
         said = self._say_offline(deadline, hurry)
         reason = self.error
         if not said:
-            # After an orderly DISCONNECT the broker would go on to say that the node is online.
+            # After an orderly DISCONNECT the retained state would stay "online".
             self._transport.abort()
         dropped = self._client.stats.dropped
         self._client.close(drain=max(0.0, deadline - time.monotonic()) if said else 0.0)
@@ -133,9 +134,9 @@ class Service:
                 log.warning("the thread of %s hangs in a driver and is left behind", worker.name)
 
     def _say_offline(self, deadline: float, hurry: Callable[[], bool]) -> bool:
-        """Publish that all are offline and wait for the answer: False if it did not come in time.
+        """Publish ``offline`` for all and wait for the acknowledgement: False if it was late.
 
-        It is the last message, so everything before it has been acknowledged too, or will be in a moment.
+        It is the last message, so all earlier ones have been acknowledged too, or will be in a moment.
         """
         while not hurry() and (left := deadline - time.monotonic()) > 0:
             last = self._availability.end()
@@ -147,7 +148,7 @@ class Service:
             except TimeoutError:
                 continue
             except DeviceSdkError:
-                return True  # refused: waiting would not change it
+                return True  # refused: waiting does not help
         return False
 
     def _on_event(self, event: ClientEvent) -> None:

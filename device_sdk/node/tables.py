@@ -33,7 +33,7 @@ Topic = Annotated[str, Meta(description="a topic name, {node} and {sensor} are f
 
 
 class NodeTable(Table, frozen=True, kw_only=True):
-    """``[node]``: who this is. ``drain`` is how long a stop may wait for acknowledgements, in seconds."""
+    """``[node]``: the node itself. ``drain``: seconds that a stop may wait for acknowledgements."""
 
     id: Name
     availability: Topic = "{node}/status"
@@ -41,7 +41,7 @@ class NodeTable(Table, frozen=True, kw_only=True):
 
 
 class BrokerTable(Table, frozen=True, kw_only=True):
-    """``[broker]``: where the messages go, as for :class:`device_sdk.Client`. Its repr has no password."""
+    """``[broker]``: the connection, as for :class:`device_sdk.Client`. Its repr has no password."""
 
     url: Annotated[str, url_like("mqtt://127.0.0.1")]
     user_name: Annotated[str | None, Meta(description="a text")] = None
@@ -70,7 +70,7 @@ class TlsTable(Table, frozen=True, kw_only=True):
 
 
 class QueueTable(Table, frozen=True, kw_only=True):
-    """``[queue]``: where messages wait for the broker; bounds as in :class:`device_sdk.StorePolicy`."""
+    """``[queue]``: messages waiting for the broker; bounds as in :class:`device_sdk.StorePolicy`."""
 
     file: File | None = None
     max_messages: Annotated[int, whole_number(1)] | None = None
@@ -84,7 +84,7 @@ class QueueTable(Table, frozen=True, kw_only=True):
 
 
 class SensorTable(Table, frozen=True, kw_only=True):
-    """``[[sensor]]``: what is read, when, and where it goes. Topics are filled in by :func:`load_config`."""
+    """``[[sensor]]``: driver, schedule and topics. Topics are filled in by :func:`load_config`."""
 
     name: Name
     driver: Annotated[str, _DRIVER]
@@ -98,7 +98,7 @@ class SensorTable(Table, frozen=True, kw_only=True):
 
     @property
     def driver_options(self) -> dict[str, Any]:
-        """What the driver's constructor is called with: the options, and the bus if it has one."""
+        """The arguments of the driver's constructor: the options, and the bus if it has one."""
         has_bus = self.bus is not None and takes_option(self.driver, "bus")
         return {**self.options, "bus": self.bus} if has_bus else self.options
 
@@ -113,7 +113,7 @@ class SensorTable(Table, frozen=True, kw_only=True):
         try:
             return check_bus_name(bus).removeprefix("/dev/")
         except ArgumentError:
-            return bus  # of a driver that does not know buses: a name to share a thread by
+            return bus  # of a driver without buses: the name only makes it share a thread
 
 
 class NodeConfig(Table, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """One thread per bus, and the life of a sensor on it.
 
-Sensors on one bus are read one after another, because most drivers and all buses want that; a slow or dead
-sensor delays those that share its bus and nobody else.
+Sensors on one bus are read one after another, because all buses and most drivers require that; a slow or
+dead sensor delays only those that share its bus.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("device_sdk.node")
 
 
 class State(StrEnum):
-    """What a sensor is doing. ``online`` to the outside are ``ok`` and ``degraded``."""
+    """The state of a sensor. ``ok`` and ``degraded`` are published as ``online``."""
 
     ABSENT = "absent"
     OPENING = "opening"
@@ -46,7 +46,7 @@ ONLINE = frozenset({State.OK, State.DEGRADED})
 
 
 class Sensor:
-    """One sensor: when it is due, and what becomes of it. One thread at a time, that of its bus.
+    """One sensor: its schedule and its state. One thread at a time, that of its bus.
 
     ::
 
@@ -55,15 +55,15 @@ class Sensor:
                       │                   v
                       └──────── absent or backoff      closed; opened again after 1, 2, 4 ... 30 s
 
-    ``absent`` when nothing is at the device's place, ``backoff`` when it is there and does not work. The
-    read that proves a sensor to work after opening is a sample like any other.
+    ``absent``: no device at the address; ``backoff``: a device that does not work. The first successful read
+    after opening is a sample like any other.
 
     Args:
         name: for the log.
         make_driver: called when it is opened for the first time; may raise like the rest.
         schedule: when to read it.
-        on_readings: gets each sample, at least one reading.
-        on_online: is told whether the sensor is online when that changes.
+        on_readings: called with each sample, at least one reading.
+        on_online: called with whether the sensor is online, when that changes.
         clock: seconds, monotonic.
     """
 
@@ -93,11 +93,11 @@ class Sensor:
 
     @property
     def due(self) -> float:
-        """When :meth:`run` wants to be called: the next tick, or the next attempt to open the device."""
+        """When to call :meth:`run`: the next tick, or the next attempt to open the device."""
         return self.schedule.next if self._is_open else self._retry_at
 
     def run(self) -> None:
-        """Read the sensor, after opening it if it is closed. What goes wrong there is not raised."""
+        """Read the sensor, after opening it if it is closed. Errors are logged, never raised."""
         self.schedule.advance(self._clock())
         try:
             readings = self._read()
@@ -145,7 +145,7 @@ class Sensor:
         self._enter(State.ABSENT if absent else State.BACKOFF, _words(error))
 
     def _enter(self, state: State, why: str = "") -> None:
-        """Change the state and say so: once, not again with each attempt that fails alike."""
+        """Change the state and log it once, not again for each attempt that fails in the same way."""
         was_online, self.state = self.state in ONLINE, state
         if (state in ONLINE) != was_online:
             self._on_online(state in ONLINE)
@@ -183,7 +183,7 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the thread end after the read that is going on, and close its sensors. Any thread."""
+        """End the thread after the read in progress, and close its sensors. Any thread."""
         self._stopping.set()
 
     def join(self, timeout: float) -> bool:
@@ -213,6 +213,6 @@ def _check_any_measured(readings: tuple[Reading, ...]) -> None:
 
 
 def _words(error: Exception) -> str:
-    """What went wrong, in one line; an error that nobody expected says its type."""
+    """Return an error in one line; an unexpected one with its type."""
     text = " ".join(str(error).split())
     return text if isinstance(error, DeviceSdkError) and text else f"{type(error).__name__}: {text}"
