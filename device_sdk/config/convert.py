@@ -1,11 +1,11 @@
-"""The thin layer over msgspec: a table becomes a Struct, and every fault in it is told, not only the first.
+"""The thin layer over msgspec: a table becomes a Struct, and all its faults are reported, not only the first.
 
 msgspec knows the types and their bounds; the description in a field's ``Meta`` is the "expected" of a fault::
 
     class Broker(Table, kw_only=True):
         max_messages: Annotated[int, Meta(ge=1, description="a whole number from 1")] = 10_000
 
-:mod:`device_sdk.config.vocabulary` has the words for that.
+:mod:`device_sdk.config.vocabulary` makes these.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PLAIN_TYPES = {bool: "true or false", str: "a text", int: "a whole number", flo
 
 
 class Table(Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of everything that a table of a configuration becomes."""
+    """Base of the tables of a configuration."""
 
 
 def convert_table(table: object, kind: type[T], path: str, faults: Faults) -> T | None:

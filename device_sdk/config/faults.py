@@ -1,4 +1,4 @@
-"""Every fault of a configuration file at once: where, what was expected, what was found, what was meant."""
+"""Every fault of a configuration file at once: place, expected, found, and a suggestion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TYPE_NAMES: tuple[tuple[type, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong.
+    """One fault.
 
     ``path`` as in ``sensor[2].interval`` (counted from 0), ``problem`` in words, ``line`` in the file from 1,
     0 when it is not known.
@@ -83,7 +83,7 @@ class Faults:
         return len(self._found)
 
     def raise_if_any(self, name: str) -> None:
-        """Raise ConfigFaults for the file ``name`` if something was found."""
+        """Raise ConfigFaults for the file ``name`` if there are any."""
         if self._found:
             raise ConfigFaults(name, sorted(self._found, key=lambda fault: fault.line))
 
@@ -94,7 +94,7 @@ def mismatch(expected: str, found: object, path: str = "", hint: str = "") -> st
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean ...?"``, or what there is when none of it is near."""
+    """Return ``"; did you mean ...?"``, or the list of known names if none is near."""
     names = list(known)
     return did_you_mean(wrong, names) or f"; there is: {', '.join(names)}"
 

@@ -1,7 +1,7 @@
 """JSON Schema of a configuration, for editors and other tools: the same tables, the same bounds.
 
-It says what can be said about one value at a time. That two sensors may not share a topic, or that a file has
-to be there, is only known to ``device-sdk config check``.
+It describes one value at a time. Only ``device-sdk config check`` finds two sensors with one topic, or a
+missing file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _first_sentence(docstring: str) -> str:
 
 
 def _for_toml(schema: Any) -> Any:
-    """Return a schema without None, which in TOML is a key that is not there; a duration may be a text."""
+    """Return a schema without None, which in TOML is an absent key; a duration may be a text."""
     if isinstance(schema, list):
         return [_for_toml(each) for each in schema if each != {"type": "null"}]
     if not isinstance(schema, dict):

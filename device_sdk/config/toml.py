@@ -1,4 +1,4 @@
-"""Reading a configuration file, and where in it each table and key stands."""
+"""Reads a configuration file, and finds the line of each table and key."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_text(path: Path, limit: int = MAX_FILE_BYTES, *, what: str = "") -> str
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:
-    """Return the tables of a text. Raises: ConfigFaults: it is not TOML; ``name`` is what that calls it."""
+    """Return the tables of a text. Raises: ConfigFaults: it is not TOML; the error calls it ``name``."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -50,9 +50,9 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
 
 
 def line_numbers(text: str) -> dict[str, int]:
-    """Return where each table and key of a TOML text stands: path -> line, counted from 1.
+    """Return the place of each table and key of a TOML text: path -> line, counted from 1.
 
-    Good for what people write in a configuration: keys inside arrays and inline tables are not in it.
+    Good enough for configurations: keys inside arrays and inline tables are not in it.
     """
     lines: dict[str, int] = {}
     arrays: Counter[str] = Counter()

@@ -1,7 +1,7 @@
-"""The words that the tables of a configuration are written in.
+"""The types of the values in a configuration.
 
-Each function returns what stands beside a type, and each bound stands there once: the check, the "expected"
-of a fault and the JSON Schema come from it::
+Each function returns the ``Meta`` of a type, and each bound is written there once: the check, the "expected"
+of a fault and the JSON Schema are made from it::
 
     class Broker(Table, kw_only=True):
         connect_timeout: Annotated[float, seconds("10s", 1, 600)] = 10.0
@@ -31,9 +31,9 @@ __all__ = [
     "whole_seconds",
 ]
 
-# What a URL begins with. The rest of it is checked by what opens it, with better words than "expected".
+# The beginning of a URL. The transport checks the rest of it, with better words than "expected".
 _URL_PATTERN = "^[A-Za-z][A-Za-z0-9+.-]*:"
-# So far apart, the numbers between two bounds are listed.
+# If the bounds are this close, the numbers between them are listed.
 _FEW = range(1, 4)
 
 
@@ -83,7 +83,7 @@ def name_of(longest: int, characters: str, words: str) -> Meta:
 
 
 def url_like(example: str) -> Meta:
-    """Of a ``str``; whatever uses it looks at it more closely."""
+    """Of a ``str``; the transport checks it more closely."""
     schema = {"pattern": _URL_PATTERN, "examples": [example]}
     return Meta(description=f'a URL such as "{example}"', extra_json_schema=schema)
 
