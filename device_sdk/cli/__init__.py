@@ -2,16 +2,16 @@
 
 A command is a function ``(arguments) -> exit code`` in a module that is imported only when it is used.
 
-===================  ===================================================
-``common.py``        exit codes, arguments and the log, for all commands
-``connection.py``    the options that say how to reach a broker
-``pubsub.py``        ``pub`` and ``sub``
-``node.py``          ``run`` and ``config``
-``sensors.py``       ``sensors``
+===================  ====================================================================
+``common.py``        exit codes, argument types, the parser with its global options
+``connection.py``    options for the connection to the broker, and the client from them
+``pubsub.py``        ``pub``, ``sub``
 ``queue.py``         ``queue``
+``node.py``          ``run``, ``config``
+``sensors.py``       ``sensors``
 ``demo/``            ``demo``
-``stop_signals.py``  SIGTERM and Ctrl-C, counted
-===================  ===================================================
+``stop_signals.py``  Ctrl-C as an event; only in the main thread
+===================  ====================================================================
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code)
     except SystemExit as end:
-        # argparse has said what is wrong, or printed the help.
+        # argparse has printed the error or the help.
         return end.code if isinstance(end.code, int) else ExitCode.USAGE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -95,6 +95,6 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 def _reader_went_away() -> int:
     """End quietly when standard output was closed, as in ``device-sdk sub ... | head -1``."""
-    # What is still buffered must go somewhere, or Python complains once more at exit.
+    # Buffered output must go somewhere, or Python complains again at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.INTERRUPTED

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, argument types, the parser with its global options."""
+"""Shared by all commands: exit codes, argument types, the parser with its global options."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
-# Without an end in sight a command waits this long at most (a year): Python's waits overflow beyond it.
+# Longest wait of a command without a timeout (a year): Python's waits overflow beyond it.
 _MAX_SECONDS = 366 * 86400.0
 
 
@@ -68,7 +68,7 @@ _CODE_OF_ERROR: tuple[tuple[type[Exception], ExitCode], ...] = (
 
 
 def exit_code_for(error: Exception) -> ExitCode | None:
-    """Return the exit code of an expected error, ``None`` for one that is a defect of the program."""
+    """Return the exit code of an expected error, ``None`` for a defect of the program."""
     return next((code for kind, code in _CODE_OF_ERROR if isinstance(error, kind)), None)
 
 
@@ -118,7 +118,7 @@ def set_up_logging(level: str) -> None:
 class Ticker:
     """The points in time 0, 1, 2, ... times ``interval``; anchored, so that they do not drift.
 
-    ``next`` is the one that comes next. Ticks that were missed are skipped, not made up for.
+    ``next`` is the next one. Missed ticks are skipped, not made up for.
     """
 
     def __init__(self, interval: float) -> None:
@@ -127,7 +127,7 @@ class Ticker:
         self._tick = 0
 
     def due(self, now: float) -> bool:
-        """Tell whether the next tick has come; if so, move on to the first one after ``now``."""
+        """Return whether the next tick is due; if so, move on to the first one after ``now``."""
         if now < self.next:
             return False
         self._tick = max(self._tick + 1, math.ceil(now / self.interval))

@@ -1,4 +1,4 @@
-"""The options that say how to reach the broker, and the client that they make."""
+"""Command line options for the connection to the broker, and the client made from them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
 
 
 def one_time_client(arguments: argparse.Namespace) -> Client:
-    """Return a client for one use: the broker keeps nothing of it."""
+    """Return a client for one use: the broker keeps no session of it."""
     return Client(
         arguments.url,
         client_id=arguments.client_id,
@@ -72,10 +72,10 @@ def one_time_client(arguments: argparse.Namespace) -> Client:
 
 
 def connect_once(client: Client, timeout: float) -> None:
-    """Connect within ``timeout`` seconds, or close the client and raise why not.
+    """Connect within ``timeout`` seconds, or close the client and raise the error.
 
-    The command ends with that error as its one line: a warning with the same words, and the time of a next
-    attempt that will not come, is kept out of the log, unless ``info`` or ``debug`` was asked for.
+    The command prints that error as its one line. The client's warning with the same words, and the time of
+    an attempt that will not happen, is kept out of the log unless its level is ``info`` or ``debug``.
     """
     log = logging.getLogger("device_sdk.engine")
     log.addFilter(_is_news)

@@ -1,4 +1,4 @@
-"""``device-sdk run`` and ``device-sdk config``: the daemon, and a look at its configuration."""
+"""``device-sdk run`` and ``device-sdk config``: the daemon, and the check of its configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from device_sdk.node.tables import NodeConfig
 
 __all__ = ["config", "run"]
 
-# How often the main thread looks whether every worker is still there.
+# How often the main thread checks that every worker still runs.
 _LOOK_S = 60.0
 
 log = logging.getLogger("device_sdk.node")
@@ -28,7 +28,7 @@ log = logging.getLogger("device_sdk.node")
 def run(argv: list[str]) -> int:
     """Run a node in the foreground: 0 after a stop that lost nothing, else the cause of the loss."""
     if logging.getLogger().level == logging.WARNING:
-        set_up_logging("info")  # whoever looks after a daemon wants to see its changes of state
+        set_up_logging("info")  # the log of a daemon should show its changes of state
     parser = command_parser(
         "run", "Run a sensor node until SIGTERM or Ctrl-C; a second one does not wait for the broker."
     )

@@ -48,7 +48,7 @@ def pub(argv: list[str]) -> int:
     if arguments.stdin_lines:
         payloads: Iterable[bytes] = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
     else:
-        # fsencode gives back the very bytes of the command line.
+        # fsencode returns the exact bytes of the command line.
         payloads = [os.fsencode(arguments.message)]
     client = one_time_client(arguments)
     try:
@@ -68,7 +68,7 @@ def pub(argv: list[str]) -> int:
 
 
 def sub(argv: list[str]) -> int:
-    """Subscribe and print what arrives until the count, the timeout or Ctrl-C."""
+    """Subscribe and print messages until the count, the timeout or Ctrl-C."""
     parser = command_parser("sub", "Subscribe to topic filters and print the payloads as they arrive.")
     parser.add_argument(
         "-t", "--topic", dest="filters", action="append", required=True, metavar="FILTER",
@@ -85,7 +85,7 @@ def sub(argv: list[str]) -> int:
     show = _print_json if arguments.json else _print_with_topic if arguments.verbose else _print_payload
     client = one_time_client(arguments)
     try:
-        # The inbox comes before the subscriptions, or retained messages would have nowhere to go.
+        # The inbox before the subscriptions, or retained messages would be lost.
         inbox = client.messages()
         connect_once(client, _DEFAULT_TIMEOUT_S)
         for topic_filter in arguments.filters:
@@ -96,7 +96,7 @@ def sub(argv: list[str]) -> int:
 
 
 def _print_messages(inbox: Inbox, show: Show, count: int | None, timeout: float | None) -> int:
-    """Print until ``count`` messages came (else TIMEOUT or INTERRUPTED); without a count any end is OK."""
+    """Print ``count`` messages (else return TIMEOUT or INTERRUPTED); without a count any end is OK."""
     deadline = None if timeout is None else time.monotonic() + timeout
     shown = 0
     try:

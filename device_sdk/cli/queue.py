@@ -1,4 +1,4 @@
-"""``device-sdk queue``: look into the queue of a client that keeps it in a file, also while it is running."""
+"""``device-sdk queue``: inspect the queue file of a client, even while the client is running."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["queue"]
 _DEFAULT_COUNT = 10
 _SHOWN_BYTES = 60
 
-# What `stat` shows, in this order: field of QueueReader.stat() -> words.
+# The output of `stat`, in this order: field of QueueReader.stat() -> words.
 _FIGURES = {
     "waiting": "messages waiting",
     "in_flight": "sent, not acknowledged",

@@ -1,4 +1,4 @@
-"""Ctrl-C and friends as something to wait for, instead of an exception in the middle of anything."""
+"""Ctrl-C, SIGTERM and SIGHUP as an event to wait for, instead of an exception at any point."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """While it is entered, SIGINT, SIGTERM and SIGHUP only count up :attr:`count` and end a :meth:`wait`.
+    """While entered, SIGINT, SIGTERM and SIGHUP only increase :attr:`count` and end a :meth:`wait`.
 
     Main thread only. A pipe and not a ``threading.Event``: setting an event from a signal handler can
     deadlock with the wait that the signal interrupted.
@@ -28,7 +28,7 @@ class StopSignals:
         self._reader, self._writer = -1, -1
 
     def wait(self, timeout: float) -> None:
-        """Return after ``timeout`` seconds, or at once when a signal came since the last wait."""
+        """Return after ``timeout`` seconds, or at once if a signal has arrived since the last wait."""
         readable, _, _ = select.select([self._reader], [], [], max(0.0, timeout))
         if readable:
             os.read(self._reader, 4096)
@@ -49,5 +49,5 @@ class StopSignals:
         try:
             os.write(self._writer, b"!")
         except BlockingIOError:
-            # The pipe is full of signals that nobody looked at: the next wait ends anyway.
+            # The pipe is full of earlier signals: the next wait ends anyway.
             pass

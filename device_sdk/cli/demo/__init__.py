@@ -1,10 +1,10 @@
 """``device-sdk demo``: a node, a broker, an outage and the books.
 
 ==================  ==========================================================================
-file                what is in it
+File                Contents
 ==================  ==========================================================================
 ``command.py``      options, the stage, the result
-``plan.py``         when what happens
+``plan.py``         the timetable
 ``scene.py``        the run: sampling, outage, drain, report
 ``node.py``         the node that samples and publishes
 ``subscriber.py``   the subscriber, a process of its own

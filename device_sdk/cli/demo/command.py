@@ -114,7 +114,7 @@ def _run(
 
 
 def _reachable_address(url: str) -> tuple[str, int]:
-    """Return host and port after a look that something listens there: through the proxy nobody could tell."""
+    """Return host and port after checking that the port is open: through the proxy it always seems open."""
     parsed = parse_url(url)
     if parsed.scheme != "mqtt":
         raise ArgumentError("url", f"the demo's proxy passes plain mqtt:// only, not {parsed.scheme}://")
@@ -135,7 +135,7 @@ def _through(url: str, port: int) -> str:
 
 
 def _forget_sessions(url: str, client_ids: tuple[str, ...], version: str) -> None:
-    """Connect once with Clean Start for each, so that somebody else's broker keeps nothing of this run."""
+    """Connect once with Clean Start for each, so that a foreign broker keeps no session of this run."""
     for client_id in client_ids:
         client = Client(url, client_id=client_id, version=version, clean_start=True, session_expiry=0)
         with suppress(DeviceSdkError, TimeoutError):

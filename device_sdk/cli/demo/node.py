@@ -22,8 +22,8 @@ _CONNECT_S = 10.0
 class Node:
     """A sensor node. Not thread-safe: the demo's loop drives it.
 
-    ``published`` counts the samples taken, their sequence numbers are 0 to ``published - 1``; ``rejected``
-    those that the full queue did not take; ``peak_queue`` is the most that ever waited to be acknowledged.
+    ``published`` counts the samples taken, with sequence numbers 0 to ``published - 1``; ``rejected`` those
+    that the full queue rejected; ``peak_queue`` is the largest number that waited to be acknowledged.
     """
 
     def __init__(self, url: str, topic: str, client_id: str, version: str, session_expiry: int) -> None:
@@ -47,7 +47,7 @@ class Node:
         self._sensor = open_driver("host")
 
     def start(self) -> None:
-        """Connect; raises what :meth:`Client.connect` raises after 10 s at most."""
+        """Connect within 10 s. Raises: as :meth:`Client.connect`."""
         self._client.connect(_CONNECT_S)
 
     def sample(self) -> None:
@@ -87,7 +87,7 @@ class Node:
         return self._outage.longest()
 
     def stop(self) -> None:
-        """Close sensor and client. What is not acknowledged by now is given up."""
+        """Close sensor and client. Unacknowledged samples are dropped."""
         self._sensor.close()
         self._client.close(drain=0)
 

@@ -1,4 +1,4 @@
-"""When what happens in a run of the demo, in seconds."""
+"""The timetable of a run of the demo, in seconds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 __all__ = ["DRAIN_S", "LONGEST_WAIT_S", "Plan", "make_plan"]
 
 DRAIN_S = 60.0
-# The demo's clients try again at least this often, as they would on a local network; the default is 60 s.
+# The demo's clients retry at least this often, as on a local network; the default is 60 s.
 LONGEST_WAIT_S = 4.0
 
 _MIN_OUTAGE_S = 8.0
 _OUTAGE_SHARE = 0.25
-# The clients need a moment to notice that the network is gone; theirs must not be shorter than promised.
+# The clients take a moment to notice the outage; as they see it, it must not be shorter than promised.
 _NOTICE_S = 0.25
 _MIN_CALM_S = 2.0  # before and after the outage
 
@@ -23,7 +23,7 @@ _MAX_QUEUE = 500
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """When what happens, in seconds since the first sample. ``outage`` is how long the network is away."""
+    """The timetable, in seconds since the first sample. ``outage`` is the length of the outage."""
 
     seconds: float
     interval: float

@@ -1,4 +1,4 @@
-"""What happens in the demo: the network that goes away, the loop that plays the plan, the books."""
+"""The run of the demo: the outage, the loop that plays the plan, the books."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _DRAIN_LOOK_S = 0.1
 class Report:
     """The books. ``lost``: published sequence numbers that the subscriber process never received.
 
-    ``duplicates``: arrivals of a number that was there already, which QoS 1 allows. ``longest_outage_s``: the
-    longest time that the node was without a connection. ``peak_queue``: the most samples that ever waited.
+    ``duplicates``: repeated arrivals of a number, which QoS 1 allows. ``longest_outage_s``: the longest time
+    that the node was without a connection. ``peak_queue``: the largest number of waiting samples.
     """
 
     published: int
@@ -43,7 +43,7 @@ class Report:
 
 
 class Network:
-    """What goes away and returns: the network at the proxy, or with ``broker`` the broker itself."""
+    """The part that fails: the network at the proxy, or with ``broker`` the broker itself."""
 
     def __init__(self, plan: Plan, proxy: FaultProxy, broker: ChildBroker | None, view: View) -> None:
         self.up = True
@@ -54,7 +54,7 @@ class Network:
         self._gone_at: float | None = None
 
     def follow(self, now: float) -> None:
-        """Do what the plan has for this moment."""
+        """Follow the plan up to this moment."""
         if self._gone_at is None:
             if now >= self._plan.outage_begin and self._plan.outage:
                 self._gone_at = now

@@ -5,8 +5,8 @@ the order of arrival and with repetitions, so that a duplicate shows as a number
 
     {"state": "connected", "received": [12, 13, 14]}
 
-The parent writes one line, the options; as arguments everybody could read a password in them. Closing the
-pipe is the request to end. Should the parent be killed, the kernel closes it, and the process ends as well.
+The parent writes one line, the options; as arguments other users could read the password in them. Closing
+the pipe is the request to end. If the parent is killed, the kernel closes it, and the process ends as well.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ class SubscriberProcess:
 
     @property
     def duplicates(self) -> int:
-        """How many arrivals repeated a number that was there already."""
+        """How many arrivals repeated a number."""
         return self.arrived - len(self.seen)
 
     def start(self) -> None:
         """Start the process and wait until its subscription is acknowledged.
 
-        Raises: DeviceSdkError: it ended, or took longer than 15 s; what it said is on standard error.
+        Raises: DeviceSdkError: it ended, or took longer than 15 s; its messages are on standard error.
         """
         package_parent = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
@@ -154,7 +154,7 @@ def main() -> int:
         with suppress(BrokenPipeError):
             _report_until_parent_leaves(client, received)
         client.close()
-        # No handler runs any more: this is the rest.
+        # No handler runs any more: report the rest.
         with suppress(BrokenPipeError):
             _report(client, received)
     except (DeviceSdkError, TimeoutError) as error:

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a live table on a terminal, one line per second otherwise."""
+"""The display of the demo: a live table on a terminal, one line per second otherwise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN_HEADING = "  time  network  node        subscriber  published  acknowledg
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything the demo knows at one moment. Times in seconds since the first sample."""
+    """The state of the demo at one moment. Times in seconds since the first sample."""
 
     elapsed: float
     seconds: float
