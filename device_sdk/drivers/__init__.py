@@ -2,15 +2,16 @@
 
 A new driver is a subclass of :class:`Driver` in a module of its own and one line in :data:`DRIVERS`.
 
-=====================  =================================================================
-``base.py``            the contract, readings, and the table from kind to driver
-``bus/``               I2C buses, shared by the drivers on them
-``circuitpython.py``   every CircuitPython driver by its class; BME280 and SHT4x by kind
-``host.py``            the machine itself: load, memory, network
-``sysfs.py``           hwmon, IIO, 1-wire and thermal zones of the kernel
-``sysfs_discover.py``  which of them this machine has
-``function.py``        any Python function
-=====================  =================================================================
+=====================  ======================================================================
+``base.py``            the contract :class:`Driver`, readings, the table :data:`DRIVERS`
+``host.py``            this machine: load, memory, uptime, network counters
+``sysfs.py``           sensors with a Linux driver; ``sysfs_discover.py`` finds them
+``circuitpython.py``   any CircuitPython driver on I2C; BME280 and SHT4x
+``function.py``        a Python function as a sensor
+``bus/``               I2C buses, shared by name; each has one lock, for all threads
+=====================  ======================================================================
+
+Drivers have no thread and no lock: one thread at a time calls a driver. Read ``base.py`` and ``host.py``.
 """
 
 from device_sdk.drivers.base import (

@@ -1,6 +1,6 @@
-"""What a sensor driver is: channels, one read for all values, and the table of drivers that there are.
+"""The contract of a sensor driver: channels, one read for all values; and the table of drivers.
 
-A driver is synchronous and belongs to one thread at a time; whoever runs it owns the thread. Its life is
+A driver is synchronous and belongs to one thread at a time, its caller's. Its life is
 ``open() -> read() ... -> close()``, and it may be opened again after ``close()``::
 
     with open_driver("host") as sensor:
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 Value = float | int | bool | str | None
-"""What a channel can measure. ``None`` only together with the quality ``"bad"``; never NaN or infinity."""
+"""The value of a channel. ``None`` only together with the quality ``"bad"``; never NaN or infinity."""
 
 Quality = Literal["good", "uncertain", "bad"]
 """``good``: measured now. ``uncertain``: a real value of doubtful use, for example out of the sensor's
@@ -47,7 +47,7 @@ DRIVERS: dict[str, str] = {
     "sht4x": "device_sdk.drivers.circuitpython:SHT4xDriver",
     "sysfs": "device_sdk.drivers.sysfs:SysfsDriver",
 }
-"""Every driver: kind -> ``"module:Class"``. A module is imported when its kind is asked for."""
+"""Every driver: kind -> ``"module:Class"``. A module is imported when its kind is requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,10 @@ class Reading:
 
 
 def measured(channel: Channel, value: object, time: float) -> Reading:
-    """Make the reading out of what a device or a function gave.
+    """Make a reading from the result of a device or a function.
 
-    Any real number, text or truth value is good. ``None``, NaN and infinity are ``bad``: they never leave as
-    a value.
+    Any real number, text or truth value is good. ``None``, NaN and infinity are ``bad``, with the value
+    ``None``.
 
     Raises: DriverError: the value is of another type, for example a list.
     """
@@ -109,23 +109,23 @@ class Driver(ABC):
 
     @abstractmethod
     def channels(self) -> tuple[Channel, ...]:
-        """Return what is measured, in the order of ``read()``. Known after ``open()``.
+        """Return the measured channels, in the order of ``read()``. Known after ``open()``.
 
         Raises: DriverError: the driver is not open.
         """
 
     @abstractmethod
     def open(self) -> None:
-        """Find the device and get it ready. Does nothing when it is open already.
+        """Find and prepare the device. Does nothing if it is open already.
 
-        Raises: DeviceNotFoundError: nothing is at that place. DriverError: it does not behave as it should.
+        Raises: DeviceNotFoundError: no device at that address. DriverError: it does not behave as specified.
         """
 
     @abstractmethod
     def read(self) -> tuple[Reading, ...]:
         """Measure every channel in one transaction, in the order of ``channels()``.
 
-        A channel that alone cannot be measured is there with the quality ``"bad"``.
+        If only one channel cannot be measured, its reading has the quality ``"bad"``.
 
         Raises: DriverError, or one of its subclasses: there are no values this time. The driver stays open
         and may be read again.
@@ -133,7 +133,7 @@ class Driver(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the device. Does nothing when it is closed already; never raises."""
+        """Release the device. Does nothing if it is closed already; never raises."""
 
     def __enter__(self) -> Self:
         self.open()

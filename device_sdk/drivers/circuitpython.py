@@ -1,7 +1,7 @@
-"""Any CircuitPython sensor driver on one of our I2C buses: about 400 chips that others keep working.
+"""Any CircuitPython sensor driver on one of our I2C buses: about 400 chips, maintained by others.
 
-The driver is told our own bus object, so Adafruit's detection of the board plays no part: a board that
-Blinka does not know, or a fake bus, serves as well. The packages come with the extra ``blinka``.
+The driver gets our own bus object, so Adafruit's detection of the board is not used: a board that Blinka does
+not know, or a fake bus, works as well. The packages come with the extra ``blinka``.
 
 Source of the property names and units: CircuitPython design guide, "Sensor properties and units".
 """
@@ -41,7 +41,7 @@ __all__ = ["STANDARD_PROPERTIES", "BME280Driver", "CircuitPythonDriver", "Proper
 
 @dataclass(frozen=True, slots=True)
 class PropertyChannel:
-    """What becomes of one number of a property: ``value * scale`` in ``unit``.
+    """The channel of one number of a property: ``value * scale`` in ``unit``.
 
     Outside ``min`` to ``max``, both in that unit, a reading is ``uncertain``.
     """
@@ -104,7 +104,7 @@ hPa, A for mA, m for cm, kg for g, T for µT, ppm for ppb."""
 # How the constructors of CircuitPython drivers call the address.
 _ADDRESS_PARAMETERS = ("address", "addr", "device_address", "i2c_address", "i2c_addr")
 
-# CircuitPython drivers say everything by RuntimeError; the words tell what it was.
+# CircuitPython drivers raise RuntimeError for everything; the words identify the fault.
 _RUNTIME_ERRORS: tuple[tuple[tuple[str, ...], type[DriverError]], ...] = (
     (("crc", "checksum"), ChecksumError),
     (("timeout", "timed out"), ReadTimeoutError),
@@ -118,7 +118,7 @@ class CircuitPythonDriver(Driver):
     so a sensor that was unplugged is set up again by ``close()`` and ``open()``.
 
     Units: those of the table ``STANDARD_PROPERTIES``; a property that is not in it needs a unit. Duration of
-    one ``read()``: what the chip needs to measure, 10 to 500 ms for most; the bus is locked for that time.
+    one ``read()``: the chip's measuring time, 10 to 500 ms for most; the bus is locked for that time.
 
     Args:
         driver: ``"adafruit_bme280.basic:Adafruit_BME280_I2C"``.
@@ -212,7 +212,7 @@ class CircuitPythonDriver(Driver):
         )
 
     def close(self) -> None:
-        """Forget the driver object and give the bus back."""
+        """Drop the driver object and release the bus."""
         self._chip = None
         self._bus = None
         self._release.close()
@@ -311,7 +311,7 @@ class _Chip:
 
 
 class _ChipDriver(CircuitPythonDriver):
-    """A chip that needs no configuration but the bus; ``chip`` is all that a subclass has to say."""
+    """A chip that needs no configuration but the bus; a subclass only sets ``chip``."""
 
     chip: ClassVar[_Chip]
 
@@ -378,7 +378,7 @@ class SHT4xDriver(_ChipDriver):
 
 
 def _has_value(chip: Any, name: str) -> bool:
-    """Say whether the chip has this attribute and it is no method, without reading it from the device."""
+    """Return whether the chip has this attribute, not a method, without reading it from the device."""
     missing = object()
     found = inspect.getattr_static(chip, name, missing)
     return found is not missing and not callable(found)
@@ -386,7 +386,7 @@ def _has_value(chip: Any, name: str) -> bool:
 
 @contextmanager
 def _translated(place: str, absent: tuple[type[Exception], ...] = (), advice: str = "") -> Iterator[None]:
-    """Turn what a CircuitPython driver raises into our errors; ``absent``: those that mean "no chip"."""
+    """Translate errors of a CircuitPython driver into ours; ``absent``: those that mean "no chip"."""
     try:
         yield
     except DeviceSdkError:
@@ -457,7 +457,7 @@ def _parse_channel(
             raise ArgumentError(
                 f"channels.{property_name}", f"{property_name!r} has no standard unit, say which: unit = ..."
             )
-        # A unit of one's own has a scale of one's own; without one, the standard scale belongs to it.
+        # A given unit has a scale of its own; without a given unit, the standard scale applies.
         keys = {"unit": standard.unit, "scale": standard.scale, **keys}
     arguments: dict[str, Any] = {"name": standard.name if standard else property_name, **keys}
     return PropertyChannel(**arguments)

@@ -1,4 +1,4 @@
-"""A Python function as a sensor: the shortest way to bring in a device that nobody wrote a driver for."""
+"""A Python function as a sensor: the shortest way to a device without a driver."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class FunctionDriver(Driver):
     another tuple or list              in order, called as in ``units``, or ``value0``, ``value1`` ...
     ================================== ====================================================================
 
-    With ``units`` the channels are known beforehand: what the table does not name is left out, what is
-    missing reads as ``bad``. Without it ``open()`` calls the function once to learn the channels; their unit
-    is ``1``, and later results must not have others. Duration of one ``read()``: the function's.
+    With ``units`` the channels are known beforehand: values that it does not name are left out, missing ones
+    read as ``bad``. Without it ``open()`` calls the function once to learn the channels; their unit is ``1``,
+    and later results must not have others. Duration of one ``read()``: that of the function.
 
     Args:
         function: a callable without parameters of its own, or its path ``"package.module:name"``.
@@ -64,7 +64,7 @@ class FunctionDriver(Driver):
     def open(self) -> None:
         """Import the function; without ``units`` call it once.
 
-        Raises: ArgumentError: there is no such function. Else what :meth:`read` raises.
+        Raises: ArgumentError: there is no such function. Else as :meth:`read`.
         """
         if self._call is not None:
             return
@@ -81,7 +81,7 @@ class FunctionDriver(Driver):
         """Call the function once.
 
         Raises: BusError, ReadTimeoutError: it raised OSError or TimeoutError. DriverError: it raised anything
-        else, or returned something that does not fit the channels. Our own errors pass as they are.
+        else, or returned a result that does not fit the channels. Our own errors pass unchanged.
         """
         call = self._require_open()
         now = time.time()
@@ -93,7 +93,7 @@ class FunctionDriver(Driver):
         return tuple(measured(channel, values.get(channel.name), now) for channel in self._channels)
 
     def close(self) -> None:
-        """Forget the function. It is not called."""
+        """Drop the function. It is not called."""
         self._call = None
         self._channels = ()
 

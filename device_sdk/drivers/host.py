@@ -1,6 +1,6 @@
-"""The machine that the program runs on as a sensor: load, memory, uptime, network counters.
+"""The machine itself as a sensor: load, memory, uptime, network counters.
 
-The values are the kernel's own, from ``/proc``. Nothing is computed but the step from KiB to bytes.
+The values are the kernel's own, from ``/proc``; only KiB are converted to bytes.
 
 Source: Linux ``Documentation/filesystems/proc.rst``, ``man 5 proc``.
 """
@@ -50,7 +50,7 @@ _NETWORK = {
 
 
 class HostDriver(Driver):
-    """The machine the program runs on: load, memory, uptime, network counters.
+    """The machine itself: load, memory, uptime, network counters.
 
     Read from ``/proc/loadavg``, ``/proc/meminfo``, ``/proc/uptime`` and ``/proc/net/dev``.
 
@@ -58,9 +58,9 @@ class HostDriver(Driver):
     network bytes ``B``, packets and errors ``count``. The counters grow since the interface appeared; on a
     32-bit kernel they wrap at 2**32.
 
-    The interfaces are those that ``open()`` found. One that goes away later reads as ``bad``; one that comes
-    later is seen by the next ``open()``. The loopback interface ``lo`` says nothing about a network and is
-    left out unless ``loopback`` is true.
+    The interfaces are those that ``open()`` found. One that disappears later reads as ``bad``; one that
+    appears later is seen by the next ``open()``. The loopback interface ``lo`` is left out unless
+    ``loopback`` is true.
 
     Args:
         root: folder that holds ``proc``; a test passes a tree of its own.
@@ -102,7 +102,7 @@ class HostDriver(Driver):
         """Read the four files once and return every channel.
 
         Raises: DeviceNotFoundError: a file is missing. BusError: it cannot be read. DriverError: its content
-        is not what the kernel writes; the message names the file, what was expected and what was found.
+        is not in the kernel's format; the message names the file, the expected and the found text.
         """
         self._require_open()
         now = time.time()

@@ -1,8 +1,8 @@
 """Sensors that the Linux kernel reads: hwmon, IIO, 1-wire thermometers, thermal zones; no library needed.
 
-A device is named by its subsystem and what it calls itself, ``"thermal:cpu-thermal"``, because the numbers in
+A device is named by its subsystem and its own name, ``"thermal:cpu-thermal"``, because the numbers in
 ``hwmon0`` or ``iio:device1`` change from boot to boot. :func:`~device_sdk.drivers.sysfs_discover.discover`
-lists what there is.
+lists the devices.
 
 Source: Linux ``Documentation/hwmon/sysfs-interface.rst``, ``Documentation/ABI/testing/sysfs-bus-iio``,
 ``Documentation/w1/slaves/w1_therm.rst``, ``Documentation/ABI/testing/sysfs-class-thermal``.
@@ -44,9 +44,9 @@ Source = tuple[Channel, Callable[[], Measurement]]
 
 @dataclass(frozen=True, slots=True)
 class Subsystem:
-    """Where a kernel subsystem keeps its devices, and how their channels are found.
+    """The place of a kernel subsystem's devices, and the function that finds their channels.
 
-    ``name_file`` holds what the device calls itself; an empty text: the folder is called so.
+    ``name_file`` holds the name of the device; an empty text: the folder has that name.
     """
 
     folder: str
@@ -160,7 +160,7 @@ def device_folders(kind: str, root: Path) -> list[Path]:
 
 
 def device_name(kind: str, folder: Path) -> str:
-    """Return what a device calls itself; the folder's name if it does not say."""
+    """Return the device's own name, or that of its folder."""
     name_file = SUBSYSTEMS[kind].name_file
     if not name_file:
         return folder.name
@@ -170,7 +170,7 @@ def device_name(kind: str, folder: Path) -> str:
         return folder.name
 
 
-# hwmon: <quantity><number>_input -> unit and what one unit is in the kernel's numbers.
+# hwmon: <quantity><number>_input -> unit, and the kernel's number for one unit.
 _HWMON = {
     "temp": ("Cel", 1000),
     "in": ("V", 1000),
@@ -205,7 +205,7 @@ def _hwmon_value(path: Path, divisor: int, fault: Path | None) -> Measurement:
     return Measurement(_number(path) / divisor)
 
 
-# IIO: in_<quantity>... -> channel, unit, and what one unit is in the kernel's numbers: m°C, mV, mA, mW, kPa,
+# IIO: in_<quantity>... -> channel, unit, and the kernel's number for one unit: m°C, mV, mA, mW, kPa,
 # thousandths of a percent, gauss, percent of the volume.
 _IIO: dict[str, tuple[str, str, float]] = {
     "temp": ("temperature", "Cel", 1000),
@@ -285,7 +285,7 @@ _W1_TEMPERATURE = Channel("temperature", "Cel", "1-wire thermometer")
 
 
 def _w1_sources(folder: Path) -> list[Source]:
-    # w1_slave comes first because it shows the bytes, which tell 85 degrees from power-on.
+    # w1_slave comes first because it shows the bytes, which distinguish 85 degrees from power-on.
     for name, measure in (("w1_slave", _w1_slave), ("temperature", _w1_temperature)):
         if (folder / name).exists():
             return [(_W1_TEMPERATURE, partial(measure, folder / name))]

@@ -1,4 +1,4 @@
-"""What sensors does this machine have already? Looks at /sys; asks no device anything."""
+"""Finds the sensors of this machine that have a kernel driver; reads /sys, never a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from device_sdk.errors import DriverError
 
 __all__ = ["Discovered", "discover"]
 
-# hwmon copies of what has a better place: a 1-wire thermometer there hides its power-on value.
+# hwmon copies of devices with a better place: a 1-wire thermometer there hides its power-on value.
 _COPIES = {("hwmon", "w1_slave_temp")}
 
 
@@ -30,9 +30,9 @@ class Discovered:
 def discover(root: str | Path = "/") -> list[Discovered]:
     """Return the sensors that the Linux kernel reads: hwmon, IIO, 1-wire, thermal zones.
 
-    The device is named by what it calls itself, and by its folder only where two have one name. Devices
-    without a channel that we know are left out. A chip on an I2C bus that has no kernel driver is not seen:
-    :func:`~device_sdk.drivers.bus.list_buses` names the buses, ``scan()`` asks who is there.
+    A device is listed by its own name, and by its folder only if two have one name. Devices without a known
+    channel are left out. A chip on an I2C bus without a kernel driver is not seen:
+    :func:`~device_sdk.drivers.bus.list_buses` names the buses, ``scan()`` finds the chips.
 
     ``root`` is the folder that holds ``sys``.
     """
@@ -56,5 +56,5 @@ def _channels(kind: str, folder: Path) -> tuple[Channel, ...]:
     try:
         return tuple(channel for channel, _ in SUBSYSTEMS[kind].sources(folder))
     except DriverError:
-        # Unplugged while we looked, or not readable: then it is not there for us.
+        # Unplugged meanwhile, or not readable.
         return ()

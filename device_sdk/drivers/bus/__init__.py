@@ -1,4 +1,4 @@
-"""Buses that sensors hang on, by name. Everybody who opens the same bus gets the same object and its lock.
+"""Buses of sensors, by name. All callers that open the same bus share one object and its lock.
 
 ::
 
@@ -34,7 +34,7 @@ _open_lock = Lock()
 
 
 def check_bus_name(name: str) -> str:
-    """Return the one form of a bus's name: ``/dev/i2c-1`` for ``i2c-1``; a link is followed.
+    """Return the canonical name of a bus: ``/dev/i2c-1`` for ``i2c-1``; a link is followed.
 
     Raises: ArgumentError: no bus is named like that.
     """
@@ -70,9 +70,9 @@ def open_bus(name: str) -> I2CBus:
 
 
 def close_bus(bus: I2CBus) -> None:
-    """Give a bus back. The last one who does closes it. May be called from any thread.
+    """Release a bus; the last release closes it. May be called from any thread.
 
-    Raises: ArgumentError: it did not come from ``open_bus()``, or was given back too often.
+    Raises: ArgumentError: it did not come from ``open_bus()``, or was released too often.
     """
     with _open_lock:
         key = next((key for key, shared in _open.items() if shared.bus is bus), None)

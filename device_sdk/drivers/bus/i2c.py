@@ -36,9 +36,9 @@ _I2C_M_RD = 0x0001
 _MAX_MESSAGE_BYTES = 8192
 
 NO_ACKNOWLEDGE = frozenset({errno.ENXIO, errno.EREMOTEIO})
-"""Both codes mean that nobody answered at the address: adapters differ."""
+"""Both codes mean that no device answered at the address: adapters differ."""
 
-# What the kernel's fault codes mean on the bus.
+# The kernel's fault codes -> their meaning on the bus.
 _NO_ANSWER = "nothing answers at {address} on {bus}: check the wiring and the address"
 _FAULTS = {
     **dict.fromkeys(NO_ACKNOWLEDGE, _NO_ANSWER),
@@ -70,7 +70,7 @@ class I2CBus(ABC):
     transfer by itself takes it for that time. The thread that has the lock may take it again.
 
     Args:
-        name: how the bus is called in messages.
+        name: name of the bus in messages.
     """
 
     def __init__(self, name: str) -> None:
@@ -85,7 +85,7 @@ class I2CBus(ABC):
 
         Args:
             address: 7 bits.
-            write: bytes to write, ``None`` to only read; empty bytes ask whether somebody acknowledges.
+            write: bytes to write, ``None`` to only read; empty bytes test for an acknowledge.
             read_count: how many bytes to read, ``None`` to only write.
 
         Returns: the bytes read; empty without a ``read_count``.
@@ -95,14 +95,14 @@ class I2CBus(ABC):
 
     @abstractmethod
     def deinit(self) -> None:
-        """Let go of the bus. Does nothing the second time. No other thread may be using the bus."""
+        """Release the bus. Idempotent. No other thread may be using the bus."""
 
     def try_lock(self) -> bool:
-        """Take the lock if no other thread has it, and say whether it was taken. Never waits."""
+        """Take the lock if no other thread has it, and return whether it was taken. Never waits."""
         return self._acquire(timeout=0)
 
     def unlock(self) -> None:
-        """Give back one ``try_lock()``.
+        """Undo one ``try_lock()``.
 
         Raises: DriverError: this thread does not have the lock.
         """
@@ -115,10 +115,10 @@ class I2CBus(ABC):
 
     @contextmanager
     def locked(self, timeout: float = 10.0) -> Iterator[None]:
-        """Hold the lock in a ``with`` block, waiting for it if need be.
+        """Hold the lock in a ``with`` block, waiting for it if necessary.
 
-        What a driver locked inside and did not unlock is unlocked at the end: one bad read must not take the
-        bus from everybody for ever.
+        Locks that a driver took inside and did not release are released at the end: one bad read must not
+        block the bus for ever.
 
         Raises: ReadTimeoutError: another thread kept the bus for longer than ``timeout`` seconds.
         """
@@ -135,7 +135,7 @@ class I2CBus(ABC):
     def scan(self) -> list[int]:
         """Return the addresses 0x08 to 0x77 that acknowledge.
 
-        Most are asked by an empty write; 0x30-0x37 and 0x50-0x5f, where memories live, by reading one byte.
+        Most are probed with an empty write; 0x30-0x37 and 0x50-0x5f, used by memories, by reading one byte.
         """
         with self.locked():
             return [address for address in range(0x08, 0x78) if self._acknowledges(address)]
@@ -192,7 +192,7 @@ class I2CBus(ABC):
             try:
                 self.transfer(address, write, read_count)
             except BusError as error:
-                # Some adapters cannot write nothing; reading is the other way to ask.
+                # Some adapters cannot do an empty write: probe by reading.
                 if error.errno != errno.EOPNOTSUPP:
                     return False
             else:
@@ -210,7 +210,7 @@ class LinuxI2C(I2CBus):
 
     Args:
         bus: the number, or the path of the device file.
-        open_device, ioctl: what to call instead of ``os.open`` and ``fcntl.ioctl``; for tests.
+        open_device, ioctl: functions to call instead of ``os.open`` and ``fcntl.ioctl``; for tests.
 
     Raises: DeviceNotFoundError: there is no such bus. BusError: it may not be opened, or it is no I2C bus.
     """
@@ -252,7 +252,7 @@ class LinuxI2C(I2CBus):
             except OSError as error:
                 code = error.errno or errno.EIO
                 if code == errno.ENODEV:
-                    # The kernel removes an unplugged adapter only when nobody has it open.
+                    # The kernel removes an unplugged adapter only when no program has it open.
                     self._disconnect()
                 raise transfer_error(self.name, address, code) from error
         return answer.raw
