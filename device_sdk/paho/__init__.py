@@ -1,4 +1,4 @@
-"""A drop-in for paho-mqtt: its names and its rules on the core of device_sdk.
+"""A drop-in for paho-mqtt: its names and its rules, on the core of device_sdk.
 
 Change ``import paho.mqtt.client as mqtt`` into ``import device_sdk.paho.client as mqtt``, or leave the
 program as it is and run it with ``python -m device_sdk.paho program.py``. Programs written for paho-mqtt 1.x
@@ -9,26 +9,27 @@ The client has parts, and none of them keeps the client. To understand them, rea
 ==================  =========================================================================================
 client.py           ``Client``: the interface; ``_assemble()`` shows which part knows which
 _attributes.py      attributes of the client that a part keeps, above all the callbacks
-_endpoint.py        setting: the way to the broker; makes the stream
-_settings.py        settings: what CONNECT says, the wait between attempts, the bounds of the queue
+_endpoint.py        settings of the way to the broker; makes the stream
+_settings.py        settings: the fields of CONNECT, the wait between attempts, the bounds of the queue
 _life_cycle.py      the states of a client, as a table
 _program.py         calls the program: its callbacks and its log
-_reports.py         what happened, in the arguments of the callbacks of either version
+_reports.py         events, as arguments of the callbacks of either version
 _core.py            the engine and its lock: reading, writing, waiting, the store
-_runner.py          who runs callbacks
-_connection.py      opens and closes the stream; who writes what a publisher has added
+_runner.py          the thread that runs callbacks
+_connection.py      opens and closes the stream; the thread that writes new output
 _outgoing.py        ``publish()``
 _subscribing.py     ``subscribe()`` and ``unsubscribe()``
 _acks.py            ``ack()``
-_waker.py           what ends the wait of a loop
+_waker.py           ends the wait of a loop
 _loop.py            the loops and their thread
 ==================  =========================================================================================
 
 Below them: ``_engine.py`` and ``_protocol.py`` are the core's with the rules of paho-mqtt; ``_stream.py`` is
 the socket, ``_websocket.py`` the handshake, ``_srv.py`` the brokers of a domain, ``_message.py`` messages and
-their futures, ``_codes.py`` and ``_constants.py`` the numbers. ``publish`` and ``subscribe`` stand on
-``_oneshot.py``; ``alias.py`` and ``__main__.py`` run programs that import paho. The other modules, and
-``v1``, are public and named as in paho-mqtt.
+their futures, ``_codes.py`` and ``_constants.py`` the numbers. ``publish.py`` and ``subscribe.py`` use
+``_oneshot.py``; ``alias.py`` and ``__main__.py`` run programs that import paho. ``enums.py``,
+``exception.py``, ``matcher.py``, ``packettypes.py``, ``properties.py``, ``reasoncodes.py``,
+``subscribeoptions.py`` and ``v1/`` are public and named as in paho-mqtt.
 """
 
 from __future__ import annotations

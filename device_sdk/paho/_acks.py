@@ -11,7 +11,7 @@ __all__ = ["Acknowledgements"]
 
 
 class Acknowledgements:
-    """Keeps received messages of QoS 1 and 2 until ``Client.ack()``; ``by_hand``: whether it does."""
+    """Keeps received messages of QoS 1 and 2 until ``Client.ack()``, if ``by_hand``."""
 
     def __init__(self, core: Core) -> None:
         self.by_hand = False
@@ -19,16 +19,16 @@ class Acknowledgements:
         self._waiting: dict[tuple[int, int], Message] = {}  # by mid and QoS
 
     def set_by_hand(self, on: bool) -> None:
-        """Let the program acknowledge, or not any more."""
+        """Let the program acknowledge, or the client."""
         self.by_hand = on
         self._core.acknowledge_by_hand(_mark_handled if on else None)
 
     def keep(self, received: Message) -> None:
-        """The program is to acknowledge this."""
+        """Keep a message that the program has to acknowledge."""
         self._waiting[received.packet_id, received.qos] = received
 
     def acknowledge(self, mid: int, qos: int) -> bool:
-        """Acknowledge a message, if it waits for that; return whether there may be something to send now."""
+        """Acknowledge a message if it is kept; return whether there may be output now."""
         message = self._waiting.pop((mid, qos), None)
         if message is None:
             return False

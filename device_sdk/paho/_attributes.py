@@ -1,4 +1,4 @@
-"""What a program sees as attributes of a client, and its parts keep: above all the callbacks."""
+"""Attributes of a client that its parts keep: above all the callbacks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = (
 
 
 class Callbacks:
-    """The functions that a program has set as callbacks; ``None`` for those that it has not."""
+    """The functions that a program has set as callbacks; ``None`` where it has set none."""
 
     __slots__ = NAMES
 

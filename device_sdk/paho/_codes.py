@@ -1,4 +1,4 @@
-"""Codes in words, and from one numbering into another: what paho-mqtt's client module has as functions."""
+"""Codes in words, and from one numbering into another: functions of paho-mqtt's client module."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ LOGGING_LEVEL = {
 }
 
 ConnectFlags = namedtuple("ConnectFlags", "session_present")
-ConnectFlags.__doc__ = "What ``on_connect`` of version 2 is told: whether the broker still has the session."
+ConnectFlags.__doc__ = "Argument of ``on_connect`` of version 2: whether the broker still has the session."
 
 DisconnectFlags = namedtuple("DisconnectFlags", "is_disconnect_packet_from_server")
-DisconnectFlags.__doc__ = "What ``on_disconnect`` of version 2 is told: whether the broker sent DISCONNECT."
+DisconnectFlags.__doc__ = "Argument of ``on_disconnect`` of version 2: whether the broker sent DISCONNECT."
 
 
 class WebsocketConnectionError(ConnectionError):
@@ -93,7 +93,7 @@ _BASE62 = string.digits + string.ascii_letters
 
 
 def error_string(mqtt_errno: MQTTErrorCode | int) -> str:
-    """Return the words for what a call of the client returned."""
+    """Return the words for a result of a call of the client."""
     return _ERRORS.get(mqtt_errno, "Unknown error.")
 
 
@@ -105,9 +105,9 @@ def connack_string(connack_code: int | ReasonCode) -> str:
 
 
 def convert_connack_rc_to_reason_code(connack_code: ConnackCode | int) -> ReasonCode:
-    """Return the reason code that means the same as a return code of MQTT 3.x.
+    """Return the reason code with the meaning of a return code of MQTT 3.x.
 
-    They are to be compared by name: return code 1 is reason code 132.
+    Compare them by name: return code 1 is reason code 132.
     """
     return ReasonCode(
         PacketTypes.CONNACK, identifier=RETURN_CODE_REASONS.get(connack_code, _UNSPECIFIED_ERROR)
@@ -115,12 +115,12 @@ def convert_connack_rc_to_reason_code(connack_code: ConnackCode | int) -> Reason
 
 
 def convert_disconnect_error_code_to_reason_code(rc: MQTTErrorCode) -> ReasonCode:
-    """Return the reason code of a DISCONNECT for why a connection ended."""
+    """Return the reason code of DISCONNECT for the end of a connection."""
     return ReasonCode(PacketTypes.DISCONNECT, identifier=_DISCONNECT_REASONS.get(rc, _UNSPECIFIED_ERROR))
 
 
 def topic_matches_sub(sub: str, topic: str) -> bool:
-    """Tell whether a topic filter matches a topic name; ``$share/name/`` in front of it does not count."""
+    """Return whether a topic filter matches a topic name; ``$share/name/`` in front of it is ignored."""
     return topic_matches(sub, topic)
 
 

@@ -1,4 +1,4 @@
-"""Where the broker is, and the stream that leads there: TCP or a Unix socket, proxy, TLS, WebSocket."""
+"""The address of the broker, and the stream to it: TCP or a Unix socket, proxy, TLS, WebSocket."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _PROXY_ARGUMENTS = (
 
 
 class Endpoint:
-    """What a program says about the way to the broker; it counts from the next stream on.
+    """The program's settings of the way to the broker; they apply to the next stream.
 
     ``transport``: one of ``TRANSPORTS``. ``source``: local address and port to connect from. ``ssl_context``:
-    how to encrypt, ``None`` is not at all.
+    for TLS, ``None`` without.
     """
 
     def __init__(self, transport: str) -> None:

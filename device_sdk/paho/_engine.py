@@ -1,6 +1,6 @@
-"""The engine as the façade drives it: connections are begun and ended by the façade, nothing is automatic.
+"""The engine of the façade: the façade begins and ends connections, nothing is automatic.
 
-Callbacks wait in the engine's list in the order in which things happened; the façade runs them in its loops.
+Callbacks wait in the engine's list in the order of their events; the façade runs them in its loops.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _LARGEST_PACKET = 256 * 1024
 
 
 class Reactions:
-    """What a connection tells, on its way to the program. Knows the parts, not the engine that has them.
+    """Reports events of a connection to the program. Knows the parts, not the engine that has them.
 
-    ``tell``: called under the lock with what the program should hear of; it returns the pair (function,
-    argument) that the façade is to run, or ``None``. ``unsent``: QoS 0, among the output of the protocol.
+    ``tell``: called under the lock with an event for the program; it returns the pair (function, argument)
+    that the façade shall run, or ``None``. ``unsent``: QoS 0 messages in the output of the protocol.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Reactions:
         self._tell = tell
 
     def tell(self, event: Any) -> bool:
-        """Let the program hear of it, in its turn; return whether it wants to. The lock is held."""
+        """Queue the callback for an event; return whether the program has one. The lock is held."""
         told = self._tell(event)
         if told is not None:
             self._events.append(told)
@@ -75,13 +75,13 @@ class Reactions:
         _REACTIONS[type(event)](self, connection, event)
 
     def output_left(self) -> None:
-        """The stream has taken all output so far: QoS 0 among it is published. The lock is held."""
+        """Count QoS 0 messages as published: the stream has taken all output. The lock is held."""
         left, self._leaving, self.unsent = self._leaving, self.unsent, []
         for info in left:
             info.set()
 
     def lose_unsent(self) -> None:
-        """Messages of QoS 0 that have not left will not leave any more. The lock is held."""
+        """Fail the QoS 0 messages that have not left: they never will. The lock is held."""
         for info in (*self._leaving, *self.unsent):
             info.lose(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         self._leaving, self.unsent = [], []
@@ -110,7 +110,7 @@ class Reactions:
         self._events.notify("invalid_payload", text)
 
     def _on_auth(self, connection: Connection, event: AuthReceived) -> None:
-        """No callback of paho-mqtt stands for AUTH."""
+        """Ignore AUTH: paho-mqtt has no callback for it."""
 
 
 _REACTIONS: dict[type, Callable[[Reactions, Connection, Any], None]] = {
@@ -127,9 +127,9 @@ class PahoEngine:
     """The parts of one client; its connections come from :meth:`begin` and end with :meth:`leave` or by
     themselves.
 
-    ``tell``: see :class:`Reactions`; it hears of events, of the :class:`MQTTMessageInfo` of a message that
-    was published, and of texts for the log. ``wants_log``: whether anybody reads the log. ``parked``: a loop
-    waits, and whoever adds output has to wake it.
+    ``tell``: see :class:`Reactions`; its argument is an event, the :class:`MQTTMessageInfo` of a published
+    message, or a text for the log. ``wants_log``: whether the log has a reader. ``parked``: a loop waits and
+    has to be woken after output was added.
 
     Methods that begin with ``on_``, :meth:`begin`, :meth:`leave`, :meth:`take_retired` and :meth:`flush` take
     the lock themselves; the caller of the others holds it.
@@ -163,7 +163,7 @@ class PahoEngine:
     def begin(
         self, transport: Transport, options: ConnectOptions, *, clean_start: bool, inflight: int, now: float
     ) -> None:
-        """A stream is open: CONNECT is the first packet on it."""
+        """Begin a connection on an open stream; CONNECT is the first packet on it."""
         with self.lock:
             protocol = Protocol(
                 self.session, options, inflight=inflight or _HIGHEST_MID, vouched=True, rules=RULES
@@ -178,7 +178,7 @@ class PahoEngine:
             )  # fmt: skip
 
     def _watch(self, protocol: Protocol) -> None:
-        """Look at the packets of a connection: as many of them as somebody wants to hear of."""
+        """Watch the packets of a connection: those for the log, if it has a reader, and DISCONNECT."""
         self._logs_packets = self._wants_log()
         if self._logs_packets:
             protocol.watch(self._notes.on_packet, received=LOGGED, sent=LOGGED)
@@ -191,7 +191,7 @@ class PahoEngine:
         return self._notes.goodbye_size
 
     def leave(self) -> None:
-        """Forget the connection as it is, without a word to the broker or the program."""
+        """Drop the connection at once, without DISCONNECT and without a callback."""
         with self.lock:
             if self.connection is not None:
                 self.connection.retire()
@@ -210,7 +210,7 @@ class PahoEngine:
             return connection
 
     def close_stream(self) -> None:
-        """Close the stream as it is: nobody uses this object any more."""
+        """Close the stream at once: this object is not used any more."""
         if self.connection is not None:
             self.connection.stream.transport.close()
 
@@ -235,7 +235,7 @@ class PahoEngine:
     # Messages
 
     def next_mid(self) -> int:
-        """Return a message identifier for what has no packet identifier of its own."""
+        """Return a message identifier for a message without a packet identifier."""
         session = self.session
         session.last_packet_id = mid = session.last_packet_id % _HIGHEST_MID + 1
         return mid
@@ -247,12 +247,12 @@ class PahoEngine:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits to leave or to be acknowledged."""
+        """Whether no message waits to be sent or acknowledged."""
         connection = self.connection
         return connection is None or connection.retired or not (self.outstanding or connection.is_unsent)
 
     def drop_outgoing(self) -> list[Delivery]:
-        """Forget what the broker has not acknowledged; return it."""
+        """Drop and return the messages that the broker has not acknowledged."""
         connection = self.connection
         if connection is not None:
             connection.protocol.forget_repeats()
@@ -262,15 +262,15 @@ class PahoEngine:
         return dropped
 
     def handled(self, count: int) -> None:
-        """So many messages have been finished with; their acknowledgements may leave."""
+        """Note that ``count`` messages were handled; their acknowledgements may leave."""
         if count:
             self.incoming.in_hand.finished(count)
         self.outgoing.acknowledge_handled()
 
-    # What a loop asks for
+    # For the loops
 
     def has_output(self) -> bool:
-        """Whether :meth:`flush` has something to do."""
+        """Whether :meth:`flush` has output to write."""
         connection = self.connection
         return connection is not None and connection.has_output()
 
@@ -282,11 +282,11 @@ class PahoEngine:
         return connection.stream.pending or connection.has_output()
 
     def wants_attention(self) -> bool:
-        """Whether a loop that waits has to be woken after a publish."""
+        """Whether a waiting loop has to be woken after a publish."""
         return bool(self.events.queue) or self.has_output()
 
     def unpark(self) -> bool:
-        """Whether a loop waits and has to be woken; it counts as woken then."""
+        """Return whether a loop waits and has to be woken; it counts as woken then."""
         parked, self.parked = self.parked, False
         return parked
 
@@ -298,7 +298,7 @@ class PahoEngine:
         return connection.interest(paused=self.incoming.in_hand.full and not self.consumers.blocked)
 
     def next_deadline(self) -> float | None:
-        """When :meth:`on_deadline` wants to be called."""
+        """When to call :meth:`on_deadline`."""
         connection, outbox = self.connection, self.outgoing.outbox
         due = [outbox.next_expiry, outbox.next_replay]
         if connection is not None and not connection.retired:
@@ -306,21 +306,21 @@ class PahoEngine:
         return min((deadline for deadline in due if deadline is not None), default=None)
 
     def on_readable(self, now: float) -> None:
-        """Read once and react to what came."""
+        """Read once and react to the packets."""
         connection = self.connection
         if connection is not None and not connection.retired:
             connection.read(now)
             self.flush(now)
 
     def on_writable(self, now: float) -> None:
-        """The stream takes bytes again."""
+        """Write to the stream, which takes bytes again."""
         connection = self.connection
         if connection is not None and not connection.retired:
             connection.write(now)
             self.flush(now)
 
     def on_deadline(self, now: float) -> None:
-        """Do what is due: PINGREQ, the end of a broker that does not answer, an expiry in the queue."""
+        """Do the work that is due: PINGREQ, the end of a silent connection, an expiry in the queue."""
         outgoing, connection = self.outgoing, self.connection
         with self.lock:
             outgoing.on_deadline(now)
@@ -344,14 +344,14 @@ class PahoEngine:
     # The store
 
     def adopt(self, saved: SavedSession, client_id: str, version: str, now: float) -> None:
-        """Go on with the session that the store kept; once, before the first connection."""
+        """Resume the session of the store; once, before the first connection."""
         outgoing, journal = self.outgoing, self.outgoing.journal
         assert journal is not None
         with self.lock:
             outgoing.outbox.restore(saved, now, version)
             name = saved.facts.get("session")
             self.session.restore_received(saved.received, known=name == client_id)
-            if name is not None and not self.session.known:  # another client's
+            if name is not None and not self.session.known:  # the session of another client
                 outgoing.outbox.put_back(self.session.lose()[0])
             self.session.record(("fact", "client_id", client_id))
             journal.hand_over()

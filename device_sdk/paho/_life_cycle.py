@@ -1,4 +1,4 @@
-"""Where a client is in its life, and why its last connection ended.
+"""The state of a client, and the reason for the end of its last connection.
 
 ::
 
@@ -30,10 +30,10 @@ _LEAVING = frozenset({_DISCONNECTING, _DISCONNECTED})
 
 
 class LifeCycle:
-    """The state of a client; each method is something that happened.
+    """The state of a client; each method is an event.
 
     ``rc``: why the last connection ended, until a loop has returned it.
-    ``again``: the broker has refused, and the client connects once more at once, in another way. The engine's
+    ``again``: the broker has refused, and the client connects again at once, in another way. The engine's
     lock guards :meth:`accepted`, :meth:`refused`, :meth:`ended` and :meth:`leave`.
     """
 
@@ -50,7 +50,7 @@ class LifeCycle:
 
     @property
     def waits_for_loop(self) -> bool:
-        """Whether a loop is to open the first connection."""
+        """Whether a loop shall open the first connection."""
         return self._state == _CONNECT_ASYNC
 
     @property
@@ -60,7 +60,7 @@ class LifeCycle:
 
     @property
     def says_goodbye(self) -> bool:
-        """Whether it has, and the connection has not ended yet."""
+        """Whether the program has called ``disconnect()``, and the connection has not ended yet."""
         return self._state == _DISCONNECTING
 
     def is_closed(self, has_socket: bool) -> bool:
@@ -68,20 +68,20 @@ class LifeCycle:
         return self._state == _NEW or (self._state in _LEAVING and not has_socket)
 
     def begin_anew(self) -> None:
-        """The program is about to say where to connect to."""
+        """The program is about to set a new address."""
         self._state = _NEW
 
     def wait_for_loop(self) -> None:
-        """It has said so."""
+        """``connect_async()`` has set the address; a loop connects."""
         self._state = _CONNECT_ASYNC
 
     def connecting(self) -> None:
-        """A stream is going to be opened."""
+        """A stream is about to be opened."""
         self._state = _CONNECTING
         self.again = False
 
     def opened(self) -> None:
-        """It is open."""
+        """The stream is open."""
         self.rc = _SUCCESS
 
     def accepted(self) -> None:
@@ -98,11 +98,11 @@ class LifeCycle:
         self._offline.append(info)
 
     def refused(self) -> None:
-        """The broker has refused, and the client knows another way."""
+        """The broker has refused, and the client tries another way."""
         self.again = True
 
     def ended(self, rc: MQTTErrorCode) -> MQTTErrorCode:
-        """The connection has ended; return why, which is success if the program wanted it."""
+        """The connection has ended; return the reason, success after ``disconnect()``."""
         if self._state in _LEAVING:
             self._state = _DISCONNECTED
             return _SUCCESS
@@ -119,7 +119,7 @@ class LifeCycle:
             self._state = _DISCONNECTED
 
     def tell_loop(self, rc: MQTTErrorCode) -> None:
-        """The loop is to return this."""
+        """The loop shall return this code."""
         self.rc = rc
 
     def take_rc(self) -> MQTTErrorCode:

@@ -1,4 +1,4 @@
-"""What goes through the hands of the program: received messages, and what became of published ones."""
+"""Messages for the program: received ones, and the futures of published ones."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _DELIVERED = frozenset({ACKNOWLEDGED, REFUSED, SENT})
 
 _CALLBACK_SECONDS = 5.0  # for on_publish, before wait_for_publish() returns all the same
 
-_one_at_a_time = threading.Lock()  # to make the event of a message that somebody waits for
+_one_at_a_time = threading.Lock()  # while the event of a message is made
 
 
 def encode_payload(payload: object) -> bytes:
-    """Return a payload as bytes: text as UTF-8, numbers as text, None as nothing.
+    """Return a payload as bytes: text as UTF-8, numbers as text, None as empty.
 
     Raises: TypeError: any other type.
     """
@@ -51,9 +51,9 @@ def encode_payload(payload: object) -> bytes:
 
 
 class Listener:
-    """Hears of a published message: ``tell`` queues its callback, and returns whether there is one.
+    """Receives the end of a message: ``tell`` queues its callback, and returns whether there is one.
 
-    ``thread``: identifier of the thread that runs callbacks at the moment, 0 without.
+    ``thread``: identifier of the thread that is running callbacks, 0 without.
     """
 
     __slots__ = ("tell", "thread")
@@ -64,7 +64,7 @@ class Listener:
 
 
 class MQTTMessageInfo:
-    """What became of a published message: ``rc``, ``mid``, and whether it is published.
+    """The future of a published message: ``rc``, ``mid``, and whether it is published.
 
     ``rc`` of a message of QoS 1 or 2 that was published without a connection is ``MQTT_ERR_NO_CONN`` until
     there is one; the message is kept, and ``rc`` becomes ``MQTT_ERR_SUCCESS`` with the next connection.
@@ -92,7 +92,7 @@ class MQTTMessageInfo:
         self._iterpos = 0
         self._listener: Listener | None = None
         self._delivery: Delivery | None = None
-        # Type, reason code and properties of the packet that acknowledged it, if there is anything to tell.
+        # Type, reason code and properties of the packet that acknowledged it, if it says more than success.
         self.answer: tuple[int, int, dict[str, Any]] | None = None
 
     def __str__(self) -> str:
@@ -147,12 +147,12 @@ class MQTTMessageInfo:
             self._event.set()
 
     def wait_for_publish(self, timeout: float | None = None) -> None:
-        """Wait until the message is published, at most ``timeout`` seconds; ``is_published()`` tells which.
+        """Wait until the message is published, at most ``timeout`` seconds; ``is_published()`` is the result.
 
-        ``on_publish`` has been called by then, if it takes no longer than 5 s.
+        ``on_publish`` has been called by then, unless it takes longer than 5 s.
 
-        Raises: ValueError: it was not queued, the queue is full. RuntimeError: it will not be published, or
-        there is no connection, or this is a callback, which would wait for itself.
+        Raises: ValueError: the queue was full. RuntimeError: it will not be published, or there is no
+        connection, or this is a callback, which would wait for itself.
         """
         self._check()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -168,19 +168,19 @@ class MQTTMessageInfo:
             until = min(until, deadline)
         while self._untold and not in_callback and time.monotonic() < until:
             event = self._new_event()
-            if self._untold:  # else nobody sets it any more
+            if self._untold:  # else it is never set again
                 event.wait(max(0.0, until - time.monotonic()))
         self._check()
 
     def _new_event(self) -> threading.Event:
-        """Return what is set at the next step."""
+        """Return the event that is set at the next step."""
         with _one_at_a_time:
             if self._event is None or self._event.is_set():
                 self._event = threading.Event()
             return self._event
 
     def is_published(self) -> bool:
-        """Tell whether the message was published: QoS 0 handed to the network, QoS 1 and 2 acknowledged.
+        """Return whether the message was published: QoS 0 handed to the network, QoS 1 and 2 acknowledged.
 
         Raises: ValueError, RuntimeError: as :meth:`wait_for_publish`.
         """
@@ -278,7 +278,7 @@ _new_message = MQTTMessage.__new__
 
 
 def message_from(received: Message, has_properties: bool) -> MQTTMessage:
-    """Return a received message as the program knows it."""
+    """Return a received message as paho-mqtt's class."""
     message = _new_message(MQTTMessage)
     message.mid = received.packet_id
     message._topic = received.topic

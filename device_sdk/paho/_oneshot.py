@@ -1,4 +1,4 @@
-"""What ``publish`` and ``subscribe`` share: a client for one task, set up from their arguments."""
+"""Base of ``publish`` and ``subscribe``: a client for one task, set up from their arguments."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Task"]
 
 
 class Task:
-    """One client that connects, does what its callbacks say, and ends.
+    """One client that connects, runs the steps of its task, and ends.
 
-    An exception in a step ends the task and comes out of :meth:`run`, whichever thread the step ran in.
+    An exception in a step, in any thread, ends the task and is raised by :meth:`run`.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -73,7 +73,7 @@ class Task:
         self.client.on_connect = on_connect
 
     def run(self, hostname: str, port: int, keepalive: int) -> None:
-        """Connect and return when the client disconnected. Raises: what a step raised, OSError."""
+        """Connect, and return when the client has disconnected. Raises: OSError; any error of a step."""
         self.client.connect(hostname, port, keepalive)
         self.client.loop_forever()
         if self._failure is not None:

@@ -1,7 +1,7 @@
-"""The program behind a client: its callbacks, its log, and what becomes of an exception in either.
+"""The program behind a client: its callbacks, its log, and exceptions in either.
 
 A callback gets the client and is looked up there, so that a subclass may define it as a method. This is the
-only part that knows the client, and it does not keep it: dropping the client ends everything at once.
+only part that knows the client, and its reference is weak: dropping the client ends everything at once.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class TopicCallbacks:
 class Program:
     """Calls the program, in the thread that runs callbacks. Calls nothing once the client is gone.
 
-    ``userdata``: second argument of every callback. ``logger``: where log messages go besides ``on_log``.
+    ``userdata``: second argument of every callback. ``logger``: gets log messages besides ``on_log``.
     """
 
     def __init__(self, client: object, callback_api_version: CallbackAPIVersion, userdata: Any) -> None:
@@ -86,7 +86,7 @@ class Program:
         return getattr(self._client(), name, None) is not None
 
     def call(self, name: str, *arguments: object) -> None:
-        """Call a callback by name, if there is one. Raises: what it raises, unless that is suppressed."""
+        """Call a callback by name, if there is one. Raises: its exception, unless that is suppressed."""
         client = self._client()
         callback = getattr(client, name, None)
         if callback is not None:
@@ -96,7 +96,7 @@ class Program:
                 self._caught(name, error)
 
     def deliver(self, received: Message, has_properties: bool) -> None:
-        """Call whoever wants a message. Raises: what a callback raises, unless that is suppressed."""
+        """Call the callbacks for a message. Raises: their exceptions, unless those are suppressed."""
         client = self._client()
         if self.topics.filters:
             callbacks = self.topics.routes.get(received.topic)
@@ -122,7 +122,7 @@ class Program:
             self._caught(getattr(callback, "__name__", "a topic callback"), error)
 
     def _caught(self, name: str, error: Exception) -> None:
-        """Log what a callback raised, and raise it again if the program did not want it suppressed."""
+        """Log the exception of a callback, and raise it again unless the program suppresses it."""
         self.log(LogLevel.MQTT_LOG_ERR, "Caught exception in %s: %s", name, error)
         if not getattr(self._client(), "suppress_exceptions", False):
             raise error
@@ -130,11 +130,11 @@ class Program:
     # The log
 
     def wants_log(self) -> bool:
-        """Whether anybody reads the log."""
+        """Whether the log has a reader."""
         return self.logger is not None or getattr(self._client(), "on_log", None) is not None
 
     def log(self, level: LogLevel, text: str, *values: object) -> None:
-        """Tell ``on_log`` and the logger; an exception in ``on_log`` is nobody's business."""
+        """Pass a message to ``on_log`` and the logger; an exception in ``on_log`` is dropped."""
         client = self._client()
         on_log = getattr(client, "on_log", None)
         if on_log is not None:
@@ -146,7 +146,7 @@ class Program:
             self.logger.log(LOGGING_LEVEL[level], text, *values)
 
     def log_received(self, received: Message, has_properties: bool) -> None:
-        """Log a message that has come."""
+        """Log a received message."""
         self.log(
             LogLevel.MQTT_LOG_DEBUG,
             "Received PUBLISH (d%d, q%d, r%d, m%d), '%s'%s, ...  (%d bytes)",

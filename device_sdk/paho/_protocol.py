@@ -1,4 +1,4 @@
-"""What paho-mqtt does otherwise than the standard has it, as rules for the protocol; its log of packets."""
+"""paho-mqtt's departures from the standard, as rules for the protocol; its log of packets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["DISCONNECT", "LOGGED", "RULES", "NotText", "PacketNotes"]
 
 DISCONNECT = 14  # packet type
-# Packets that no event and no call stands for; the first four have a packet identifier.
+# Packets without an event or a call of their own; the first four have a packet identifier.
 _NAMES = {4: "PUBACK", 5: "PUBREC", 6: "PUBREL", 7: "PUBCOMP", 12: "PINGREQ", 13: "PINGRESP"}
 _LAST_WITH_MID = 7
 
@@ -30,7 +30,7 @@ class NotText(str):
 
 
 def _read_topic(field: bytes) -> str:
-    """Return a topic name; bytes that are not UTF-8 are for the program to see."""
+    """Return a topic name; bytes that are not UTF-8 are passed on to the program."""
     try:
         field[2:].decode()
     except UnicodeDecodeError:
@@ -38,24 +38,24 @@ def _read_topic(field: bytes) -> str:
     return STANDARD.read_topic(field)
 
 
-# What publish() gave to the program for this message, if that has happened yet.
+# The MQTTMessageInfo of a message, once publish() has returned it.
 _info: Callable[[Any], Any] = attrgetter("on_done")
 
 
 def _choose_packet_id(message: Any) -> int:
-    """A message that has waited gets the identifier that its program knows."""
+    """Return the identifier of a message that has waited: the one that its program knows."""
     info = _info(message)
     return 0 if info is None else info.mid
 
 
 def _note_answer(message: Any, packet_type: int, reason_code: int, properties: dict[str, Any]) -> None:
-    """Keep for on_publish what the broker answered."""
+    """Keep the broker's answer for on_publish."""
     info = _info(message)
     if info is not None:
         info.answer = (packet_type, reason_code, properties)
 
 
-#: paho-mqtt repeats what is in flight whatever a broker of MQTT 3.x says about the session, and judges less.
+#: paho-mqtt repeats messages in flight even if a broker of MQTT 3.x reports no session, and checks less.
 RULES = ProtocolRules(
     assumes_session=True,
     keeps_payload_until_pubcomp=True,
@@ -71,8 +71,8 @@ RULES = ProtocolRules(
 class PacketNotes:
     """The packets of one connection, for the log; ``note`` gets a line for each.
 
-    ``goodbye_size``: bytes of the body of the broker's DISCONNECT, for callbacks of version 1: what it left
-    out is None there.
+    ``goodbye_size``: bytes of the body of the broker's DISCONNECT, for callbacks of version 1: fields that it
+    omits are None there.
     """
 
     __slots__ = ("_note", "goodbye_size")
@@ -82,7 +82,7 @@ class PacketNotes:
         self.goodbye_size = 0
 
     def on_packet(self, direction: str, first: int, data: bytes, start: int, stop: int) -> None:
-        """As :meth:`Protocol.watch` wants it."""
+        """Note one packet; the callback of :meth:`Protocol.watch`."""
         packet_type = first >> 4
         if packet_type == DISCONNECT:
             if direction == "received":

@@ -1,4 +1,4 @@
-"""What happened on the connection, put into the arguments of the callbacks of either version."""
+"""Events of a connection, as arguments of the callbacks of either version."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _NO_ANSWER: tuple[int, int, dict[str, Any]] = (PacketTypes.PUBACK, 0, {})
 
 
 class Reports:
-    """Reports to the program what the engine tells.
+    """Reports events of the engine to the program.
 
-    :meth:`tell` and :meth:`tell_ended` run under the lock: they note what must be known at once, and return
-    the pair (function, argument) that is to run. Those functions run where callbacks run.
+    :meth:`tell` and :meth:`tell_ended` run under the lock: they update the state at once, and return the pair
+    (function, argument) to run. Those functions run where callbacks run.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Reports:
         self._is_version_1 = program.callback_api_version == CallbackAPIVersion.VERSION1
 
     def tell(self, event: Any) -> Any:
-        """Return what is to run for an event, a published message or a text for the log, if anything is."""
+        """Return the pair to run for an event, a published message or a text for the log, or ``None``."""
         if type(event) is MQTTMessageInfo:
             return (self._published, event) if self._program.has("on_publish") else None
         if type(event) is str:
@@ -68,7 +68,7 @@ class Reports:
         return (self._subscribed, event)
 
     def tell_ended(self, event: ConnectionEnded, goodbye_size: int) -> Any:
-        """Return what is to run for the end of a connection.
+        """Return the pair to run for the end of a connection.
 
         ``goodbye_size``: bytes of the body of the broker's DISCONNECT.
         """
@@ -87,7 +87,7 @@ class Reports:
         return (self._ended, (event, self._life.ended(rc), goodbye_size))
 
     def disconnected(self, rc: MQTTErrorCode) -> None:
-        """The end of a connection about which the broker has not said anything."""
+        """Report the end of a connection without a DISCONNECT of the broker."""
         call = self._program.call
         if not self._is_version_1:
             flags = DisconnectFlags(is_disconnect_packet_from_server=False)
@@ -150,7 +150,7 @@ class Reports:
             self.disconnected(rc)
 
     def _report_goodbye(self, code: int, found: dict[str, Any], size: int) -> None:
-        """The broker's DISCONNECT. Version 1 shows what its body left out as None."""
+        """Report the broker's DISCONNECT. Version 1 shows omitted fields as None."""
         reason = ReasonCode(PacketTypes.DISCONNECT, identifier=code)
         properties = from_mapping(PacketTypes.DISCONNECT, found)
         if self._is_version_1:

@@ -1,4 +1,4 @@
-"""What a program configures before it connects: CONNECT, the waits between attempts, the bounds of the queue.
+"""Settings of a program before it connects: CONNECT, the waits between attempts, the bounds of the queue.
 
 The way to the broker is in :mod:`device_sdk.paho._endpoint`.
 """
@@ -31,9 +31,9 @@ _UNACCEPTABLE_VERSION, _IDENTIFIER_REJECTED = 1, 2
 
 
 class ConnectSettings:
-    """What CONNECT says, from the next one on.
+    """The fields of the next CONNECT.
 
-    Also what an answer changes about it: the broker may choose client identifier and keep alive.
+    An answer may change them: the broker may choose client identifier and keep alive.
     """
 
     def __init__(self, protocol: int, client_id: bytes, *, clean_session: bool) -> None:
@@ -48,7 +48,7 @@ class ConnectSettings:
         self._keepalive = 60
         self.clean_session = clean_session
         self._clean_start: bool | int = CLEAN_START_FIRST_ONLY
-        self._is_first = True  # no broker has answered since connect()
+        self._is_first = True  # no answer since connect()
 
     @property
     def keepalive(self) -> int:
@@ -91,12 +91,12 @@ class ConnectSettings:
             raise ValueError("Properties only apply to MQTT V5")
 
     def set_start(self, clean_start: bool | int, properties: Properties | None) -> None:
-        """What an MQTT 5.0 connection begins with: 3 is clean until a broker has answered."""
+        """Set the start of MQTT 5.0 connections: 3 is clean until a broker has answered."""
         self._clean_start = clean_start
         self.properties = properties
 
     def is_clean(self) -> bool:
-        """Whether the next CONNECT asks for a session without a past."""
+        """Whether the next CONNECT asks for a new session."""
         if self.protocol != MQTTProtocolVersion.MQTTv5:
             return self.clean_session
         if self._clean_start == CLEAN_START_FIRST_ONLY:
@@ -129,17 +129,17 @@ class ConnectSettings:
         )
 
     def accepted(self, properties: Mapping[str, Any]) -> None:
-        """The broker has accepted, with these properties. MQTT 5.0 §3.2.2.3.7, §3.2.2.3.14."""
+        """Apply the properties of an acceptance. MQTT 5.0 §3.2.2.3.7, §3.2.2.3.14."""
         self._is_first = False
         self._keepalive = properties.get("server_keep_alive", self._keepalive)
         self.client_id = self.client_id or properties.get("assigned_client_identifier", "").encode()
 
     def refused(self) -> None:
-        """The broker has answered that it does not accept."""
+        """Note that the broker has refused the connection."""
         self._is_first = False
 
     def adapt(self, return_code: int) -> bool:
-        """Change what the broker has refused of MQTT 3.1.1, if that is possible; return whether it was."""
+        """Change the field that an MQTT 3.1.1 broker refused; return whether that was possible."""
         if self.protocol != MQTTProtocolVersion.MQTTv311:
             return False
         if return_code == _UNACCEPTABLE_VERSION:
@@ -151,9 +151,9 @@ class ConnectSettings:
 
 
 class BackOff:
-    """The wait between two attempts of a loop: each time twice as long, until a broker has accepted.
+    """The wait between two attempts of a loop: doubled each time until a broker has accepted.
 
-    ``reconnects``: whether a loop tries again at all. ``delay``: the last wait in seconds, ``None`` without.
+    ``reconnects``: whether a loop retries at all. ``delay``: the last wait in seconds, ``None`` without.
     """
 
     def __init__(self, *, reconnects: bool) -> None:
@@ -172,14 +172,14 @@ class BackOff:
         self.delay = None
 
     def next(self) -> float:
-        """Return how many seconds to wait."""
+        """Return the seconds to wait."""
         delay = self.delay
         self.delay = self._shortest if delay is None else min(delay * 2, self._longest)
         return self.delay
 
 
 class Limits:
-    """How many messages of QoS 1 and 2 may be on their way, and how many may be kept; 0 is no limit."""
+    """Bounds on messages of QoS 1 and 2: in flight, and kept; 0 is no limit."""
 
     def __init__(self) -> None:
         self._inflight = 20
@@ -187,7 +187,7 @@ class Limits:
 
     @property
     def inflight(self) -> int:
-        """On their way at once."""
+        """Messages in flight at once."""
         return self._inflight
 
     @inflight.setter
@@ -198,7 +198,7 @@ class Limits:
 
     @property
     def queued(self) -> int:
-        """Kept at once."""
+        """Messages kept at once."""
         return self._queued
 
     @queued.setter

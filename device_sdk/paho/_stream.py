@@ -1,6 +1,6 @@
 """The byte stream of one connection: TCP or a Unix socket, through a proxy or not, TLS and WebSocket on top.
 
-Errors of opening leave as the system raised them, because programs catch ``ConnectionRefusedError`` and
+Errors of opening pass as the system raised them, because programs catch ``ConnectionRefusedError`` and
 ``socket.gaierror``.
 """
 
@@ -74,7 +74,7 @@ class SocketStream(SocketTransport):
 
 
 class _Dialer(TcpDialer):
-    """Starts at a local address that paho takes as it is: the system says what is wrong with it."""
+    """Binds to a local address that paho does not check: the system reports a wrong one."""
 
     __slots__ = ("_source",)
 

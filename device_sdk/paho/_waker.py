@@ -1,4 +1,4 @@
-"""What wakes a loop, in its poll or between two attempts."""
+"""Wakes a loop, in its poll or between two attempts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["Waker"]
 class Waker:
     """Wakes a loop. Any thread.
 
-    ``fd``: a descriptor for its poll, readable after :meth:`wake`. ``loops``: how many loops run, or are
-    about to; they look for output by themselves before they wait.
+    ``fd``: a descriptor for its poll, readable after :meth:`wake`. ``loops``: number of loops that run or are
+    about to; they check for output by themselves before they wait.
     """
 
     fd = -1  # if there are no descriptors left
@@ -28,12 +28,12 @@ class Waker:
             os.close(self.fd)
 
     def loop_begins(self) -> None:
-        """One loop more is running."""
+        """Count one more running loop."""
         with self._lock:
             self.loops += 1
 
     def loop_ends(self) -> None:
-        """And one less."""
+        """Count one less."""
         with self._lock:
             self.loops -= 1
 
@@ -42,7 +42,7 @@ class Waker:
         os.eventfd_write(self.fd, 1)
 
     def clear(self) -> None:
-        """A poll has ended by :meth:`wake`."""
+        """Reset the descriptor after :meth:`wake` has ended a poll."""
         os.eventfd_read(self.fd)
 
     def pause(self, seconds: float) -> None:
@@ -50,9 +50,9 @@ class Waker:
         self._interrupted.wait(seconds)
 
     def interrupt(self) -> None:
-        """End such a wait, or the next one."""
+        """End the wait between two attempts, or the next one."""
         self._interrupted.set()
 
     def forget_interrupt(self) -> None:
-        """It has been heeded."""
+        """Forget an earlier :meth:`interrupt`."""
         self._interrupted.clear()

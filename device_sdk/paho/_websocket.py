@@ -1,4 +1,4 @@
-"""WebSocket as paho-mqtt has it: any subprotocol will do, and one exception for a failed handshake."""
+"""WebSocket as in paho-mqtt: any subprotocol is accepted, and a failed handshake has one exception."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _PahoUpgrade(Upgrade):
         return "WebSocket handshake error, invalid secret key"
 
     def read_head(self, link: Link) -> tuple[bytes, bytes]:
-        """As the base class, but the server has chosen our subprotocol whatever it says."""
+        """As the base class, but treat any subprotocol of the server as ours."""
         self._head, rest = super().read_head(link)
         head = _SUBPROTOCOL.sub(b"", self._head)
         return head[:-2] + b"Sec-WebSocket-Protocol: mqtt\r\n\r\n", rest

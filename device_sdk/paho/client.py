@@ -1,6 +1,6 @@
 """``import device_sdk.paho.client as mqtt``: the client of paho-mqtt 2.x on the engine of device_sdk.
 
-Programs written for paho-mqtt run unchanged. :class:`Client` checks and hands on; its parts do the work. The
+Programs written for paho-mqtt run unchanged. :class:`Client` checks arguments; its parts do the work. The
 docstring of ``device_sdk.paho`` lists them.
 """
 
@@ -146,7 +146,7 @@ HAVE_DNS = resolver is not None
 EAGAIN = errno.EAGAIN
 time_func = monotonic
 
-# What annotations use.
+# For annotations.
 
 PayloadType = str | bytes | bytearray | int | float | None
 HTTPHeader = dict[str, str]
@@ -192,7 +192,7 @@ class Client:
     """An MQTT client with the interface of paho-mqtt 2.x.
 
     Args:
-        callback_api_version: which arguments the callbacks get; version 1 is deprecated.
+        callback_api_version: version of the callbacks' arguments; version 1 is deprecated.
         client_id: name of the session, text or bytes; empty lets the broker choose one.
         clean_session: MQTT 3.x: whether the broker forgets the session; default True.
         userdata: second argument of every callback.
@@ -201,7 +201,7 @@ class Client:
         reconnect_on_failure: whether ``loop_forever()`` and ``loop_start()`` connect again.
         manual_ack: whether the program acknowledges received messages with ``ack()``.
         store: a path, or a :class:`~device_sdk.store.base.Store`: messages of QoS 1 and 2 survive the end of
-            the process. paho-mqtt has nothing like it.
+            the process. Not in paho-mqtt.
 
     Callbacks run in the thread that runs the loop. Any method may be called from any thread and in callbacks.
 
@@ -268,14 +268,14 @@ class Client:
         self._loop = Loop(endpoint, back_off, life, core, program, runner, connection, waker, reconnect)
 
     def _reconnect(self) -> None:
-        """Connect as the loop does: with :meth:`reconnect`, which a program may have made its own."""
+        """Connect as the loop does: with :meth:`reconnect`, which a program may override."""
         self.reconnect()
 
     def store_set(self, store: str | Store) -> None:
-        """Keep messages of QoS 1 and 2 in this store, a path or a Store; call it before everything else.
+        """Keep messages of QoS 1 and 2 in this store, a path or a Store; call it first.
 
-        What an earlier process has left there is sent with the first connection; ``on_publish`` is not called
-        for it. The store is closed with the last reference to this client, or at the end of the program. Use
+        Messages of an earlier process are sent with the first connection; ``on_publish`` is not called for
+        them. The store is closed with the last reference to this client, or at the end of the program. Use
         ``clean_session=False`` (MQTT 5.0: a session expiry) for QoS 2 to arrive once.
 
         Raises: RuntimeError: there is a connection, or messages wait. StoreError: it cannot be opened.
@@ -295,14 +295,14 @@ class Client:
         self._begin_anew(self._program.callback_api_version, client_id, clean_session, userdata)
 
     def _begin_anew(self, *arguments: Any) -> None:
-        """Close the connection and call the constructor; a loop that runs goes on with what that makes."""
+        """Close the connection and call the constructor; a running loop goes on with the new parts."""
         loop, thread = self._loop, self._loop_thread
         self._connection.drop()
         self.__init__(*arguments)  # type: ignore[misc]
         self._loop_thread = thread
         loop.replace()
 
-    # What is configured
+    # Configuration
 
     # Private in paho-mqtt; its examples and tests, and libraries like Flask-MQTT, use them all the same.
     _clean_session = Attribute("_connect.clean_session")
@@ -324,7 +324,7 @@ class Client:
 
     @property
     def host(self) -> str:
-        """The broker's name or address; empty before ``connect()``. To be changed without a connection."""
+        """The broker's name or address; empty before ``connect()``. Change it only without a connection."""
         return self._endpoint.host
 
     @host.setter
@@ -334,7 +334,7 @@ class Client:
 
     @property
     def port(self) -> int:
-        """The broker's port, above 0. To be changed without a connection."""
+        """The broker's port, above 0. Change it only without a connection."""
         return self._endpoint.port
 
     @port.setter
@@ -344,7 +344,7 @@ class Client:
 
     @property
     def keepalive(self) -> int:
-        """Seconds of silence before PINGREQ, 0 is off. To be changed without a connection."""
+        """Seconds of silence before PINGREQ, 0 is off. Change it only without a connection."""
         return self._connect.keepalive
 
     @keepalive.setter
@@ -354,7 +354,7 @@ class Client:
 
     @property
     def transport(self) -> str:
-        """``"tcp"``, ``"websockets"`` or ``"unix"``. To be changed without a connection."""
+        """``"tcp"``, ``"websockets"`` or ``"unix"``. Change it only without a connection."""
         return self._endpoint.transport
 
     @transport.setter
@@ -374,7 +374,7 @@ class Client:
 
     @property
     def connect_timeout(self) -> float:
-        """Seconds for opening the stream, above 0. To be changed without a connection."""
+        """Seconds for opening the stream, above 0. Change it only without a connection."""
         return self._endpoint.connect_timeout
 
     @connect_timeout.setter
@@ -384,7 +384,7 @@ class Client:
 
     @property
     def username(self) -> str | None:
-        """The user name, ``None`` without. To be changed without a connection."""
+        """The user name, ``None`` without. Change it only without a connection."""
         return self._connect.username
 
     @username.setter
@@ -394,7 +394,7 @@ class Client:
 
     @property
     def password(self) -> str | None:
-        """The password, ``None`` without. To be changed without a connection."""
+        """The password, ``None`` without. Change it only without a connection."""
         return None if self._connect.password is None else self._connect.password.decode()
 
     @password.setter
@@ -409,7 +409,7 @@ class Client:
 
     @property
     def max_inflight_messages(self) -> int:
-        """Messages of QoS 1 and 2 on their way at once; 0 is no limit. To be changed without a connection."""
+        """Messages of QoS 1 and 2 in flight at once; 0 is no limit. Change it only without a connection."""
         return self._limits.inflight
 
     @max_inflight_messages.setter
@@ -423,7 +423,7 @@ class Client:
 
     @property
     def max_queued_messages(self) -> int:
-        """Messages of QoS 1 and 2 kept at once; 0 is no limit. To be changed without a connection."""
+        """Messages of QoS 1 and 2 kept at once; 0 is no limit. Change it only without a connection."""
         return self._limits.queued
 
     @max_queued_messages.setter
@@ -458,7 +458,7 @@ class Client:
         self._connect.set_will(topic, payload, qos, retain, properties)
 
     def will_clear(self) -> None:
-        """Remove the will."""
+        """Set no will for the next CONNECT."""
         self._connect.clear_will()
 
     @property
@@ -472,7 +472,7 @@ class Client:
         return b"" if self._connect.will is None else self._connect.will[1]
 
     def enable_bridge_mode(self) -> None:
-        """Tell the broker that this client is a bridge: it gets nothing back that it has published."""
+        """Announce this client as a bridge: the broker does not send its own messages back to it."""
         self._connect.bridge = True
 
     def ws_set_options(self, path: str = "/mqtt", headers: Any = None) -> None:
@@ -501,7 +501,7 @@ class Client:
         keyfile_password: str | None = None,
         alpn_protocols: list[str] | None = None,
     ) -> None:
-        """Encrypt: files in PEM, by default the system's CA certificates and a broker that must have one.
+        """Encrypt: PEM files; by default with the system's CA certificates and a check of the broker's.
 
         Raises: OSError: a file cannot be read. ValueError: encryption was configured before.
         """
@@ -513,7 +513,7 @@ class Client:
         self.tls_insecure_set(cert_reqs == ssl.CERT_NONE)
 
     def tls_insecure_set(self, value: bool) -> None:
-        """Do not look for the broker's name in its certificate: anybody with a certificate can be it.
+        """Do not check the broker's name in its certificate: any valid certificate is accepted.
 
         Raises: ValueError: encryption was not configured.
         """
@@ -527,16 +527,16 @@ class Client:
         self._endpoint.set_proxy(proxy_args)
 
     def user_data_set(self, userdata: Any) -> None:
-        """Set what every callback gets as its second argument."""
+        """Set the second argument of every callback."""
         self._program.userdata = userdata
 
     def user_data_get(self) -> Any:
-        """Return what every callback gets as its second argument."""
+        """Return the second argument of every callback."""
         return self._program.userdata
 
     @property
     def logger(self) -> logging.Logger | None:
-        """Where log messages go, ``None``: nowhere but ``on_log``."""
+        """The logger of log messages; ``None``: they go only to ``on_log``."""
         return self._program.logger
 
     @logger.setter
@@ -617,14 +617,14 @@ class Client:
     socket_register_write_callback = on_socket_register_write.decorator()
     on_socket_unregister_write = CallbackAttribute(
         "_program.callbacks.on_socket_unregister_write",
-        "client, userdata, socket: no more.",
+        "client, userdata, socket: loop_write() is no longer needed.",
     )
     socket_unregister_write_callback = on_socket_unregister_write.decorator()
 
     def message_callback_add(self, sub: str, callback: Callback) -> None:
         """Call ``callback`` for messages whose topic matches, ``on_message`` only for those that match none.
 
-        One callback for each filter; all that match are called. Raises: ValueError: one is None.
+        One callback for each filter; all that match are called. Raises: ValueError: an argument is None.
         """
         if callback is None or sub is None:
             raise ValueError("sub and callback must both be defined.")
@@ -657,7 +657,7 @@ class Client:
         clean_start: bool | int = CLEAN_START_FIRST_ONLY,
         properties: Properties | None = None,
     ) -> MQTTErrorCode:
-        """Open the stream and send CONNECT, without waiting for the answer: a loop receives that.
+        """Open the stream and send CONNECT, without waiting for the answer, which a loop receives.
 
         ``clean_start`` and ``properties`` are for MQTT 5.0; 3 is clean only until the first answer. The port
         is 1883 also with TLS. Raises: OSError: the stream cannot be opened. ValueError: a wrong argument.
@@ -676,7 +676,7 @@ class Client:
         clean_start: bool | int = CLEAN_START_FIRST_ONLY,
         properties: Properties | None = None,
     ) -> None:
-        """End a connection that there is, and remember where the loop is to connect.
+        """End the present connection, if any, and set the address for the loop to connect to.
 
         Raises: ValueError: a wrong argument.
         """
@@ -720,13 +720,13 @@ class Client:
         return self._connection.reconnect()
 
     def is_connected(self) -> bool:
-        """Tell whether the broker has accepted the connection, and it has not ended."""
+        """Return whether the broker has accepted the connection, and it has not ended."""
         return self._life.is_connected
 
     def disconnect(
         self, reasoncode: ReasonCode | None = None, properties: Properties | None = None
     ) -> MQTTErrorCode:
-        """Send DISCONNECT after what is to be sent already, and do not connect again.
+        """Send DISCONNECT after the output that is waiting, and do not reconnect.
 
         Both arguments are for MQTT 5.0. Messages that the broker has not acknowledged are kept.
         Returns: ``MQTT_ERR_NO_CONN`` without a connection.
@@ -734,11 +734,11 @@ class Client:
         return self._connection.disconnect(reasoncode, properties)
 
     def socket(self) -> Any:
-        """Return the socket of the connection, for ``select()`` and the like, or ``None``."""
+        """Return the socket of the connection, for example for ``select()``, or ``None``."""
         return self._connection.socket()
 
     def want_write(self) -> bool:
-        """Tell whether there is something to send."""
+        """Return whether there is output to send."""
         return self._core.wants_write()
 
     # Messages
@@ -751,13 +751,13 @@ class Client:
         retain: bool = False,
         properties: Properties | None = None,
     ) -> MQTTMessageInfo:
-        """Publish text, bytes, a number (as text) or nothing.
+        """Publish text, bytes, a number (as text) or an empty payload.
 
-        ``properties``: MQTT 5.0; a topic alias is understood and not sent: a repeat needs the whole topic.
+        ``properties``: MQTT 5.0; a topic alias is resolved, not sent: a repeat needs the full topic.
         Returns: ``mid`` and ``rc``: ``MQTT_ERR_NO_CONN`` without a connection (QoS 1 and 2 are sent with the
-        next one), ``_QUEUE_SIZE`` if the queue is full, ``_PAYLOAD_SIZE`` or ``_NOT_SUPPORTED`` if the broker
-        does not take it. Raises: ValueError: an empty topic, wildcards, another QoS, a payload too large.
-        TypeError: another payload.
+        next one), ``_QUEUE_SIZE`` if the queue is full, ``_PAYLOAD_SIZE`` or ``_NOT_SUPPORTED`` beyond a
+        limit of the broker. Raises: ValueError: an empty topic, wildcards, another QoS, a payload too large.
+        TypeError: a payload of another type.
         """
         return self._outgoing.publish(topic, payload, qos, retain, properties)
 
@@ -768,12 +768,12 @@ class Client:
         options: SubscribeOptions | None = None,
         properties: Properties | None = None,
     ) -> tuple[MQTTErrorCode, int | None]:
-        """Ask for messages, once: subscribe again in ``on_connect``.
+        """Subscribe once, on this connection: subscribe again in ``on_connect``.
 
         ``topic``: a topic filter, a pair of filter and QoS, or a list of such pairs; in MQTT 5.0 a pair may
-        have :class:`SubscribeOptions` in the place of the QoS.
+        have :class:`SubscribeOptions` in place of the QoS.
 
-        Returns: ``MQTT_ERR_SUCCESS`` and the mid that ``on_subscribe`` gets, or ``(MQTT_ERR_NO_CONN, None)``.
+        Returns: ``MQTT_ERR_SUCCESS`` and the mid for ``on_subscribe``, or ``(MQTT_ERR_NO_CONN, None)``.
         Raises: ValueError: a wrong filter, QoS or combination.
         """
         return self._subscribing.subscribe(topic, qos, options, properties)
@@ -785,15 +785,15 @@ class Client:
         return self._subscribing.unsubscribe(topic, properties)
 
     def drop_out_messages(self) -> list[MQTTMessage]:
-        """Forget all messages of QoS 1 and 2 that the broker has not acknowledged, and return them."""
+        """Drop and return all messages of QoS 1 and 2 that the broker has not acknowledged."""
         return self._outgoing.drop()
 
     def manual_ack_set(self, on: bool) -> None:
-        """Whether the program acknowledges every received message of QoS 1 and 2 with :meth:`ack`."""
+        """Set whether the program acknowledges every received message of QoS 1 and 2 with :meth:`ack`."""
         self._acks.set_by_hand(on)
 
     def ack(self, mid: int, qos: int) -> MQTTErrorCode:
-        """Acknowledge a received message; nothing happens unless the program acknowledges by hand."""
+        """Acknowledge a received message; no effect unless ``manual_ack`` is set."""
         if self._acks.acknowledge(mid, qos):
             self._connection.added_output(self._core.unpark())
         return MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -801,27 +801,27 @@ class Client:
     # Loops
 
     def loop(self, timeout: float = 1.0) -> MQTTErrorCode:
-        """Wait at most ``timeout`` seconds for the network once, and do what is to be done.
+        """Wait for the network once, at most ``timeout`` seconds, and do the work that is due.
 
-        Returns: above 0 when the connection has ended or there is none.
-        Raises: ValueError: a timeout below 0; and what a callback raises.
+        Returns: above 0 if the connection has ended or there is none.
+        Raises: ValueError: a timeout below 0. Exceptions of callbacks.
         """
         if timeout < 0.0:
             raise ValueError("Invalid timeout.")
         return self._loop.turn(timeout)
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
-        """Run until ``disconnect()``; connect again as often as it takes.
+        """Run until ``disconnect()``; reconnect as often as necessary.
 
-        ``timeout``: seconds between looks at the clock. Raises: OSError: the connection of connect_async()
-        cannot be opened, unless ``retry_first_connection``; and what a callback raises.
+        ``timeout``: seconds between checks of the clock. Raises: OSError: the connection of connect_async()
+        cannot be opened, unless ``retry_first_connection``. Exceptions of callbacks.
         """
         while True:
             loop = self._loop
             if not self._loop_thread.is_current():
                 loop.resume()
             rc = loop.run(timeout, retry_first_connection)
-            if loop is self._loop:  # else reinitialise() or store_set() has put another in its place
+            if loop is self._loop:  # else reinitialise() or store_set() has replaced it
                 return rc
 
     def loop_start(self) -> MQTTErrorCode:
@@ -830,7 +830,7 @@ class Client:
         return self._loop_thread.start(self._loop, self.loop_forever, name)
 
     def loop_stop(self) -> MQTTErrorCode:
-        """End the thread, which first sends what waits and receives its acknowledgements, for at most 5 s.
+        """End the thread; first it sends waiting output and awaits its acknowledgements, for at most 5 s.
 
         In a callback: the thread ends after it. Returns: ``MQTT_ERR_INVAL`` if there is no thread.
         """
@@ -845,7 +845,7 @@ class Client:
         return self._loop.write()
 
     def loop_misc(self) -> MQTTErrorCode:
-        """Send pings, and notice a broker that does not answer; to be called every few seconds."""
+        """Send pings, and detect a broker that does not answer; call it every few seconds."""
         return self._loop.keep_time()
 
 

@@ -20,7 +20,7 @@ __all__ = [
 
 
 class MQTTErrorCode(IntEnum):
-    """What a call of the client returns; ``error_string`` has the words."""
+    """Result of a call of the client; ``error_string`` has the words."""
 
     MQTT_ERR_AGAIN = -1
     MQTT_ERR_SUCCESS = 0
@@ -51,7 +51,7 @@ class MQTTProtocolVersion(IntEnum):
 
 
 class CallbackAPIVersion(Enum):
-    """Which arguments the callbacks get; each ``on_...`` property of the client lists both."""
+    """Version of the callbacks' arguments; each ``on_...`` property of the client lists both."""
 
     #: As in paho-mqtt 1.x: MQTT 5.0 and 3.x differ, and 3.x gets plain integers. Deprecated.
     VERSION1 = 1
@@ -101,7 +101,7 @@ class ConnackCode(IntEnum):
 
 
 class MessageState(IntEnum):
-    """Where a message is on its way; ``MQTTMessage.state``."""
+    """State of a message; ``MQTTMessage.state``."""
 
     MQTT_MS_INVALID = 0
     MQTT_MS_PUBLISH = 1

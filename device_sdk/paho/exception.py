@@ -12,4 +12,4 @@ class MQTTException(DeviceSdkError):
 
 
 class MalformedPacket(MQTTException):
-    """Bytes that cannot be what they should be: cut off, too long, or not UTF-8."""
+    """Bytes that cannot be decoded: cut off, too long, or not UTF-8."""

@@ -1,8 +1,8 @@
 """MQTT 5.0 properties as attributes of one object, in paho-mqtt's shape.
 
-What a property is called, which packets may carry it and what values it takes are read from
-:mod:`device_sdk.mqtt.codes`; reading and writing bytes is :mod:`device_sdk.mqtt.wire`. :func:`as_mapping` and
-:func:`from_mapping` translate to and from the snake_case mappings that the rest of device_sdk uses.
+Names, allowed packets and value ranges of the properties come from :mod:`device_sdk.mqtt.codes`, reading and
+writing of bytes from :mod:`device_sdk.mqtt.wire`. :func:`as_mapping` and :func:`from_mapping` translate to
+and from the snake_case mappings that the rest of device_sdk uses.
 Source: MQTT 5.0 §2.2.2.
 """
 
@@ -48,7 +48,7 @@ __all__ = [
 
 
 def _read(read: Callable[[bytes, int, int], tuple[Any, int]], buffer: bytes, length: int) -> tuple[Any, int]:
-    """Call a reader of the wire on the first ``length`` bytes, and give its error paho-mqtt's name."""
+    """Call a reader of the wire on the first ``length`` bytes, and translate its error to paho-mqtt's."""
     try:
         return read(bytes(buffer), 0, min(length, len(buffer)))
     except RemoteProtocolError as error:
@@ -171,7 +171,7 @@ _ATTRIBUTES: Mapping[str, PropertyDefinition] = {
 }
 _ATTRIBUTE_OF: Mapping[str, str] = {entry.name: attribute for attribute, entry in _ATTRIBUTES.items()}
 
-# These two collect what is assigned to them one after the other.
+# Assignments to these two add up.
 _COLLECTED = ("SubscriptionIdentifier", "UserProperty")
 
 
@@ -179,8 +179,8 @@ class Properties:
     """The properties of one packet. Attributes are the standard's names without their spaces.
 
     ``packetType`` is a number of ``PacketTypes``; it decides which properties may be set. Assigning to
-    ``UserProperty``, a pair or a list of pairs, and to ``SubscriptionIdentifier`` adds to what is there, and
-    reading them gives lists. Reading one that is not set raises AttributeError.
+    ``UserProperty``, a pair or a list of pairs, and to ``SubscriptionIdentifier`` adds to the present values,
+    and reading them returns lists. Reading an unset property raises AttributeError.
 
     ``names`` maps the standard's names to identifiers, ``types`` lists the data types, ``properties`` maps
     identifiers to an index of ``types`` and the packet types.
@@ -252,7 +252,7 @@ class Properties:
         self.__dict__[name] = self.__dict__.get(name, []) + values if collected else value
 
     def allowsMultiple(self, compressedName: str) -> bool:
-        """Tell whether assignments to the attribute of this name add up."""
+        """Return whether assignments to the attribute of this name add up."""
         return compressedName in _COLLECTED
 
     def getIdentFromName(self, compressedName: str) -> int:
@@ -266,7 +266,7 @@ class Properties:
         return None if entry is None else _title(entry.name)
 
     def isEmpty(self) -> bool:
-        """Tell whether no property is set."""
+        """Return whether no property is set."""
         return len(self.__dict__) == 1
 
     def clear(self) -> None:
@@ -276,7 +276,7 @@ class Properties:
         self.packetType = packet_type
 
     def json(self) -> dict[str, Any]:
-        """Return what is set by attribute name; correlation data as hexadecimal digits."""
+        """Return the set properties by attribute name; correlation data as hexadecimal digits."""
         present = self._present()
         data = present.get("CorrelationData")
         if isinstance(data, bytes):
@@ -284,7 +284,7 @@ class Properties:
         return present
 
     def _present(self) -> dict[str, Any]:
-        """Return what is set, in the order of the identifiers."""
+        """Return the set properties, in the order of the identifiers."""
         own = self.__dict__
         return {name: own[name] for name in _ATTRIBUTES if name in own}
 
@@ -361,7 +361,7 @@ def as_mapping(properties: Properties | None) -> dict[str, Any]:
 
 
 def publish_block(mapping: Mapping[str, Any]) -> bytes:
-    """Return what :func:`as_mapping` returned as the property block of a PUBLISH."""
+    """Return the result of :func:`as_mapping` as the property block of a PUBLISH."""
     return wire.encode_properties(mapping, "publish")
 
 

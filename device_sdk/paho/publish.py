@@ -97,8 +97,8 @@ def single(
 ) -> None:
     """Publish one message to a broker and return when it is delivered.
 
-    The first four arguments are those of ``Client.publish``; the others, and what is raised, are described
-    at :func:`multiple`.
+    The first four arguments are those of ``Client.publish``; the others, and the errors, are described at
+    :func:`multiple`.
     """
     message = {"topic": topic, "payload": payload, "qos": qos, "retain": retain}
     multiple(

@@ -1,4 +1,4 @@
-"""Reason codes as paho-mqtt shows them: a number, a packet type, and the name that both have.
+"""Reason codes as in paho-mqtt: a number, a packet type, and the name of the pair.
 
 The numbers, and which packet may carry them, are those of :mod:`device_sdk.mqtt.codes`.
 Source: MQTT 5.0 §2.4.
@@ -58,9 +58,9 @@ def _names_by_code() -> Mapping[int, dict[str, list[int]]]:
 class ReasonCode:
     """A reason code of MQTT 5.0.
 
-    Compares with an int, with its own name, and with another reason code whatever packet that came in.
-    ``packetType`` is a number of :class:`PacketTypes`. Without ``identifier`` the name decides: ``aName`` is
-    one of those that ``names`` lists for this packet. ``names`` maps number -> name -> packet types.
+    Compares with an int, with its own name, and with another reason code of any packet. ``packetType`` is a
+    number of :class:`PacketTypes`. Without ``identifier`` the name decides: ``aName`` is one of those that
+    ``names`` lists for this packet. ``names`` maps number -> name -> packet types.
 
     Raises: KeyError: no such number or name. ValueError: this packet cannot carry that number.
     """
@@ -115,7 +115,7 @@ class ReasonCode:
 
     @property
     def is_failure(self) -> bool:
-        """Whether the number means that something was refused or went wrong: 0x80 and above."""
+        """Whether the number means a refusal or an error: 0x80 and above."""
         return self.value >= 0x80
 
     def __eq__(self, other: object) -> bool:
@@ -125,7 +125,7 @@ class ReasonCode:
             return self.getName() == other
         return isinstance(other, ReasonCode) and self.value == other.value
 
-    # Equal to numbers and to names, it cannot have the hash of both.
+    # It is equal to numbers and to names and cannot have the hash of both.
     __hash__ = None  # type: ignore[assignment]
 
     def __lt__(self, other: object) -> bool:

@@ -43,8 +43,8 @@ def callback(
 
     Blocks; subscribes again after each reconnect.
     Raises: ValueError: ``qos`` or a filter is wrong. KeyError: ``auth`` has no username. MQTTException: the
-    broker refused the connection. OSError: the first connection could not be opened. And whatever
-    ``callback`` raises.
+    broker refused the connection. OSError: the first connection could not be opened. Exceptions of
+    ``callback``.
     """
     if not 0 <= qos <= 2:
         raise ValueError(f"qos must be 0, 1 or 2, not {qos}")
@@ -89,8 +89,8 @@ def simple(
 ) -> MQTTMessage | list[MQTTMessage]:
     """Subscribe, wait for ``msg_count`` messages, disconnect and return them: one message, or a list.
 
-    With ``retained`` False retained messages do not count. The other arguments, and what is raised, are
-    described at :func:`callback`; a ``msg_count`` below 1 is a ValueError too.
+    With ``retained`` False retained messages do not count. The other arguments, and the errors, are described
+    at :func:`callback`; a ``msg_count`` below 1 is a ValueError too.
     """
     if msg_count < 1:
         raise ValueError(f"msg_count must be 1 or more, not {msg_count}")

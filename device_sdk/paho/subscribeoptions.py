@@ -14,14 +14,14 @@ _NAMES = ("QoS", "noLocal", "retainAsPublished", "retainHandling")
 
 
 class SubscribeOptions:
-    """How the broker shall treat one subscription. Source: MQTT 5.0 §3.8.3.1.
+    """Options of one subscription. Source: MQTT 5.0 §3.8.3.1.
 
     ``qos`` 0..2 becomes the attribute ``QoS``. ``noLocal``: not the client's own messages.
     ``retainAsPublished``: messages keep the retain flag they were published with. ``retainHandling``: when
     retained messages are sent, one of the three ``RETAIN_...`` numbers.
 
-    Raises: AssertionError: ``qos`` or ``retainHandling`` outside 0..2. MQTTException: an attribute is set
-    that is no option.
+    Raises: AssertionError: ``qos`` or ``retainHandling`` outside 0..2. MQTTException: an assignment to an
+    attribute that is no option.
     """
 
     RETAIN_SEND_ON_SUBSCRIBE = 0
