@@ -2,23 +2,21 @@
 
 The names below are loaded when they are first used.
 
-===================================  ==============================================================
-``model_broker.py``                  a whole broker that keeps the rules and watches its clients
-``model_link.py``                    one connection to it: bytes in and out, ends
-``model_conversation.py``            what it does with a packet
-``model_book.py``                    what a client may send next: identifiers, aliases, repetitions
-``model_session.py``                 what it keeps for a client
-``model_limits.py``                  what it announces and allows
-``scripted_broker.py``               a broker that says what you write down
-``broker_server.py``                 the network below either: a socket, or memory
-``broker_process.py``, ``guard.py``  real brokers as child processes, and what ends them
-``fault_proxy.py``, ``relay.py``     a bad network: what is said to it, and what forwards
-``pty_line.py``, ``pty_gateway.py``  a serial line, and the gateway at its far end
-``fake_i2c.py``                      a bus; ``fake_bme280.py``, ``fake_sht4x.py``: chips on it
-``fake_sysfs.py``                    the kernel's sensors
-``certificates.py``                  certificates of every kind
-``clock.py``                         a clock that a test turns
-===================================  ==============================================================
+=========================  =====================================================================
+``clock.py``               a clock that a test moves by hand
+``fake_i2c.py``            an I2C bus and its chips; ``fake_bme280.py``, ``fake_sht4x.py``: two chips
+``fake_sysfs.py``          a ``/sys`` with sensors
+``model_broker.py``        a whole broker, sans-IO: ``model_link.py`` is one connection,
+                           ``model_conversation.py`` its packets, ``model_session.py`` and
+                           ``model_book.py`` its state, ``model_limits.py`` its limits
+``scripted_broker.py``     a broker that plays a script, sans-IO
+``broker_server.py``       puts either on a socket, with one thread and one lock, or in memory
+``fault_proxy.py``         a TCP proxy with faults; ``relay.py`` forwards, in the proxy's thread
+``pty_line.py``            a virtual serial line, with one thread and one lock; ``pty_gateway.py``
+                           carries its bytes, under that lock
+``certificates.py``        certificates for TLS, good and bad
+``broker_process.py``      a real broker as a child process; ``guard.py`` ends it with its parent
+=========================  =====================================================================
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     with find_broker() as broker:
         client = Client(broker.url("5.0"))
 
-Both listen on 127.0.0.1 only, on ports that are theirs for the life of the object, keep their data in a
-temporary folder, and end with the process that started them, even if that one is killed.
+Both listen on 127.0.0.1 only, on ports reserved for the life of the object, keep their data in a temporary
+folder, and end with the process that started them, even if that is killed.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class ChildBroker(ABC):
     @classmethod
     @abstractmethod
     def available(cls) -> bool:
-        """Tell whether this broker is installed."""
+        """Return whether this broker is installed."""
 
     @abstractmethod
     def url(self, version: str = "5.0") -> str:
-        """Return where a client of this MQTT version connects to.
+        """Return the URL for a client of this MQTT version.
 
         Raises: ArgumentError: the broker does not speak this version.
         """
@@ -78,7 +78,7 @@ class ChildBroker(ABC):
 
     @property
     def folder(self) -> Path | None:
-        """Where configuration, log and data are, ``None`` before the first start and after :meth:`stop`."""
+        """Folder of configuration, log and data; ``None`` before the first start and after :meth:`stop`."""
         return self._folder
 
     def start(self) -> None:
@@ -104,7 +104,7 @@ class ChildBroker(ABC):
             raise
 
     def terminate(self) -> None:
-        """End the broker with SIGTERM and keep its data, so that :meth:`start` goes on where it was."""
+        """End the broker with SIGTERM and keep its data for the next :meth:`start`."""
         self._end_guard(keep_folder=True)
 
     def restart(self) -> None:
@@ -127,7 +127,7 @@ class ChildBroker(ABC):
         self.stop()
 
     def _reserve_port(self) -> int:
-        """Return a port of 127.0.0.1 that no other process is given, also between two runs of the broker."""
+        """Return a port of 127.0.0.1 that no other process gets, even between two runs of the broker."""
         self._reservations.append(_Reservation())
         return self._reservations[-1].port
 
@@ -169,7 +169,7 @@ class MosquittoBroker(ChildBroker):
     """Mosquitto with persistence: MQTT 3.1, 3.1.1 and 5.0 on one port, queues and sessions survive a restart.
 
     It writes its database when it ends, so :meth:`ChildBroker.terminate` loses nothing; a killed one loses
-    what came in since its start (or the last autosave, every 30 minutes). Its limit of 1,000 queued messages
+    the messages since its start (or the last autosave, every 30 minutes). Its limit of 1,000 queued messages
     per client is lifted.
     """
 
@@ -181,7 +181,7 @@ class MosquittoBroker(ChildBroker):
 
     @classmethod
     def available(cls) -> bool:
-        """Tell whether a ``mosquitto`` is on the PATH or in the folders for system programs."""
+        """Return whether a ``mosquitto`` is on the PATH or in the folders for system programs."""
         return mosquitto_path() is not None
 
     def url(self, version: str = "5.0") -> str:
@@ -206,7 +206,7 @@ class MosquittoBroker(ChildBroker):
             "log_dest stderr",
         ]
         if os.geteuid() == 0:
-            # It would become the user mosquitto, who may not enter our folder.
+            # It would switch to the user mosquitto, which may not enter our folder.
             lines.append("user root")
         (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
         return [path, "-c", str(folder / "mosquitto.conf")]
@@ -226,7 +226,7 @@ class IotcoreBroker(ChildBroker):
 
     @classmethod
     def available(cls) -> bool:
-        """Tell whether the package is installed."""
+        """Return whether the package is installed."""
         return importlib.util.find_spec("iotcore") is not None
 
     def url(self, version: str = "5.0") -> str:
@@ -282,7 +282,7 @@ def find_broker(preferred: str | None = None) -> ChildBroker:
     """Return a broker that is installed, not started yet: Mosquitto before iotcore, or the preferred one.
 
     Raises: MissingDependency: none is installed, or not the preferred one; the message says what to install.
-    ArgumentError: nobody knows the preferred one.
+    ArgumentError: the preferred one is unknown.
     """
     if preferred is not None and preferred not in BROKERS:
         raise ArgumentError("preferred", f"{preferred!r} is not one of {', '.join(BROKERS)}")
@@ -306,8 +306,8 @@ def _check_version(version: str, known: tuple[str, ...]) -> None:
 class _Reservation:
     """A port of 127.0.0.1 that stays ours as long as this object lives, without listening.
 
-    The kernel gives it to nobody who asks for any port. A server may listen on it nevertheless when it sets
-    SO_REUSEADDR, as servers do.
+    The kernel does not give it to a process that asks for any port. A server can still listen on it with
+    SO_REUSEADDR, which servers usually set.
     """
 
     def __init__(self) -> None:

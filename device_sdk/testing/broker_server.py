@@ -1,4 +1,4 @@
-"""Gives a broker without input and output its clients: on a real socket, or in memory.
+"""Connects a sans-IO broker to its clients: on a real socket, or in memory.
 
 :class:`BrokerServer` listens on 127.0.0.1 with one thread of its own::
 
@@ -7,7 +7,7 @@
         ...
         server.wait_for(lambda: len(server.broker.journal) == 3, timeout=5)
 
-:class:`MemoryBrokerServer` listens on ``memory://name``, has no thread, and moves when the test says so.
+:class:`MemoryBrokerServer` listens on ``memory://name``, has no thread, and runs only when the test calls it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["BrokerServer", "MemoryBrokerServer", "SansIoBroker", "SansIoLink"]
 
 _READ_BYTES = 65_536
 _STOP_SECONDS = 5.0
-# SO_LINGER on with zero seconds: close() sends RST and drops what was not delivered.
+# SO_LINGER on with zero seconds: close() sends RST and drops undelivered data.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ LinkT = TypeVar("LinkT", bound=SansIoLink, covariant=True)
 
 
 class SansIoBroker(Protocol[LinkT]):
-    """A broker without input and output: :class:`ModelBroker`, :class:`ScriptedBroker`, or yours."""
+    """A sans-IO broker: :class:`ModelBroker`, :class:`ScriptedBroker`, or your own."""
 
     def connect(self) -> LinkT:
         """Accept a network connection."""
@@ -66,7 +66,7 @@ class SansIoBroker(Protocol[LinkT]):
         """Return when :meth:`handle_deadline` is due."""
 
     def handle_deadline(self, now: float) -> None:
-        """Do what is due."""
+        """Do the work that is due."""
 
 
 BrokerT = TypeVar("BrokerT", bound=SansIoBroker[SansIoLink])
@@ -91,7 +91,7 @@ class BrokerServer(Generic[BrokerT]):
     :meth:`call` and :meth:`wait_for`, which hold the server's lock.
 
     A stream that the broker closes is ended in one direction and read until the client ends the other, so
-    that the last bytes arrive and what a client sends too late is seen.
+    that the last bytes arrive and late data of the client is seen.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class BrokerServer(Generic[BrokerT]):
     def stop(self) -> None:
         """Close all streams and the port, within 5 s. Safe to call twice.
 
-        The broker is not told: to it, the world just stopped. Raises: what the broker raised while serving.
+        The broker gets no ``connection_lost()``. Raises: any exception of the broker while serving.
         """
         if self._thread is None:
             return
@@ -145,16 +145,16 @@ class BrokerServer(Generic[BrokerT]):
         self.stop()
 
     def call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call something of the broker in safety and send the output that it made."""
+        """Call a function with the server's lock held, and send the broker's output."""
         with self._changed:
             result = function(*arguments, **named)
         self._wake()
         return result
 
     def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:
-        """Wait until the predicate is true; it is looked at whenever the broker did something.
+        """Wait until the predicate is true; it is called after each step of the broker.
 
-        Raises: TimeoutError: not within ``timeout`` seconds. Also what the broker raised while serving.
+        Raises: TimeoutError: not within ``timeout`` seconds. Any exception of the broker while serving.
         """
         with self._changed:
             happened = self._changed.wait_for(lambda: self._error or predicate(), timeout)
@@ -236,7 +236,7 @@ class BrokerServer(Generic[BrokerT]):
             self._drop(stream)
 
     def _write(self, stream: _Stream) -> None:
-        """Send what the socket takes, close what the broker wants closed, and ask for the right events."""
+        """Send output, close the stream if the broker wants that, and set the events to poll for."""
         stream.output += stream.link.data_to_send()
         try:
             if stream.output:
@@ -331,7 +331,7 @@ class MemoryBrokerServer(Generic[BrokerT]):
             self._drop(stream, now, reset=reset)
 
     def close(self) -> None:
-        """Stop listening and close all streams, without telling the broker. Safe to call twice."""
+        """Stop listening and close all streams; the broker gets no ``connection_lost()``. Idempotent."""
         self._listener.close()
         for end in [*self._connecting, *(stream.end for stream in self._streams)]:
             end.close()
@@ -388,11 +388,11 @@ class _MemoryStream:
 
     @property
     def over(self) -> bool:
-        """Whether either side wants no more of it."""
+        """Whether either side has ended the stream."""
         return self.ended_by_client or self.link.reset or (self.link.closed and not self.output)
 
     def read(self, now: float) -> bool:
-        """Hand what has come to the link. Returns: there was something. Raises: TransportError: reset."""
+        """Hand received data to the link. Returns: whether there was any. Raises: TransportError: reset."""
         data = self.end.recv() if self.link.reading else None
         if data:
             self.link.receive_data(data, now)
@@ -400,7 +400,7 @@ class _MemoryStream:
         return data is not None
 
     def write(self) -> bool:
-        """Send what fits. Returns: something did. Raises: TransportError: the client is gone."""
+        """Send output that fits. Returns: whether any did. Raises: TransportError: the client is gone."""
         self.output += self.link.data_to_send()
         taken = self.end.send(self.output) if self.output and not self.ended_by_client else 0
         del self.output[:taken]

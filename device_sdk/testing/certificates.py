@@ -6,7 +6,7 @@
     certificates.server                        # a Certificate: .certificate and .key are files
     TLSOptions(ca_file=certificates.ca, certificate=certificates.client.certificate, key=...)
 
-Keys are EC P-256. Nothing here is meant for production: keys lie about unencrypted.
+Keys are EC P-256. Not for production: keys are stored unencrypted.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class _Authority:
 
 
 class Certificates:
-    """Certificates in a folder, each made when it is first asked for; about 0.2 ms each.
+    """Certificates in a folder, each made on first use; about 0.2 ms each.
 
-    ``folder`` must exist. Not for several threads at once.
+    ``folder`` must exist. Not thread-safe.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,59 +69,59 @@ class Certificates:
 
     @cached_property
     def ca(self) -> Path:
-        """The CA of all that is not said to be from elsewhere."""
+        """The CA of all certificates, unless their description names another one."""
         return self._write("ca.pem", self._authority.certificate.public_bytes(Encoding.PEM))
 
     @cached_property
     def server(self) -> Certificate:
-        """A server's, for ``localhost``, ``127.0.0.1`` and ``::1``, valid from yesterday for a month."""
+        """A server certificate for ``localhost``, ``127.0.0.1``, ``::1``, valid from yesterday for a month."""
         return self.issue("server")
 
     @cached_property
     def client(self) -> Certificate:
-        """A client's, with the common name ``client``."""
+        """A client certificate, with the common name ``client``."""
         return self.issue("client", names=(), client=True)
 
     @cached_property
     def encrypted_client(self) -> Certificate:
-        """A client's whose key is encrypted with :data:`KEY_PASSWORD`."""
+        """A client certificate whose key is encrypted with :data:`KEY_PASSWORD`."""
         return self.issue("encrypted-client", names=(), client=True, password=KEY_PASSWORD)
 
     # Bad ones.
 
     @cached_property
     def expired(self) -> Certificate:
-        """A server's that was valid until an hour ago."""
+        """A server certificate that was valid until an hour ago."""
         return self.issue("expired", days=(-30, -1 / 24))
 
     @cached_property
     def not_yet_valid(self) -> Certificate:
-        """A server's that is valid from tomorrow on."""
+        """A server certificate that is valid from tomorrow on."""
         return self.issue("not-yet-valid", days=(1, 30))
 
     @cached_property
     def wrong_name(self) -> Certificate:
-        """A server's for ``other.example``."""
+        """A server certificate for ``other.example``."""
         return self.issue("wrong-name", names=("other.example",))
 
     @cached_property
     def self_signed(self) -> Certificate:
-        """A server's that it has signed itself; without a fault otherwise."""
+        """A self-signed server certificate without other faults."""
         return self._issue("self-signed", None)
 
     @cached_property
     def other_ca(self) -> Path:
-        """A CA that has nothing to do with :attr:`ca`, but for the name, which is the same."""
+        """A CA unrelated to :attr:`ca`, with the same name."""
         return self._write("other-ca.pem", self._other_authority.certificate.public_bytes(Encoding.PEM))
 
     @cached_property
     def from_other_ca(self) -> Certificate:
-        """A server's from :attr:`other_ca`."""
+        """A server certificate from :attr:`other_ca`."""
         return self._issue("from-other-ca", self._other_authority)
 
     @cached_property
     def client_from_other_ca(self) -> Certificate:
-        """A client's from :attr:`other_ca`."""
+        """A client certificate from :attr:`other_ca`."""
         return self._issue("client-from-other-ca", self._other_authority, names=(), client=True)
 
     # Any.
@@ -137,8 +137,8 @@ class Certificates:
     ) -> Certificate:
         """Make a certificate of :attr:`ca` in the files ``name.pem`` and ``name.key``, replacing them.
 
-        ``names``: host names and IP addresses that it is for; ``days``: from when to when it is valid, from
-        now; ``client``: for a client instead of a server; ``password``: of the key. The common name of the
+        ``names``: its host names and IP addresses; ``days``: begin and end of validity, in days from now;
+        ``client``: for a client instead of a server; ``password``: of the key. The common name of the
         certificate is ``name``.
         """
         return self._issue(name, self._authority, names=names, days=days, client=client, password=password)

@@ -8,7 +8,7 @@ __all__ = ["ManualClock"]
 
 
 class ManualClock:
-    """Stands in for :func:`time.monotonic`: call it for the time in seconds; it moves only when told to.
+    """Stands in for :func:`time.monotonic`: call it for the time in seconds; only a test moves it.
 
     ::
 
@@ -37,7 +37,7 @@ class ManualClock:
         return self._now
 
     def advance_to(self, moment: float) -> float:
-        """Move to ``moment``, now or later, and return it. Raises: ArgumentError: it lies in the past."""
+        """Move to ``moment``, now or later, and return it. Raises: ArgumentError: it is in the past."""
         if not moment >= self._now:
             raise ArgumentError("moment", f"{moment!r} lies before {self._now!r}; a clock never goes back")
         self._now = float(moment)

@@ -1,7 +1,7 @@
 """A Bosch BME280 without hardware, down to the registers: drivers for the real chip read it.
 
-The chip delivers raw values and a calibration block, and the driver computes. The fake goes the other way: it
-searches the raw values from which the datasheet's formulas make the wanted ones.
+The chip delivers raw values and a calibration block, and the driver computes. The fake works backwards: it
+searches for the raw values for which the datasheet's formulas return the wanted ones.
 
 Source: Bosch BST-BME280-DS001 rev. 1.23: sections 3.4 (oversampling), 4.2 (calibration and compensation), 5
 (registers), 6.2 (I2C).
@@ -36,7 +36,7 @@ _RESET_WORD = 0xB6
 _MEASURING = 0x08
 _SLEEP, _NORMAL = 0, 3
 
-# What the data registers hold when a quantity was not measured.
+# The content of the data registers of a quantity that was not measured.
 _NO_DATA_20_BITS = 0x80000
 _NO_DATA_16_BITS = 0x8000
 
@@ -87,14 +87,14 @@ class Calibration:
 
 
 class FakeBME280(FakeRegisterDevice):
-    """A BME280 that measures what it is told to.
+    """A BME280 whose measurements are set by the test.
 
     Sleep, forced and normal mode, oversampling with its resolution (16 to 20 bits), reset. A value beyond
-    what the raw numbers can express becomes the nearest they can. After a forced measurement the status
-    register says "measuring" once.
+    the range of the raw numbers becomes the nearest one in it. After a forced measurement the status register
+    says "measuring" once.
 
     Units: ``temperature`` degrees Celsius, ``humidity`` %RH, ``pressure`` Pa; they may be set at any time and
-    count from the next measurement. ``chip_id`` 0x58 makes it a BMP280 in disguise, a common wrong delivery.
+    apply to the next measurement. ``chip_id`` 0x58 makes it a BMP280, which is often delivered by mistake.
     """
 
     write_pairs = True
@@ -117,7 +117,7 @@ class FakeBME280(FakeRegisterDevice):
         super().__init__()
 
     def set_raw(self, temperature: int, pressure: int, humidity: int) -> None:
-        """Deliver these raw values from now on (20, 20 and 16 bits), whatever the attributes say."""
+        """Deliver these raw values from now on (20, 20 and 16 bits), regardless of the attributes."""
         self._raw = (temperature, pressure, humidity)
 
     def power_on(self) -> None:
@@ -150,7 +150,7 @@ class FakeBME280(FakeRegisterDevice):
                 self.registers[_CONFIG] = value
 
     def register_read(self, register: int) -> int:
-        """Return a register; the status is over once it was read."""
+        """Return a register; reading the status clears it."""
         value = self.registers[register]
         if register == _STATUS:
             self.registers[_STATUS] = 0

@@ -1,4 +1,4 @@
-"""An I2C bus without hardware: chips are plugged in, faults switched on, transactions written down.
+"""An I2C bus without hardware: chips can be plugged in, faults switched on, transactions inspected.
 
 It is an :class:`~device_sdk.drivers.bus.I2CBus`, so drivers for real buses run on it unchanged::
 
@@ -33,9 +33,9 @@ class FakeI2CDevice(ABC):
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """Take a write; ``data`` is empty when the controller only asks who is there.
+        """Take a write; ``data`` is empty when the controller only probes the address.
 
-        Raises: NoAcknowledge: the chip does not take it now.
+        Raises: NoAcknowledge: the chip cannot take it now.
         """
 
     @abstractmethod
@@ -51,7 +51,7 @@ class FakeRegisterDevice(FakeI2CDevice):
 
     A write begins with the register number; a read goes on from there, one register further with each byte.
     Further bytes of a write are pairs of register and value if ``write_pairs``, else values for the registers
-    that follow. Subclasses look at ``registers`` and override the two hooks.
+    that follow. Subclasses use ``registers`` and override the two hooks.
     """
 
     write_pairs = False
@@ -120,7 +120,7 @@ class FakeI2CBus(I2CBus):
             self._unplugged.discard(address)
 
     def unplug(self, address: int) -> None:
-        """Take a chip's plug out: nobody acknowledges at its address any more.
+        """Unplug a chip: its address no longer acknowledges.
 
         Raises: KeyError: no chip was ever added there.
         """
@@ -129,7 +129,7 @@ class FakeI2CBus(I2CBus):
             self._unplugged.add(address)
 
     def plug(self, address: int) -> None:
-        """Put the plug back in: the chip starts with its power-on state.
+        """Plug a chip back in: it starts with its power-on state.
 
         Raises: KeyError: no chip was ever added there.
         """
@@ -152,12 +152,12 @@ class FakeI2CBus(I2CBus):
             self._fault = code
 
     def release(self) -> None:
-        """End what ``stuck()`` began."""
+        """End the fault of ``stuck()``."""
         with self.locked():
             self._fault = 0
 
     def transfer(self, address: int, write: bytes | None, read_count: int | None) -> bytes:
-        """Hand the transaction to the chip, or fail as the switched-on fault says, and write it down."""
+        """Hand the transaction to the chip, or fail with the fault that is on, and record it."""
         with self.locked():
             code, answer = self._perform(address, write, read_count)
             self.history.append(Transaction(address, write, answer, code))
@@ -166,7 +166,7 @@ class FakeI2CBus(I2CBus):
         return answer
 
     def deinit(self) -> None:
-        """Keep everything: the chips are still there for whoever opens the bus next."""
+        """Keep everything: the chips are still there when the bus is opened again."""
 
     def _perform(self, address: int, write: bytes | None, read_count: int | None) -> tuple[int, bytes]:
         if self._fault:

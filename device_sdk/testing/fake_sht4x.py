@@ -1,4 +1,4 @@
-"""A Sensirion SHT4x without hardware: commands, CRC, no acknowledge where the real one gives none."""
+"""A Sensirion SHT4x without hardware: commands, CRC, missing acknowledges as on the real chip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SOFT_RESET = 0x94
 
 
 class FakeSHT4x(FakeI2CDevice):
-    """An SHT40 that measures what it is told to, at once.
+    """An SHT40 whose measurements are set by the test; they take no time.
 
     Units: ``temperature`` degrees Celsius, -45 to 130; ``humidity`` %RH, -6 to 119: the ends of the raw
     values, as on the real chip. Both may be set at any time.

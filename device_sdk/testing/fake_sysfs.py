@@ -31,14 +31,14 @@ class FakeSysfsDevice:
         path.write_text(f"{value}\n")
 
     def make_unreadable(self, file: str) -> None:
-        """Let each read of a file fail with ``EIO``, as it does when the device does not answer."""
+        """Let each read of a file fail with ``EIO``, as for a device that does not answer."""
         path = self.folder / file
         path.unlink()
         # The first page of a process cannot be read: a real EIO, for root as well.
         path.symlink_to("/proc/self/mem")
 
     def remove(self) -> None:
-        """Take the device away with all its files."""
+        """Remove the device with all its files."""
         shutil.rmtree(self.folder)
 
     def plug(self) -> None:
@@ -51,7 +51,7 @@ class FakeSysfsDevice:
 class FakeSysfs:
     """A tree of sensors below ``root``, which holds ``sys`` as ``/`` does.
 
-    Files are keyword arguments; a name that Python would not take goes into a dict:
+    Files are keyword arguments; a name that is no Python identifier goes into a dict:
     ``**{"in_voltage0-voltage1_raw": 5}``. Values are the kernel's: ``temp1_input=21500`` is 21.5 degrees
     Celsius.
     """

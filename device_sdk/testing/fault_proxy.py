@@ -23,7 +23,7 @@ PATIENCE_S = 10.0
 
 
 class FaultProxy:
-    """Forwards TCP connections to ``target_host:target_port`` and misbehaves when told to.
+    """Forwards TCP connections to ``target_host:target_port``, with faults on request.
 
     ::
 
@@ -34,14 +34,14 @@ class FaultProxy:
             proxy.restore()      # and back
 
     It runs in a daemon thread of its own between :meth:`start` and :meth:`stop`, listens on the loopback
-    interface unless told otherwise, and picks a free port for ``listen_port=0``: ``host`` and ``port`` say
-    where. The faults may be called from any thread while it runs and are in effect when they return; they
-    last until they are taken back, and combine. "up" is from the client to the target.
+    interface by default, and picks a free port for ``listen_port=0``: ``host`` and ``port`` are its address.
+    Any thread may call the faults while it runs; they are in effect when the call returns, last until they
+    are revoked, and combine. "up" is from the client to the target.
 
     Buffers are bounded, so a receiver that does not read slows its sender down. An end of stream is passed
     on as a half-close, a reset as a reset; a target that cannot be reached resets the client.
 
-    ``connections`` counts those accepted since the start, ``bytes_up`` and ``bytes_down`` what was passed on.
+    ``connections`` counts those accepted since the start, ``bytes_up`` and ``bytes_down`` bytes passed on.
     Faults raise RuntimeError while the proxy does not run; ArgumentError for a value out of range.
     """
 
@@ -60,7 +60,7 @@ class FaultProxy:
     # Life. start() and stop() belong to one thread.
 
     def start(self) -> None:
-        """Listen and forward. Raises: OSError: the address cannot be had. RuntimeError: it runs already."""
+        """Listen and forward. Raises: OSError: the address is taken. RuntimeError: it runs already."""
         if self._thread is not None:
             raise RuntimeError("the proxy runs already")
         self.port = self._relay.begin(self.host, self.port)
@@ -108,7 +108,7 @@ class FaultProxy:
     def cut(self) -> None:
         """End every connection in order (FIN) and refuse new ones (ECONNREFUSED) until :meth:`restore`.
 
-        What the proxy still held, and what it had not accepted yet, is lost.
+        Data in the proxy, and connections that it had not accepted yet, are lost.
         """
         self._call(self._relay.cut)
 
@@ -128,11 +128,11 @@ class FaultProxy:
         self._call(lambda: setattr(self._relay.faults, "stalled", True))
 
     def resume(self) -> None:
-        """Forward again what :meth:`stall` held back."""
+        """Forward again, beginning with the data that :meth:`stall` held back."""
         self._call(lambda: setattr(self._relay.faults, "stalled", False))
 
     def delay(self, seconds: float) -> None:
-        """Hold what arrives from now on for ``seconds`` in each direction, 0..3600; 0 ends it."""
+        """Delay data that arrives from now on by ``seconds`` in each direction, 0..3600; 0 ends it."""
         if not 0 <= seconds <= 3600:
             raise ArgumentError("seconds", f"must be 0..3600, not {seconds!r}")
         self._call(lambda: setattr(self._relay.faults, "delay", seconds))
@@ -158,12 +158,12 @@ class FaultProxy:
         self._call(lambda: self._relay.faults.drop_after.update({direction: count}))
 
     def retarget(self, host: str, port: int) -> None:
-        """Connect the clients that come from now on to another target. Raises: OSError: unknown name."""
+        """Connect new clients to another target. Raises: OSError: unknown name."""
         targets = resolve(host, port)
         self._call(lambda: setattr(self._relay, "targets", targets))
 
     def _call(self, action: Callable[[], None]) -> None:
-        """Run ``action`` in the proxy's thread, which alone touches the sockets, and wait for it."""
+        """Run ``action`` in the proxy's thread, the only one that uses the sockets, and wait for it."""
         command = _Command(action)
         with self._lock:
             if self._thread is None or self._stopping:
@@ -191,7 +191,7 @@ class FaultProxy:
 
 
 class _Command:
-    """Something to do in the proxy's thread, and its outcome."""
+    """An action for the proxy's thread, and its outcome."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action

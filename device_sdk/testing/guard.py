@@ -1,4 +1,4 @@
-"""Runs one program and ends it when whoever started it is gone, even if that one was killed.
+"""Runs one program and ends it when the parent process has ended, even if that was killed.
 
 Called as ``python guard.py FOLDER PROGRAM ARGUMENTS...`` with a pipe as standard input. It is a file of its
 own, without any import of the package, because it is run by its path.
@@ -8,7 +8,7 @@ own, without any import of the package, because it is run by its path.
   and removes the folder.
 - The exit status is that of the program.
 
-The guard leads a session of its own, so Ctrl-C in the terminal reaches neither it nor the program: the parent
+The guard leads a session of its own, so Ctrl-C in the terminal reaches neither guard nor program: the parent
 still needs them to finish its work.
 """
 
@@ -29,7 +29,7 @@ _GRACE_S = 5.0
 
 
 def main(arguments: list[str]) -> int:
-    """Run the program to its end; see the module for what ends it."""
+    """Run the program to its end; see the module's docstring."""
     folder, *command = arguments
     libc = ctypes.CDLL(None)
 

@@ -1,4 +1,4 @@
-"""What a client has under way on one connection, and the rules for what it may send next."""
+"""State of a client's exchanges on one connection, and the rules for its next packets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROTOCOL_ERROR = 0x82
 
 
 class Violation(Exception):
-    """A client broke a rule, so that the broker closes with this reason code."""
+    """A client broke a rule; the broker closes with this reason code."""
 
     def __init__(self, problem: str, reason_code: int = PROTOCOL_ERROR) -> None:
         super().__init__(problem)
@@ -27,9 +27,9 @@ class Violation(Exception):
 class ClientBook:
     """The packet identifiers and topic aliases of a client on one connection.
 
-    ``note`` is called with a fault for which nobody closes. ``next_serial`` counts the messages that arrived
-    for the first time. ``may_resend``: it goes on with a session. ``peak``: the most QoS 1 and 2 messages
-    that were unacknowledged at once.
+    ``note`` is called with a fault that does not close the connection. ``next_serial`` counts the messages
+    that arrived for the first time. ``may_resend``: the client resumes a session. ``peak``: the largest
+    number of unacknowledged QoS 1 and 2 messages.
     """
 
     def __init__(self, limits: Limits, note: Callable[[str], None], next_serial: Callable[[], int]) -> None:
@@ -47,7 +47,7 @@ class ClientBook:
         self._in_use.pop(packet_id, None)
 
     def check_limits(self, packet: Publish) -> None:
-        """Raise Violation for a PUBLISH that ignores what CONNACK announced."""
+        """Raise Violation for a PUBLISH beyond the limits of CONNACK."""
         limits = self._limits
         in_flight = self._in_flight() + (packet.qos > 0 and packet.packet_id not in self._in_use)
         if packet.qos > limits.maximum_qos:
@@ -77,7 +77,7 @@ class ClientBook:
     def take(self, session: ModelSession, packet: Publish, packet_id: int, *, unique: bool) -> bool:
         """Check packet identifier and DUP of a QoS 1 or 2 PUBLISH.
 
-        ``unique``: a message that was there before is a repetition. Raises: Violation.
+        ``unique``: a message with known content is a repetition. Raises: Violation.
         Returns: whether the broker has the message already (QoS 2 before PUBREL).
         Source: MQTT 5.0 §2.2.1 [MQTT-2.2.1-4], §3.3.1.1, §4.3.3, §4.4 [MQTT-4.4.0-1], §4.6 [MQTT-4.6.0-1].
         """

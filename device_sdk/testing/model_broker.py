@@ -1,14 +1,14 @@
-"""A whole MQTT broker without a socket, a thread or a clock: what a broker does, as a model for tests.
+"""A whole MQTT broker without a socket, a thread or a clock: the model of a broker for tests.
 
-It speaks MQTT 3.1, 3.1.1 and 5.0 at once, is deterministic, and looks at its clients with suspicion: what
-they published is in ``journal``, what they did wrong in ``violations``::
+It speaks MQTT 3.1, 3.1.1 and 5.0 at once, is deterministic, and checks its clients strictly: their messages
+are in ``journal``, their faults in ``violations``::
 
     broker = ModelBroker(receive_maximum=5)
     link = broker.connect()
     link.receive_data(bytes_from_client, now=0.0)
     bytes_to_client = link.data_to_send()
 
-Unlike a production broker it has no bounds: queue, retained messages and journal grow as the test wants.
+Unlike a production broker it has no bounds: queue, retained messages and journal grow without limit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from device_sdk.testing.model_session import (
 
 __all__ = ["JournalEntry", "ModelBroker"]
 
-# What travels from publisher to subscriber. Source: MQTT 5.0 §3.3.2.3.
+# Properties that a broker forwards from publisher to subscriber. Source: MQTT 5.0 §3.3.2.3.
 _FORWARDED = (
     "payload_format_indicator",
     "content_type",
@@ -46,7 +46,7 @@ _FORWARDED = (
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One PUBLISH that the broker accepted from a client: at QoS 2 exactly one for each exchange."""
+    """One PUBLISH that the broker accepted from a client; at QoS 2 exactly one for each exchange."""
 
     client_id: str
     topic: str
@@ -74,15 +74,15 @@ class ModelBroker:
     ``topic_alias_maximum``, ``server_keep_alive`` and ``session_expiry_maximum`` in seconds.
 
     ``versions``: the protocol versions it speaks. The limits are in ``limits``; a test may change them for
-    the connections that come.
+    later connections.
 
     ``authorize_connect(connect)``, ``authorize_publish(client_id, publish)`` return an MQTT 5.0 reason code,
     0 to accept; MQTT 3.x clients get the nearest return code, and for a refused PUBLISH a plain
     acknowledgement, as there is no other. ``authorize_subscribe(client_id, subscription)`` returns the
     granted QoS, or a reason code of 0x80 and above.
 
-    ``unique_messages``: the test never publishes the same topic and payload twice with one client, so that a
-    repetition is known to be one: it needs DUP, the first order, and no PUBREL before it.
+    ``unique_messages``: the test never publishes the same topic and payload twice with one client, so that
+    repetitions can be recognised and checked: DUP set, in the first order, not after PUBREL.
 
     Read-only for tests: ``journal`` (:class:`JournalEntry`, in order of acceptance), ``violations`` (str),
     ``sessions`` by client identifier, ``retained`` by topic name, ``links`` now open, in order.
@@ -129,7 +129,7 @@ class ModelBroker:
 
     @property
     def receive_maximum(self) -> int:
-        """What the next connection is told; may be set."""
+        """Receive Maximum for the next connection; may be set."""
         return self.limits.receive_maximum
 
     @receive_maximum.setter
@@ -138,7 +138,7 @@ class ModelBroker:
 
     @property
     def server_keep_alive(self) -> int | None:
-        """What the next connection is told, in seconds; may be set."""
+        """Server Keep Alive for the next connection, in seconds; may be set."""
         return self.limits.server_keep_alive
 
     @server_keep_alive.setter
@@ -161,7 +161,7 @@ class ModelBroker:
         properties: dict[str, Any] | None = None,
         now: float = 0.0,
     ) -> None:
-        """Publish to the subscribers as if from some other client. ``properties`` as in :class:`Publish`."""
+        """Publish to the subscribers as another client would. ``properties`` as in :class:`Publish`."""
         self._route(Publish(topic, payload, qos=qos, retain=retain, properties=properties), "", now)
 
     def disconnect_all(self, now: float, reason_code: int = 0x8B) -> None:
@@ -189,7 +189,7 @@ class ModelBroker:
         return min((each for each in deadlines if each is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
-        """Do what is due at ``now``."""
+        """Do the work that is due at ``now``."""
         for link in list(self.links):
             link.handle_deadline(now)
         for session in list(self.sessions.values()):
@@ -336,7 +336,7 @@ class ModelBroker:
 
 
 def _message_of(packet: Publish, publisher: str, now: float) -> ModelMessage:
-    """Return what the broker keeps of a PUBLISH or a will: no alias, and an absolute time of expiry."""
+    """Return the broker's form of a PUBLISH or a will: no alias, and an absolute time of expiry."""
     expiry = packet.properties.get("message_expiry_interval")
     return ModelMessage(
         packet.topic,

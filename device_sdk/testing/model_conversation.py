@@ -1,4 +1,4 @@
-"""What a :class:`ModelBroker` does with the packets of one connection."""
+"""The reactions of a :class:`ModelBroker` to the packets of one connection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Broker", "Conversation", "Wire"]
 # MQTT 3.x has five reasons to refuse a connection. Source: MQTT 3.1.1 §3.2.2.3.
 _RETURN_CODES = {0x84: 1, 0x85: 2, 0x88: 3, 0x86: 4, 0x87: 5}
 _NOT_AUTHORIZED_V3 = 5
-# MQTT 3.1 cannot refuse a subscription: the client is told QoS 0 and gets nothing.
+# MQTT 3.1 cannot refuse a subscription: SUBACK grants QoS 0 and the client gets no messages.
 _REFUSED_V3 = {"3.1": 0, "3.1.1": 0x80}
 
 _IDENTIFIER_NOT_FOUND = 0x92
@@ -46,14 +46,14 @@ class Wire(ClientLink, Protocol):
     closed: bool
 
     def agree(self, keep_alive: float, maximum_packet_size: float) -> None:
-        """Take what CONNECT says about the connection: seconds, bytes."""
+        """Take the connection's fields of CONNECT: seconds, bytes."""
 
     def close(self, now: float, *, with_will: bool) -> None:
         """Close without another packet."""
 
 
 class Broker(Protocol):
-    """What a conversation needs of its broker; see :class:`ModelBroker`."""
+    """The methods of a broker that a conversation calls; see :class:`ModelBroker`."""
 
     limits: Limits
     permissions: Permissions
@@ -151,7 +151,7 @@ class Conversation:
         self.session = session
         session.expiry_interval = self._session_expiry(packet, answer)
         session.will = packet.will
-        # MQTT 3.1 cannot say whether the session is there: a client that kept its own sends it again.
+        # MQTT 3.1 cannot report whether the session is there: a client that kept its own sends it again.
         self.book.may_resend = present or (version == "3.1" and not packet.clean_start)
         self._link.send(Connack(present and version != "3.1", 0, answer))
         session.attach(self._link)

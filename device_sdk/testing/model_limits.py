@@ -1,4 +1,4 @@
-"""What a :class:`ModelBroker` announces and allows."""
+"""Limits and permissions of a :class:`ModelBroker`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Who may what; each returns a reason code of MQTT 5.0, ``subscribe`` perhaps a granted QoS."""
+    """The permission checks; each returns a reason code of MQTT 5.0, ``subscribe`` possibly a granted QoS."""
 
     connect: Callable[[Connect], int]
     publish: Callable[[str, Publish], int]

@@ -86,7 +86,7 @@ class BrokerLink:
 
     @property
     def in_flight_peak(self) -> int:
-        """The most QoS 1 and 2 messages that the client had unacknowledged at once, as far as one can see."""
+        """The largest number of unacknowledged QoS 1 and 2 messages of the client that the broker saw."""
         return self._conversation.book.peak
 
     # Bytes
@@ -105,7 +105,7 @@ class BrokerLink:
             self._buffer.clear()
 
     def data_to_send(self) -> bytes:
-        """Return and forget the output so far. The client is taken to have read it."""
+        """Return and forget the output so far. The client counts as having read it."""
         output = b"".join(chunk for chunk, _ in self._output)
         for _, freed in self._output:
             if freed is not None:
@@ -114,7 +114,7 @@ class BrokerLink:
         return output
 
     def connection_lost(self, now: float) -> None:
-        """Say that the stream ended: the will is due, the session waits or ends. Safe to call twice."""
+        """Take the end of the stream: the will is due, the session waits or ends. Safe to call twice."""
         self.close(now, with_will=True)
 
     def send(self, packet: Packet, *, frees: int | None = None) -> None:
@@ -135,7 +135,7 @@ class BrokerLink:
         return True
 
     def agree(self, keep_alive: float, maximum_packet_size: float) -> None:
-        """Take what CONNECT says about the connection: seconds, bytes."""
+        """Take the connection's fields of CONNECT: seconds, bytes."""
         self.keep_alive = keep_alive
         self._maximum_packet_size = maximum_packet_size
 
@@ -198,7 +198,7 @@ class BrokerLink:
         return packet
 
     def _begins(self, data: bytes, now: float) -> bool:
-        """Find the protocol version; return whether it is one that the broker speaks."""
+        """Find the protocol version; return whether the broker speaks it."""
         if data[0] != CONNECT:
             self._conversation.violate(f"the first packet is not CONNECT: {data[:16].hex(' ')}", now)
             return False

@@ -24,11 +24,11 @@ LAST_PACKET_ID = 65_535
 
 
 class ClientLink(Protocol):
-    """The way to the client: what the broker and a session need of a :class:`BrokerLink`."""
+    """The way to the client: the methods of :class:`BrokerLink` that broker and session call."""
 
     @property
     def receive_maximum(self) -> int:
-        """The client's."""
+        """Receive Maximum of the client."""
 
     def send(self, packet: Packet, *, frees: int | None = None) -> None:
         """Queue a packet. ``frees``: the packet identifier that it gives back to the client."""
@@ -57,7 +57,7 @@ class ModelMessage:
     publisher: str = ""
 
     def expired(self, now: float) -> bool:
-        """Tell whether its message expiry interval has passed. Source: MQTT 5.0 §3.3.2.3.3."""
+        """Return whether its message expiry interval has passed. Source: MQTT 5.0 §3.3.2.3.3."""
         return self.expires_at is not None and now >= self.expires_at
 
 
@@ -80,7 +80,7 @@ class ModelSubscription:
 
 @dataclass(slots=True)
 class Incoming:
-    """The last message that the client sent with a packet identifier, and how far it got."""
+    """The last message that the client sent with a packet identifier, and its progress."""
 
     topic: str
     payload: bytes
@@ -100,11 +100,11 @@ class _Outgoing:
 
     message: ModelMessage
     sent: bool = True
-    received: bool = False  # PUBREC has come: from now on PUBREL is what is sent again
+    received: bool = False  # PUBREC has arrived: from now on PUBREL is repeated
 
 
 class ModelSession:
-    """What the broker remembers of one client identifier.
+    """The broker's state for one client identifier.
 
     ``expiry_interval`` is in seconds, ``math.inf`` for a session that never ends. ``ends_at`` and ``will_at``
     are set while the client is away. Not thread-safe, as everything below :class:`ModelBroker`.
@@ -125,7 +125,7 @@ class ModelSession:
         self._last_packet_id = 0
 
     def attach(self, link: ClientLink) -> None:
-        """Give the session its network connection; :meth:`send_pending` sends again what is unfinished."""
+        """Attach a network connection; :meth:`send_pending` repeats unfinished messages."""
         self.link = link
         self.ends_at = self.will_at = None
         for outgoing in self.in_flight.values():
@@ -140,7 +140,7 @@ class ModelSession:
             self.link.send_if_it_fits(self._publish(message, None, False, now))
 
     def send_pending(self, now: float) -> None:
-        """Send what the window allows: unfinished messages in their first order, then the queue.
+        """Send as the window allows: unfinished messages in their first order, then the queue.
 
         Source: MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6, §4.9; PUBREL is not limited by the receive maximum.
         """
@@ -171,7 +171,7 @@ class ModelSession:
     def acknowledge(self, packet_id: int, *, qos: int, refused: bool = False) -> str | None:
         """Take PUBACK (``qos`` 1) or PUBREC (``qos`` 2) from the client.
 
-        Returns: what is wrong with it, or ``None``.
+        Returns: its fault, or ``None``.
         """
         outgoing = self.in_flight.get(packet_id)
         if outgoing is None:
@@ -185,7 +185,7 @@ class ModelSession:
         return None
 
     def complete(self, packet_id: int) -> str | None:
-        """Take PUBCOMP from the client. Returns: what is wrong with it, or ``None``."""
+        """Take PUBCOMP from the client. Returns: its fault, or ``None``."""
         outgoing = self.in_flight.get(packet_id)
         if outgoing is None:
             return "unknown"

@@ -1,9 +1,9 @@
 """The far end of a virtual serial line: from a pseudo-terminal to a TCP connection and back.
 
-The gateway's rule, without which half a packet would be completed by the CONNECT after it: what follows an
-open of the device goes to a new connection. It opens one for the first byte, ends it when the device is
-closed, and hangs up the line when the broker has ended it, or when old and new bytes can no longer be told
-apart because the device was closed and opened again too quickly.
+The gateway's rule: bytes after an open of the device go to a new connection. Otherwise a CONNECT would
+complete half a packet before it. It opens a connection for the first byte, ends it when the device is closed,
+and hangs up the line when the broker has ended it, or when the device was closed and opened again too quickly
+to separate old bytes from new ones.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from pathlib import Path
 __all__ = ["Gateway", "Wire"]
 
 READ_BYTES = 4096
-# Linux inotify(7). A device that was open for reading only counts as well.
+# Linux inotify(7). Opening for reading only counts as well.
 IN_OPEN = 0x20
 IN_CLOSE = 0x08 | 0x10
-# In each direction, besides the 13,824 bytes that Linux keeps for a pty; then the sender has to wait.
+# In each direction, besides the 13,824 bytes of Linux's pty buffer; beyond that the sender has to wait.
 BUFFER_BYTES = 4096
-# After the broker has closed, so that the device reads what the broker said last before the line goes dead.
+# After the broker has closed, so that the device reads the broker's last bytes before the line goes dead.
 HANG_UP_S = 0.1
 CONNECT_S = 5.0
-# With throttle(): bytes go over the wire in portions of so much time.
+# With throttle(): bytes cross the wire in portions of this much time.
 PORTION_S = 0.01
 
 
 class Gateway:
     """Carries bytes between a device and ``target``. Not thread-safe: the line has a lock.
 
-    ``up`` and ``down`` are the wires, ``counts`` what went over them since the start. While ``is_stalled``
-    nothing is carried.
+    ``up`` and ``down`` are the wires, ``counts`` the bytes they have carried since the start. While
+    ``is_stalled`` they carry none.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -52,25 +52,25 @@ class Gateway:
         self._master = -1
         self._openings: _Openings
         self._is_open = False  # a program has the device open, as far as we know
-        self._closed = False  # it was closed, and what was sent before is not all read
+        self._closed = False  # it was closed, and data sent before that is still unread
         self._broker: socket.socket | None = None
         self._hang_up_at: float | None = None
 
     def begin(self, path: Path, selector: selectors.BaseSelector) -> None:
-        """Make the device appear at ``path``; what it and the broker are waiting for goes to ``selector``."""
+        """Make the device appear at ``path``; register its events and the broker's with ``selector``."""
         self._path = path
         self._selector = selector
         self.plug()
 
     def watch(self, now: float) -> None:
-        """Hang up if that is due, and tell the selector what each end is waiting for."""
+        """Hang up if that is due, and register the events that each end waits for."""
         if self._hang_up_at is not None and now >= self._hang_up_at and not self.is_stalled:
             self._hang_up()
         running = not self.is_stalled
         up, down = self.up, self.down
         if self._master >= 0:
             self._watch_one(self._openings.fd, selectors.EVENT_READ * running)
-            # A master whose device nobody has open is always ready, and has nothing to say.
+            # A master whose device is not open is always ready, without data.
             events = selectors.EVENT_READ * (up.may_read(now) and self._is_open)
             events |= selectors.EVENT_WRITE * (bool(down.data) and down.is_due(now) and self._is_open)
             self._watch_one(self._master, events * running)
@@ -90,7 +90,7 @@ class Gateway:
             self._selector.modify(end, events)
 
     def timeout(self, now: float) -> float | None:
-        """Seconds until something is due by the clock."""
+        """Seconds until the next deadline."""
         if self._master < 0 or self.is_stalled:
             return None
         moments = [wire.free_at for wire in (self.up, self.down) if wire.free_at > now]
@@ -99,7 +99,7 @@ class Gateway:
         return max(0.0, min(moments) - now) if moments else None
 
     def serve(self, ready: dict[int, int]) -> None:
-        """Carry what can be carried; ``ready``: descriptor -> events."""
+        """Carry bytes as far as possible; ``ready``: descriptor -> events."""
         if self.is_stalled:
             return
         now = time.monotonic()
@@ -115,17 +115,17 @@ class Gateway:
     # The device's side.
 
     def _read_device(self, now: float) -> None:
-        """Take what the device has sent, and find out whom it is from.
+        """Take data from the device, and find out which program sent it.
 
-        Data is read before the openings and closings are: with none among these, all of it is from the
-        program that has had the device open.
+        Data is read before the openings and closings: without any of these, all of it is from the program
+        that has had the device open.
         """
         data, nobody, reopened = b"", False, False
         try:
             data = os.read(self._master, self.up.portion())
         except BlockingIOError:
             pass
-        except OSError:  # EIO: nobody has the device open, and all that was sent has been read
+        except OSError:  # EIO: no program has the device open, and all data has been read
             nobody = True
         news = self._openings.read()
         for event in news:
@@ -138,7 +138,7 @@ class Gateway:
         if reopened or nobody:
             self._end_session()
         if IN_OPEN not in news and (nobody or not (data or news)):
-            self._closed = False  # all was read; and if it can still be read, somebody else has it open
+            self._closed = False  # all was read; if it is still readable, another program has it open
         if data and self._hang_up_at is None:
             if self._broker is None:
                 self._connect()
@@ -163,19 +163,19 @@ class Gateway:
             return
         self._master, slave = os.openpty()
         os.set_blocking(self._master, False)
-        # Raw from the start: what arrives before a program has set it up would come back as an echo.
+        # Raw from the start: data that arrives before a program has configured it would be echoed.
         tty.setraw(slave)
         name = os.ttyname(slave)
         os.close(slave)
         self._openings = _Openings(name)
         self._is_open = self._closed = False
-        # The name never points to nothing, not even for a moment during a hang-up.
+        # The name never dangles, not even for a moment during a hang-up.
         link = self._path.with_name(self._path.name + ".new")
         link.symlink_to(name)
         link.replace(self._path)
 
     def unplug(self) -> None:
-        """Hang the device up and let its name disappear; what is under way is lost."""
+        """Hang the device up and remove its name; data under way is lost."""
         if self._master >= 0:
             self._path.unlink(missing_ok=True)
             os.close(self._release_device())
@@ -187,7 +187,7 @@ class Gateway:
         os.close(old)
 
     def _release_device(self) -> int:
-        """Forget the device and what is under way; return its descriptor, to be closed."""
+        """Drop the device and data under way; return its descriptor, to be closed."""
         master, self._master = self._master, -1
         self._watch_one(master, 0)
         self._watch_one(self._openings.fd, 0)
@@ -228,14 +228,14 @@ class Gateway:
             self._broker_ended()
 
     def _broker_ended(self) -> None:
-        """Hang up soon: what the broker said last has to get through first, and be read."""
+        """Hang up soon: the broker's last bytes have to be delivered and read first."""
         self.up.data.clear()
         if self._hang_up_at is None:
             wire_s = len(self.down.data) / (self.down.rate or float("inf"))
             self._hang_up_at = time.monotonic() + wire_s + HANG_UP_S
 
     def _end_session(self) -> None:
-        """Pass on what the wire has delivered, close the connection to the broker, forget the rest."""
+        """Pass on delivered data, close the connection to the broker, drop the rest."""
         broker, self._broker = self._broker, None
         self._hang_up_at = None
         if broker is not None:
@@ -252,10 +252,10 @@ class Gateway:
 
 
 class _Openings:
-    """Tells in order when a device is opened and closed (Linux inotify(7)).
+    """Reports the openings and closings of a device in order (Linux inotify(7)).
 
-    The master of a pseudo-terminal cannot: it only shows whether the device is open now, so that one closed
-    and opened again in the meantime looks as if nothing had happened.
+    The master of a pseudo-terminal cannot: it only shows whether the device is open now, so that a quick
+    close and open goes unnoticed.
     """
 
     def __init__(self, path: str) -> None:
@@ -266,7 +266,7 @@ class _Openings:
             raise OSError(number, os.strerror(number), path)
 
     def read(self) -> list[int]:
-        """Return IN_OPEN and IN_CLOSE as they happened since the last call."""
+        """Return the IN_OPEN and IN_CLOSE events since the last call, in order."""
         try:
             data = os.read(self.fd, READ_BYTES)
         except BlockingIOError:
@@ -279,7 +279,7 @@ class _Openings:
 
 
 class Wire:
-    """One direction: what is on its way, how fast it may go, and what disturbs it."""
+    """One direction: bytes on their way, speed, and noise."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -294,7 +294,7 @@ class Wire:
         self._random = random.Random(seed)
 
     def disturbed(self, data: bytes) -> bytes:
-        """Return what arrives of the data."""
+        """Return the data as it arrives."""
         if not self._probability:
             return data
         draw, probability = self._random, self._probability
@@ -305,11 +305,11 @@ class Wire:
         return now >= self.free_at
 
     def may_read(self, now: float) -> bool:
-        """Whether it may go, and there is room for it."""
+        """Whether the next portion may go, and there is room for it."""
         return self.is_due(now) and len(self.data) < BUFFER_BYTES
 
     def portion(self) -> int:
-        """How many bytes may go at once."""
+        """Bytes that may go at once."""
         return READ_BYTES if self.rate is None else min(READ_BYTES, max(1, int(self.rate * PORTION_S)))
 
     def put(self, data: bytes, now: float) -> None:
@@ -318,7 +318,7 @@ class Wire:
         self._occupy(len(data), now)
 
     def took(self, count: int, now: float) -> None:
-        """The wire has taken so many bytes of the data."""
+        """Note that the wire has taken ``count`` bytes of the data."""
         del self.data[:count]
         self._occupy(count, now)
 

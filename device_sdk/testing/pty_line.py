@@ -33,14 +33,14 @@ class PtyLine:
             line.unplug()
             line.plug()
 
-    ``path`` is where the device appears: a link, as in ``/dev/serial/by-id``, that is gone while unplugged
+    ``path`` is the path of the device: a link, as in ``/dev/serial/by-id``, that is missing while unplugged
     and leads to a new pseudo-terminal after each :meth:`plug`. By default it is in a temporary folder.
 
-    It runs in a daemon thread between :meth:`start`, which plugs it in, and :meth:`stop`. Everything may be
-    called from any thread and is in effect when it returns. Buffers are bounded. "up" is from the device to
-    the broker.
+    It runs in a daemon thread between :meth:`start`, which plugs it in, and :meth:`stop`. Any thread may call
+    every method, which is in effect when it returns. Buffers are bounded. "up" is from the device to the
+    broker.
 
-    What follows an open of the device goes to a new connection to the broker; see
+    Bytes after an open of the device go to a new connection to the broker; see
     :mod:`device_sdk.testing.pty_gateway`.
 
     Raises: ArgumentError: a fault with a value out of range.
@@ -51,7 +51,7 @@ class PtyLine:
         self._target = (host, port)
         self._folder: str | None = None
         self._own_folder = path is None
-        self._lock = threading.Lock()  # guards everything; the thread lets go of it only to wait
+        self._lock = threading.Lock()  # guards everything; the thread releases it only to wait
         self._thread: threading.Thread | None = None
         self._running = False
         self._selector: selectors.BaseSelector
@@ -60,10 +60,10 @@ class PtyLine:
 
     @property
     def url(self) -> str:
-        """Where a client connects to."""
+        """The URL for a client."""
         return f"serial://{self.path}?baud=115200"
 
-    # Under the lock, so that bytes which somebody has received are counted.
+    # Under the lock, so that every received byte is counted.
 
     @property
     def connections(self) -> int:
@@ -126,19 +126,19 @@ class PtyLine:
     # Faults.
 
     def unplug(self) -> None:
-        """Pull the adapter: the device is hung up, its name disappears, what is under way is lost."""
+        """Pull the adapter: the device is hung up, its name disappears, data under way is lost."""
         with self._lock:
             self._gateway.unplug()
             os.eventfd_write(self._wake, 1)
 
     def plug(self) -> None:
-        """Put the adapter back: a new device under the same name. Plugged in already: nothing happens."""
+        """Put the adapter back: a new device under the same name. No effect while it is plugged in."""
         with self._lock:
             self._gateway.plug()
             os.eventfd_write(self._wake, 1)
 
     def throttle(self, bytes_per_second: float | None) -> None:
-        """Carry at most so many bytes each way, above 0; ``None``: no limit. 115200 baud carry 11,520."""
+        """Limit the bytes per second each way, above 0; ``None``: no limit. 115200 baud carry 11,520."""
         if bytes_per_second is not None and not bytes_per_second > 0:
             raise ArgumentError("bytes_per_second", f"must be above 0, or None; not {bytes_per_second!r}")
         with self._lock:
@@ -154,7 +154,7 @@ class PtyLine:
             self._gateway.down.disturb(probability, seed + 1)
 
     def stall(self) -> None:
-        """Carry nothing until :meth:`resume`, as a gateway that hangs: the device stays there."""
+        """Carry nothing until :meth:`resume`, like a hanging gateway: the device stays."""
         with self._lock:
             self._gateway.is_stalled = True
             os.eventfd_write(self._wake, 1)
@@ -166,7 +166,7 @@ class PtyLine:
             os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
-        """Wait and carry; the lock is held but for the wait."""
+        """Wait and carry; the lock is held except during the wait."""
         while True:
             with self._lock:
                 if not self._running:

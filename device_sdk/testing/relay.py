@@ -1,4 +1,4 @@
-"""What forwards the connections of a :class:`~device_sdk.testing.fault_proxy.FaultProxy`, faults included."""
+"""Forwards the connections of a :class:`~device_sdk.testing.fault_proxy.FaultProxy`, faults included."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ READ_BYTES = 65536
 # One direction of one connection holds at most about this much; then its sender has to wait.
 BUFFER_BYTES = 256 * 1024
 BACKLOG = 128
-# SO_LINGER on, 0 seconds: close() sends RST instead of FIN and forgets what is unsent.
+# SO_LINGER on, 0 seconds: close() sends RST instead of FIN and drops unsent data.
 LINGER_RST = struct.pack("ii", 1, 0)
 
 
 class Relay:
     """Forwards from a listening socket to the first of ``targets`` that answers.
 
-    Not thread-safe: all of it belongs to the proxy's thread, but for :meth:`begin`, which comes before, and
-    the counts.
+    Not thread-safe: all of it belongs to the proxy's thread, except for :meth:`begin`, which is called first,
+    and the counts.
     """
 
     def __init__(self, targets: Targets) -> None:
@@ -47,9 +47,9 @@ class Relay:
         self._selector: selectors.BaseSelector
 
     def begin(self, host: str, port: int) -> int:
-        """Listen, and return the port. Raises: OSError: the address cannot be had."""
+        """Listen, and return the port. Raises: OSError: the address is not available."""
         # Bound but never listening, it keeps the port ours during a cut: connecting to it is refused, and
-        # nobody else can get it, not even a client as the source port of its own attempt.
+        # no other process can get it, not even a client as the source port of its own attempt.
         family = resolve(host, port)[0][0]
         self._reserved = _bound_socket(family, host, port)
         port = self._reserved.getsockname()[1]
@@ -71,7 +71,7 @@ class Relay:
             return self._passed_bytes[direction]
 
     def turn(self) -> bool:
-        """Wait until something can be done and do it; return whether the wake-up was among it."""
+        """Wait for events and handle them; return whether the wake-up was among them."""
         woken = False
         now = time.monotonic()
         self._watch(now)
@@ -92,7 +92,7 @@ class Relay:
         self._selector.close()
 
     def listen(self) -> None:
-        """Accept clients; nothing happens while it does."""
+        """Accept clients. No effect if it does already."""
         if self._listener is None:
             self._listener = _bound_socket(*self._address)
             self._listener.listen(BACKLOG)
@@ -109,18 +109,18 @@ class Relay:
     def reset_all(self) -> None:
         """Reset every connection."""
         if self._listener is not None:
-            self._accept()  # those who waited during a stall are connections too
+            self._accept()  # clients that waited during a stall count as connections
         for connection in list(self._open):
             self._close(connection, reset=True)
 
     def _accept(self) -> None:
-        """Take the clients that wait."""
+        """Accept the waiting clients."""
         if self._listener is None:
             return
         while True:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # nobody waits any more, or has given up meanwhile
+            except OSError:  # no client waits any more
                 return
             self.connections += 1
             client.setblocking(False)
@@ -145,7 +145,7 @@ class Relay:
             connection.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.server.connect(address)
         except BlockingIOError:
-            pass  # the selector will tell
+            pass  # the selector will report it
         except OSError:
             self._connect(connection)
 
@@ -168,7 +168,7 @@ class Relay:
         return min((moment - now for moment in moments if moment > now), default=None)
 
     def _watch(self, now: float) -> None:
-        """Tell the selector what each socket is waiting for."""
+        """Register the events that each socket waits for."""
         running = not self.faults.stalled
         if self._listener is not None:
             self._watch_socket(self._listener, selectors.EVENT_READ * running, None)
@@ -232,7 +232,7 @@ class Relay:
             return True
         allowance = self.faults.drop_after.get(direction)
         limit = min(n for n in (self.faults.split, allowance, READ_BYTES) if n is not None)
-        with self._lock:  # who has received a byte finds it counted
+        with self._lock:  # every received byte is counted
             sent = flow.write(sock, limit)
             self._passed_bytes[direction] += sent
         if allowance is None:
@@ -247,7 +247,7 @@ class Relay:
 
 @dataclass
 class Faults:
-    """What is wrong at the moment."""
+    """The faults that are on."""
 
     stalled: bool = False
     delay: float = 0.0
@@ -265,7 +265,7 @@ class Flow:
         self.chunks: deque[tuple[float, memoryview | bytes]] = deque()
         self.held_bytes = 0
         self.ended = False  # the source will send no more
-        self.finished = False  # and the sink has been told
+        self.finished = False  # and the end was passed on to the sink
 
     def has_room(self) -> bool:
         """Whether the source may send more."""
@@ -283,7 +283,7 @@ class Flow:
         self.chunks.append((due, memoryview(data)))
 
     def write(self, sink: socket.socket, limit: int) -> int:
-        """Pass on at most so many bytes of the first chunk; return how many. Raises: OSError."""
+        """Pass on at most ``limit`` bytes of the first chunk; return their number. Raises: OSError."""
         due, data = self.chunks[0]
         sent = sink.send(data[:limit])
         self.held_bytes -= sent
@@ -301,7 +301,7 @@ class Flow:
 
 
 class Connection:
-    """A client's socket, the one to the target (``None`` between two attempts), and what flows between."""
+    """A client's socket, the one to the target (``None`` between two attempts), and the flows between."""
 
     def __init__(self, client: socket.socket, targets: Targets) -> None:
         self.client = client
@@ -333,10 +333,10 @@ def _bound_socket(family: int, host: str, port: int) -> socket.socket:
 
 
 def _drain(sock: socket.socket) -> None:
-    """Take what has arrived, within bounds: close() sends RST, not FIN, when something is left unread."""
+    """Read received data, within bounds: close() sends RST, not FIN, if any is left unread."""
     try:
         for _ in range(16):
             if not sock.recv(READ_BYTES):
                 return
-    except OSError:  # nothing more, or nothing any more
+    except OSError:  # no more data, or a dead connection
         pass

@@ -1,7 +1,7 @@
 """A broker that plays a script: it expects certain packets and answers with exactly these bytes.
 
-For the cases that no real broker produces on demand: a late PUBACK, a malformed CONNACK, a close between two
-bytes. A script is a list of steps, one list for each network connection in order::
+For cases that no real broker produces on demand: a late PUBACK, a malformed CONNACK, a close between two
+bytes. A script is a list of steps, one list for each network connection, in order::
 
     broker = ScriptedBroker(
         [
@@ -14,8 +14,8 @@ bytes. A script is a list of steps, one list for each network connection in orde
         version="5.0",
     )
 
-Drive it in memory as a :class:`ModelBroker`, or put it on a socket with :class:`BrokerServer`. In the end
-``broker.check()`` raises an AssertionError that says which step met what.
+Drive it in memory like a :class:`ModelBroker`, or put it on a socket with :class:`BrokerServer`. At the end
+``broker.check()`` raises an AssertionError with the step that failed and its cause.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ __all__ = [
     "stall",
 ]
 
-#: What :func:`send` takes: a packet, raw bytes, or a function of the packet that was expected last.
+#: Argument of :func:`send`: a packet, raw bytes, or a function of the packet that was expected last.
 Sendable: TypeAlias = "Packet | bytes | Callable[[Any], Packet | bytes]"
 
-#: What :func:`expect` takes: a packet's name, a whole packet, or a predicate.
+#: Argument of :func:`expect`: a packet's name, a whole packet, or a predicate.
 Wanted: TypeAlias = "str | Packet | Callable[[Any], bool]"
 
 _DEFAULT_VERSION = "5.0"
@@ -90,20 +90,20 @@ def close() -> Step:
 
 
 def reset() -> Step:
-    """Abort the stream (a TCP reset), output not yet delivered is lost. Ends the script."""
+    """Abort the stream with a TCP reset; undelivered output is lost. Ends the script."""
     return Step("reset")
 
 
 def stall(seconds: float = math.inf) -> Step:
-    """Neither read nor answer for this long; what arrives meanwhile meets the following steps.
+    """Neither read nor answer for this many seconds; data that arrives meanwhile is for the next steps.
 
-    At the end of a script it need not be over for the script to be done.
+    As the last step it need not be over for the script to be done.
     """
     return Step("stall", seconds)
 
 
 def silence(seconds: float) -> Step:
-    """Require that no packet arrives for this long."""
+    """Require that no packet arrives for this many seconds."""
     return Step("silence", seconds)
 
 
@@ -113,18 +113,18 @@ def expect_close() -> Step:
 
 
 def ignore() -> Step:
-    """Read and drop whatever follows. Ends the script."""
+    """Read and drop all further packets. Ends the script."""
     return Step("ignore")
 
 
 class ScriptedBroker:
     """Plays one script for each network connection, in order. Not thread-safe; :class:`BrokerServer` is.
 
-    ``version``: of the codec, and the one that CONNECT must have; ``None`` takes CONNECT's.
-    ``answer_pings``: a PINGREQ that no step expects is answered and otherwise overlooked.
+    ``version``: of the codec, and required of CONNECT; ``None``: that of CONNECT.
+    ``answer_pings``: a PINGREQ that no step expects is answered and otherwise ignored.
 
-    ``failure``: the first thing that went wrong, or ``None``. ``received``: every packet, in order.
-    A DISCONNECT after the last step is fine; any other packet there is a failure, :func:`ignore` allows it.
+    ``failure``: the first failure, or ``None``. ``received``: every packet, in order. A DISCONNECT after the
+    last step is fine; any other packet there is a failure, unless :func:`ignore` allows it.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ScriptedBroker:
         return len(self.links) >= len(self.scripts) and all(link.done for link in self.links)
 
     def connect(self) -> ScriptedLink:
-        """Accept the next network connection; one more than there are scripts is a failure."""
+        """Accept the next network connection; more connections than scripts are a failure."""
         number = len(self.links)
         link = ScriptedLink(self, number + 1, self.scripts[number] if number < len(self.scripts) else ())
         self.links.append(link)
@@ -152,7 +152,7 @@ class ScriptedBroker:
         return link
 
     def check(self) -> None:
-        """Raise AssertionError if anything went wrong or a step was not played."""
+        """Raise AssertionError after a failure or if a step was not played."""
         if self.failure is not None:
             raise AssertionError(self.failure)
         for link in self.links:
@@ -167,7 +167,7 @@ class ScriptedBroker:
         return min((each for each in deadlines if each is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
-        """Go on where a time has passed."""
+        """Play on after a :func:`stall` or :func:`silence` has ended."""
         for link in self.links:
             link.handle_deadline(now)
 
@@ -196,7 +196,7 @@ class ScriptedLink:
 
     @property
     def step(self) -> Step | None:
-        """The step that waits, ``None`` after the last."""
+        """The present step, ``None`` after the last."""
         return self.script[self._position] if self._position < len(self.script) else None
 
     @property
@@ -222,27 +222,27 @@ class ScriptedLink:
         return output
 
     def connection_lost(self, now: float) -> None:
-        """Say that the stream ended. A script that still waits for packets has failed."""
+        """Take the end of the stream. A script that still waits for packets has failed."""
         if self._lost:
             return
         self._lost = True
-        # With nobody left to wait for, a stall is over: what came before the end may still be expected.
+        # The end of the stream ends a stall: packets before it may still be expected.
         self._play(now)
         if not self.closed and not self.done:
             self.fail(f"{self.step} is still to be played and the client ended the stream")
         self.closed = True
 
     def next_deadline(self) -> float | None:
-        """Return when a stall or silence ends, ``None`` outside of one."""
+        """Return the end of the present stall or silence, or ``None``."""
         return None if self.closed else self._until
 
     def handle_deadline(self, now: float) -> None:
-        """Go on if the time has passed."""
+        """Play on if the time has passed."""
         if not self.closed and self._until is not None and now >= self._until:
             self._play(now)
 
     def fail(self, problem: str) -> None:
-        """Record a failure, the first one counts, and close."""
+        """Record the first failure, and close."""
         if self.broker.failure is None:
             self.broker.failure = f"{self.position()}: {problem}"
         self.closed = True
@@ -309,7 +309,7 @@ class ScriptedLink:
         return False
 
     def _wait(self, seconds: float, now: float) -> bool:
-        """Start or go on waiting. Returns: the time has passed, or the stream is gone."""
+        """Start or continue to wait. Returns: whether the time has passed or the stream has ended."""
         if self._until is None:
             self._until = now + seconds
         if now < self._until and not self._lost:
@@ -318,7 +318,7 @@ class ScriptedLink:
         return True
 
     def _nothing_arrived(self, step: Step | None, *allowed: str) -> bool:
-        """Read what is there: PINGREQ is answered, anything that is not allowed fails."""
+        """Read the packets that have arrived: PINGREQ is answered, a packet that is not allowed fails."""
         while (taken := self._next_packet()) is not None:
             packet, raw = taken
             if packet.type == "pingreq" and self.broker.answer_pings:
@@ -361,7 +361,7 @@ def _fits(step: Step, packet: Packet) -> bool:
 
 
 def _difference(step: Step, packet: Packet) -> str | None:
-    """Say in which field a packet differs from an expectation, ``None`` if it fits."""
+    """Return the difference of a packet from an expectation, ``None`` if it fits."""
     wanted = step.what
     if isinstance(wanted, str):
         if packet.type != wanted:
