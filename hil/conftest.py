@@ -1,4 +1,4 @@
-"""Loads the plugin, also where device_sdk is not installed; its scenarios need a real broker."""
+"""Loads the plugin even if device_sdk is not installed; its scenarios need a real broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The broker of the rig, and a listener there that nothing of the DUT's faults can reach."""
+"""The broker of the rig, and a listener there that no fault of the DUT can reach."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_RECORDED = 300
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message that came to the listener. ``sample`` is its payload if that is a JSON object."""
+    """A message that the listener received. ``sample`` is its payload if that is a JSON object."""
 
     topic: str
     payload: bytes
@@ -32,25 +32,25 @@ class Arrival:
     retain: bool
     sample: dict[str, Any] | None
     duplicate: bool
-    """The same sample (it has a ``seq``) was here before on this topic."""
+    """The same sample (it has a ``seq``) arrived before on this topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """What became of the numbered samples on a topic: ``seq`` counts from 0 as the DUT makes them."""
+    """Gaps, duplicates and order of the numbered samples on a topic: the DUT counts ``seq`` from 0."""
 
     received: int
     missing: list[int]
     duplicates: list[int]
     in_order: bool
-    """The first arrivals of all numbers came in order."""
+    """The first arrivals of all numbers were in order."""
 
 
 class Broker:
     """A broker's address, and everything that arrives there from :meth:`start` on.
 
     Args:
-        url: where the listener connects to, and the DUT if it uses the network.
+        url: for the listener, and for the DUT if it uses the network.
         timeline: gets every message; a duplicate is marked.
         watch: the topic filter of the listener.
     """
@@ -75,7 +75,7 @@ class Broker:
         self._client.close(0)
 
     def arrivals(self, topic: str) -> list[Arrival]:
-        """Return the messages on a topic in the order in which they came."""
+        """Return the messages on a topic in the order of arrival."""
         return list(self._arrivals.get(topic, ()))
 
     def last(self, topic: str) -> bytes | None:
@@ -88,10 +88,10 @@ class Broker:
         return [arrival.sample for arrival in self.arrivals(topic) if arrival.sample is not None]
 
     def sequence(self, topic: str) -> Sequence:
-        """Return what is lost, came twice or out of order among the samples with a ``seq``.
+        """Return lost, repeated and reordered samples among those with a ``seq``.
 
-        What is missing at the end, nobody can see here: a DUT that was stopped and says so with its exit
-        status has delivered everything.
+        Samples missing at the end cannot be seen here: a DUT that was stopped, with exit status 0, has
+        delivered everything.
         """
         numbers = [sample["seq"] for sample in self.samples(topic) if "seq" in sample]
         first = list(dict.fromkeys(numbers))
@@ -109,14 +109,14 @@ class Broker:
         self._timeline.wait_until(predicate, what or "messages at the broker", timeout)
 
     def wait_for_samples(self, topic: str, count: int, timeout: float | None = None) -> None:
-        """Wait until so many more samples than now have come on a topic. Raises: TimeoutError."""
+        """Wait until ``count`` more samples have arrived on a topic. Raises: TimeoutError."""
         wanted = len(self.arrivals(topic)) + count
         self.wait_until(
             lambda: len(self._arrivals.get(topic, ())) >= wanted, f"{count} samples on {topic}", timeout
         )
 
     def settle(self, timeout: float | None = None) -> None:
-        """Wait until all that the broker has taken so far has arrived here. Raises: TimeoutError."""
+        """Wait until all messages that the broker has now have arrived here. Raises: TimeoutError."""
         wanted = self._settled + 1
         self._client.publish(_SETTLED, str(wanted), qos=1)
         self.wait_until(lambda: self._settled >= wanted, "the listener at the broker to catch up", timeout)

@@ -1,4 +1,4 @@
-"""The device under test: a process, its log, and its end, wanted or not."""
+"""The device under test: a process, its log, and its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _READER_S = 2.0
 
 
 class Dut:
-    """Runs one program at a time. What it prints becomes its log, line by line. One thread owns the object.
+    """Runs one program at a time. Its output becomes its log, line by line. One thread owns the object.
 
     Args:
         folder: its working directory; configurations are written there.
@@ -57,7 +57,7 @@ class Dut:
         self.run(sys.executable, str(program), *arguments)
 
     def run(self, *command: str) -> None:
-        """Start any program, in a process group of its own. It sees the packages that the test sees.
+        """Start any program, in a process group of its own. It can import the packages of the test.
 
         Raises: RuntimeError: the last one still runs.
         """
@@ -128,7 +128,7 @@ class Dut:
         return process.wait()
 
     def stop(self, timeout: float | None = None) -> int:
-        """Ask it to end with SIGTERM and wait; return the exit status, which also an ended DUT still has.
+        """End it with SIGTERM and wait; return the exit status, also of a DUT that has ended before.
 
         Raises: TimeoutError: it did not end in time.
         """
@@ -139,7 +139,7 @@ class Dut:
         return self.wait(timeout)
 
     def kill(self) -> None:
-        """End it, and whatever it has started, with SIGKILL. Does nothing when it is not running."""
+        """End it, and all processes that it has started, with SIGKILL. Does nothing if it is not running."""
         process, reader = self._process, self._reader
         if process is None or reader is None:
             return
@@ -171,7 +171,7 @@ class Dut:
 
 
 def with_values(config: str, **values: str) -> str:
-    """Return a TOML text in which the lines ``name = ...`` say something else: a node's for this rig.
+    """Return a TOML text with other values in the lines ``name = ...``: adapts a node's to this rig.
 
     Args:
         values: texts by name, such as ``url=broker.url``; each line of that name gets it.
@@ -187,8 +187,8 @@ def with_values(config: str, **values: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of the DUT: this one, with what the test has imported from where."""
+    """Return the environment of the DUT: this one, with the import path of the test."""
     packages = [str(Path(package.__path__[0]).parent) for package in (device_sdk, device_sdk_hil)]
     path = os.pathsep.join([*packages, *filter(None, [os.environ.get("PYTHONPATH")])])
-    # Blinka refuses to be imported on a board that it does not know; our buses do not need it to.
+    # Blinka refuses to be imported on an unknown board; our buses work without that knowledge.
     return {"BLINKA_OS_AGNOSTIC": "1", **os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""Becomes the program in its arguments, which the kernel kills when whoever started it has died.
+"""Becomes the program in its arguments, which the kernel kills when its parent has died.
 
 Called as ``python -I -S launch.py PARENT PROGRAM ARGUMENTS...``; PARENT is the caller's process identifier.
 A file of its own, run by its path: doing this between fork and exec of a process with threads can deadlock.

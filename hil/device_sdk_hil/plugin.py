@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-# Nothing on a rig waits for ever by itself; this is for what a test does around it.
+# The rig itself never waits for ever; this limits the rest of a test.
 _TEST_TIMEOUT_S = 120
 _LONGEST_NAME = 200  # of a timeline's file; Linux has room for 255 bytes
 
@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark, and look at the rig file if there is one: what is wrong with it comes first."""
+    """Register the mark, and check the rig file if there is one, so that its faults are reported first."""
     config.addinivalue_line(
         "markers",
         "rig_needs(capability, ...): skip the test where the rig lacks one, such as serial_line.unplug",
@@ -62,14 +62,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Name the rig if somebody chose it."""
+    """Name the rig if one was chosen."""
     if _rig not in config.stash:
         return None
     return f"rig: {config.stash[_rig].name} ({config.getoption('--rig') or 'built in'})"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give tests on the rig a time limit if nobody else does."""
+    """Give tests on the rig a time limit if they have none."""
     if not config.pluginmanager.hasplugin("timeout"):
         return
     if config.getoption("timeout", None) is not None or config.getini("timeout"):
@@ -90,7 +90,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note how the test went, and show the end of its timeline if it went wrong."""
+    """Note the outcome of the test, and show the end of its timeline if it failed."""
     report = yield
     timeline = item.stash.get(_timelines, None)
     if timeline is not None:
@@ -111,7 +111,7 @@ def hil_rig(pytestconfig: pytest.Config) -> Rig:
 def timeline(
     hil_rig: Rig, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Timeline]:
-    """What happens in this test, in a file of its own. A fault without effect makes the test an error."""
+    """The events of this test, in a file of its own. A fault without effect makes the test an error."""
     from device_sdk_hil.timeline import Timeline
 
     folder = request.config.getoption("--hil-report") or tmp_path_factory.getbasetemp() / ".hil"
@@ -130,7 +130,7 @@ def timeline(
 
 @pytest.fixture
 def broker(hil_rig: Rig, timeline: Timeline) -> Iterator[Broker]:
-    """A broker, and a listener there that has everything from now on."""
+    """A broker, and a listener that receives everything there from now on."""
     hil_rig.require("broker")
     from contextlib import ExitStack
 
@@ -193,7 +193,7 @@ def dut(timeline: Timeline, tmp_path: Path) -> Iterator[Dut]:
 
 
 def _load_rig(config: pytest.Config) -> Rig:
-    """Return the rig of this run. Raises: pytest.UsageError: with everything that is wrong."""
+    """Return the rig of this run. Raises: pytest.UsageError: with every fault of its file."""
     if _rig not in config.stash:
         from device_sdk.errors import ConfigError, MissingDependency
 

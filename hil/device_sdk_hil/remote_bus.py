@@ -1,12 +1,12 @@
 """A fake I2C bus for another process: the chips stay with the rig, the drivers run in the DUT.
 
-The DUT opens ``fake:device_sdk_hil.remote_bus:bus_<number>``, which this module makes up when it is asked for
-(:func:`__getattr__`). Each transaction is one datagram there and one back, over an abstract Unix socket of
-that name, which leaves nothing behind::
+The DUT opens ``fake:device_sdk_hil.remote_bus:bus_<number>``, which this module makes on demand
+(:func:`__getattr__`). Each transaction is one datagram in each direction, over an abstract Unix socket of
+that name, which leaves no file behind::
 
     {"address": 118, "write": "f7", "read": 8}    ->    {"errno": 0, "data": "5ad3908196007fff"}
 
-So the test has the chips in its own hands, and they keep their state when the DUT is killed, as real ones do.
+So the test controls the chips, and like real ones they keep their state when the DUT is killed.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _NAME = re.compile(r"bus_[0-9a-f]{16}")
 
 
 class BusServer:
-    """Puts a bus of this process within reach of others. It runs in one daemon thread.
+    """Makes a bus of this process usable by others. It runs in one daemon thread.
 
     Args:
-        bus: where the transactions are carried out.
-        on_transfer: told of each one, in that thread: the address and the ``errno``, 0 for success.
+        bus: carries out the transactions.
+        on_transfer: called for each one, in that thread, with the address and the ``errno``, 0 for success.
     """
 
     def __init__(self, bus: I2CBus, on_transfer: Callable[[int, int], object]) -> None:
@@ -116,7 +116,7 @@ class RemoteI2CBus(I2CBus):
         self._socket: socket.socket | None = None
 
     def transfer(self, address: int, write: bytes | None, read_count: int | None) -> bytes:
-        """Have the rig carry out the transaction; see :meth:`I2CBus.transfer`."""
+        """Let the rig carry out the transaction; see :meth:`I2CBus.transfer`."""
         request = {"address": address, "write": None if write is None else write.hex(), "read": read_count}
         with self.locked():
             try:
@@ -149,7 +149,7 @@ class RemoteI2CBus(I2CBus):
 
 
 def __getattr__(name: str) -> Callable[[], RemoteI2CBus]:
-    """Return what makes the bus of this name, for :func:`device_sdk.drivers.bus.open_bus`."""
+    """Return the factory of the bus of this name, for :func:`device_sdk.drivers.bus.open_bus`."""
     if not _NAME.fullmatch(name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return partial(RemoteI2CBus, name)

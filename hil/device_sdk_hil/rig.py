@@ -1,4 +1,4 @@
-"""The rig file: what hardware there is, virtual or real, and what it can do.
+"""The rig file: the hardware, virtual or real, and its capabilities.
 
 ::
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["CAPABILITIES", "VIRTUAL_RIG", "Rig", "load_rig", "unknown_capability"]
 
 VIRTUAL_RIG = Path(__file__).with_name("rigs") / "virtual.toml"
-"""The rig that is used when nobody names another one: it needs no hardware."""
+"""The default rig: it needs no hardware."""
 
 CAPABILITIES: dict[str, str] = {
     "broker": "a broker, with a listener that no fault reaches",
@@ -64,7 +64,7 @@ _Command = Annotated[list[str], Meta(description="a command as an array of texts
 
 
 class RigTable(Table, frozen=True, kw_only=True):
-    """``[rig]``: its name, and how long the tests wait for anything before they give up, in seconds."""
+    """``[rig]``: its name, and the seconds that tests wait for anything."""
 
     name: Annotated[str, name_of(64, r"\w.-", "letters, digits, '_', '-' and '.'")]
     patience: Annotated[float, seconds("20s", 1, 600)] = 20.0
@@ -82,7 +82,7 @@ class PtyTable(Table, frozen=True, kw_only=True):
 
 
 class PortTable(Table, frozen=True, kw_only=True):
-    """``[serial_line]`` with the driver ``port``: a real one, at whose far end something leads to the broker.
+    """``[serial_line]`` with the driver ``port``: a real one, with a gateway to the broker at its far end.
 
     ``unplug`` and ``plug`` are commands that cut and restore the adapter's power, both or neither.
     """
@@ -190,7 +190,7 @@ class UrlBrokerTable(Table, frozen=True, kw_only=True):
     verbs: ClassVar[frozenset[str]] = frozenset()
 
     def obstacle(self) -> str:
-        """Say that nothing is in the way; whether it answers shows when it is used."""
+        """Always empty: whether it answers shows when it is used."""
         return ""
 
 
@@ -199,7 +199,7 @@ _TABLES: dict[str, dict[str, type[Table]]] = {
     "sensor_bus": {"fake": FakeBusTable, "i2c": I2CTable},
     "broker": {"local": LocalBrokerTable, "url": UrlBrokerTable},
 }
-# What msgspec cannot check, after its checks: section and key -> a function that raises ArgumentError.
+# Checks that msgspec cannot do, after its own: section and key -> a function that raises ArgumentError.
 _CHECKS: dict[tuple[str, str], Callable[[str], object]] = {
     ("serial_line", "url"): lambda url: _check_scheme(url, ("serial",)),
     ("sensor_bus", "bus"): check_bus_name,
@@ -209,9 +209,9 @@ _CHECKS: dict[tuple[str, str], Callable[[str], object]] = {
 
 
 class Rig:
-    """A rig, and the question of what it can do.
+    """A rig and its capabilities.
 
-    ``serial_line``, ``sensor_bus`` and ``broker`` are their tables, ``None`` where the rig has none.
+    ``serial_line``, ``sensor_bus`` and ``broker`` are their tables, ``None`` if the rig has none.
 
     Args:
         required: the capabilities that ``--rig-require`` promises.
@@ -249,14 +249,14 @@ class Rig:
 
 
 def unknown_capability(name: str) -> str:
-    """Return what to say about a capability that does not exist."""
+    """Return the error text for a capability that does not exist."""
     return f"no rig has {name!r}{suggestion(name, CAPABILITIES)}"
 
 
 def load_rig(path: str | Path, required: Iterable[str] = ()) -> Rig:
     """Read a rig file.
 
-    Raises: ConfigFaults: everything that is wrong with it. ConfigError: it cannot be read.
+    Raises: ConfigFaults: every fault in it. ConfigError: it cannot be read.
     """
     path = Path(path)
     text = read_text(path, what="the rig file ")
@@ -275,7 +275,7 @@ def load_rig(path: str | Path, required: Iterable[str] = ()) -> Rig:
 
 
 def _convert(table: object, section: str, faults: Faults) -> Table | None:
-    """Return the table as what its ``driver`` says it is."""
+    """Return the table as the type for its ``driver``."""
     kinds = _TABLES[section]
     if not isinstance(table, dict):
         faults.add(section, mismatch(f"a table [{section}]", table))
@@ -294,7 +294,7 @@ def _convert(table: object, section: str, faults: Faults) -> Table | None:
 
 
 def _check(table: Any, section: str, faults: Faults) -> None:
-    """Look at what must be true beyond the types."""
+    """Check the rules beyond the types."""
     for (wanted, key), check in _CHECKS.items():
         value = getattr(table, key, "")
         if wanted == section and value:

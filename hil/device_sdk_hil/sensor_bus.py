@@ -1,4 +1,4 @@
-"""The I2C bus of the DUT: fake chips that obey the test, or real ones that are only looked at."""
+"""The I2C bus of the DUT: fake chips that the test controls, or real ones that are only read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAKE = {"bme280": FakeBME280, "sht4x": FakeSHT4x}
 class SensorBus:
     """An I2C bus with the chips of the rig. One thread owns the object.
 
-    ``name`` is what the DUT calls it: ``bus = "..."`` in the configuration of a node, ``open_driver(...,
+    ``name`` is its name for the DUT: ``bus = "..."`` in the configuration of a node, ``open_driver(...,
     bus=...)`` in a program. The verbs take a chip by its name, such as ``"bme280"``. A verb or a chip that
     this rig does not have skips the test, or fails it with ``--rig-require``.
     """
@@ -51,7 +51,7 @@ class SensorBus:
             self.name = self._server.name
 
     def stop(self) -> None:
-        """Let go of the bus; a DUT that still runs finds its adapter gone."""
+        """Release the bus; a DUT that is still running finds its adapter gone."""
         if self._server is not None:
             self._server.stop()
 
@@ -61,9 +61,9 @@ class SensorBus:
         return self._addresses[chip]
 
     def set_values(self, chip: str, **values: float) -> None:
-        """Let a chip measure something: ``temperature`` in degrees Celsius, ``humidity`` in %RH, ...
+        """Set the values that a chip measures: ``temperature`` in degrees Celsius, ``humidity`` in %RH, ...
 
-        Raises: AttributeError: it does not measure that.
+        Raises: AttributeError: it does not measure that quantity.
         """
         self._need("set")
         device = self._chips[chip]
@@ -73,7 +73,7 @@ class SensorBus:
         self._timeline.record(_SOURCE, "set", chip=chip, **values)
 
     def unplug(self, chip: str) -> Fault:
-        """Take a chip off the bus; the effect is a transaction that nobody acknowledges."""
+        """Take a chip off the bus; the effect is a transaction without acknowledge."""
         address = self.address(chip)
         self._need("unplug").unplug(address)
         return self._failing("unplug", address, chip=chip)
@@ -93,7 +93,7 @@ class SensorBus:
             self.plug(chip)
 
     def nack(self, chip: str, count: int = 1) -> Fault:
-        """Leave the next transactions with a chip without acknowledge; the effect is that there is one."""
+        """Leave the next transactions with a chip without acknowledge; the effect is one such transaction."""
         address = self.address(chip)
         self._need("nack").nack(address, count)
         return self._failing("nack", address, chip=chip, count=count)
@@ -104,12 +104,12 @@ class SensorBus:
         return self._failing("stuck", *self._addresses.values())
 
     def release(self) -> None:
-        """End what :meth:`stuck` began."""
+        """End the fault of :meth:`stuck`."""
         self._need("stuck").release()
         self._timeline.record(_SOURCE, "release")
 
     def corrupt_crc(self, count: int = 1) -> Fault:
-        """Send the next answers of the SHT4x with a wrong checksum; the effect is that there are so many."""
+        """Send the next answers of the SHT4x with a wrong checksum; the effect is that many measurements."""
         self._need("crc")
         sht4x = self._chips["sht4x"]
         assert isinstance(sht4x, FakeSHT4x)
@@ -125,7 +125,7 @@ class SensorBus:
         )  # fmt: skip
 
     def _need(self, verb: str) -> FakeI2CBus:
-        """Return the bus that obeys; on a rig without it the test ends here."""
+        """Return the fake bus; on a rig without one the test ends here."""
         self._rig.require(f"{_SOURCE}.{verb}")
         assert self._fake is not None, "only a fake bus has verbs"
         return self._fake

@@ -1,4 +1,4 @@
-"""The serial line from the DUT to the broker: a pseudo-terminal, or a port with what its hardware allows."""
+"""The serial line from the DUT to the broker: a pseudo-terminal, or a real port with fewer faults."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _SOURCE = "serial_line"
 
 
 class SerialLine(ABC):
-    """A line that can be disturbed. ``url`` is what the DUT connects to. One thread owns the object.
+    """A line with faults. ``url`` is the URL for the DUT. One thread owns the object.
 
-    A verb that the line of this rig does not have skips the test (or fails it, with ``--rig-require``).
+    A verb that this rig's line does not have skips the test (or fails it, with ``--rig-require``).
     """
 
     url: str
@@ -38,7 +38,7 @@ class SerialLine(ABC):
 
     @abstractmethod
     def unplug(self) -> Fault:
-        """Pull the adapter out: the port disappears, what is under way is lost."""
+        """Pull the adapter out: the port disappears, data under way is lost."""
 
     @abstractmethod
     def plug(self) -> None:
@@ -54,7 +54,7 @@ class SerialLine(ABC):
             self.plug()
 
     def throttle(self, bytes_per_second: float | None) -> None:
-        """Carry at most so many bytes each way; ``None``: no limit. 115200 baud carry 11,520."""
+        """Limit the bytes per second each way; ``None``: no limit. 115200 baud carry 11,520."""
         self._rig.require(f"{_SOURCE}.throttle")
 
     def noise(self, probability: float, seed: int = 0) -> None:
@@ -63,7 +63,7 @@ class SerialLine(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Put everything back in order."""
+        """End all faults."""
 
 
 class VirtualSerialLine(SerialLine):
@@ -78,7 +78,7 @@ class VirtualSerialLine(SerialLine):
         self.url = self._line.url
 
     def unplug(self) -> Fault:
-        """Pull the adapter; the effect is a DUT that was connected and comes back through the line."""
+        """Pull the adapter; the effect is a DUT that was connected over the line and reconnects."""
         before = self._line.connections
         self._line.unplug()
         return self._timeline.fault(
@@ -99,7 +99,7 @@ class VirtualSerialLine(SerialLine):
         self._begin("throttle", bool(bytes_per_second), 1, bytes_per_second=bytes_per_second)
 
     def noise(self, probability: float, seed: int = 0) -> None:
-        """Disturb the line; the effect is that so many bytes went over it that one was hit, on average."""
+        """Disturb the line; the effect: enough bytes crossed it for one to be corrupted on average."""
         super().noise(probability, seed)
         self._line.noise(probability, seed)
         enough = 1 / probability if probability else 0
@@ -110,7 +110,7 @@ class VirtualSerialLine(SerialLine):
         self._line.stop()
 
     def _begin(self, kind: str, is_on: bool, enough: float, **data: object) -> None:
-        """Note a fault that lasts: it has an effect if ``enough`` bytes go over the line before it ends."""
+        """Note a lasting fault: it has an effect if ``enough`` bytes cross the line before it ends."""
         if kind in self._lasting:
             self._lasting.pop(kind).conclude()
         if not is_on:
@@ -126,7 +126,7 @@ class VirtualSerialLine(SerialLine):
 
     @property
     def bytes_carried(self) -> int:
-        """Bytes that went over the line so far, in both directions."""
+        """Bytes that have crossed the line so far, in both directions."""
         return self._line.bytes_up + self._line.bytes_down
 
 
@@ -174,7 +174,7 @@ class RealSerialLine(SerialLine):
             )
 
     def _wait_for_port(self, wanted: bool) -> bool:
-        """Look until the port is there, or gone. There is no event for it on a hub of unknown make."""
+        """Poll until the port is there, or gone. A hub of unknown make sends no event."""
         pause = Event()
         for _ in range(int(self._rig.patience / _LOOK_S)):
             if os.path.exists(self._table.path) == wanted:

@@ -1,11 +1,11 @@
-"""What happened during one test, in one file: faults, the log of the DUT, messages at the broker.
+"""The events of one test, in one file: faults, the log of the DUT, messages at the broker.
 
 Each line is a JSON object::
 
     {"time":1.204113,"source":"serial_line","kind":"unplug","data":{}}
 
-``time`` is in seconds since the timeline began, monotonic. All that the rig waits for is recorded here, so
-there is one thing to wait on: :meth:`Timeline.wait_until`.
+``time`` is in seconds since the timeline began, monotonic. Every event that the rig waits for is recorded
+here, so there is one way to wait: :meth:`Timeline.wait_until`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "Fault", "Timeline"]
 
-# How many events a report of a failed test shows; all of them are in the file.
+# Number of events in the report of a failed test; the file has all of them.
 _LAST_EVENTS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. ``time`` in seconds since the timeline began."""
+    """One event. ``time`` in seconds since the timeline began."""
 
     time: float
     source: str
@@ -42,9 +42,9 @@ class Event:
 
 
 class Fault:
-    """Something bad that the rig did. A test in which it had no effect proves nothing, and ends as an error.
+    """A fault that the rig injected. A test in which it had no effect proves nothing, and ends as an error.
 
-    The rig looks for the effect by itself where it can; where the test knows better it says :meth:`seen`.
+    The rig looks for the effect by itself if it can; a test that observes it calls :meth:`seen`.
     """
 
     def __init__(self, timeline: Timeline, event: Event, effect: Callable[[], bool], expected: str) -> None:
@@ -55,11 +55,11 @@ class Fault:
         self._is_effective: bool | None = None
 
     def seen(self, what: str) -> None:
-        """Say that the fault had an effect, and which: the rig need not find one."""
+        """Note that the fault had this effect: the rig need not find one."""
         self._conclude(True, seen=what)
 
     def conclude(self) -> bool:
-        """Look for the effect now, if nobody has yet; return whether there was one."""
+        """Look for the effect now, unless it is known already; return whether there was one."""
         if self._is_effective is None:
             self._conclude(self._effect())
         return bool(self._is_effective)
@@ -78,7 +78,7 @@ class Timeline:
 
     Args:
         path: the file; it is written at once, line by line, so that nothing is lost with a crash.
-        patience: seconds that :meth:`wait_until` waits if it is not told otherwise.
+        patience: seconds that :meth:`wait_until` waits by default.
     """
 
     def __init__(self, path: Path, patience: float = 20.0) -> None:
@@ -92,7 +92,7 @@ class Timeline:
         self._file = path.open("w", encoding="utf-8", buffering=1)
 
     def record(self, source: str, kind: str, **data: Any) -> Event:
-        """Write down that something happened, and wake whoever waits for it."""
+        """Record an event, and wake the threads in :meth:`wait_until`."""
         with self._changed:
             event = Event(round(time.monotonic() - self._start, 6), source, kind, data)
             self._last.append(event)
@@ -103,17 +103,17 @@ class Timeline:
         return event
 
     def mark(self, text: str) -> Event:
-        """Write down a remark of the test."""
+        """Record a remark of the test."""
         return self.record("test", "mark", text=text)
 
     def fault(
         self, source: str, kind: str, *, effect: Callable[[], bool], expected: str, **data: Any
     ) -> Fault:
-        """Write down that the rig does something bad now.
+        """Record a fault that the rig injects now.
 
         Args:
-            effect: asked later, at the end of the test at the latest, whether it did anything.
-            expected: that effect in words, for the error when there was none.
+            effect: called later, at the end of the test at the latest; returns whether there was an effect.
+            expected: that effect in words, for the error if there was none.
         """
         fault = Fault(self, self.record(source, kind, **data), effect, expected)
         self.faults.append(fault)
@@ -122,7 +122,7 @@ class Timeline:
     def wait_until(
         self, predicate: Callable[[], object], what: str = "", timeout: float | None = None
     ) -> None:
-        """Wait until a predicate holds; it is asked again after each event.
+        """Wait until a predicate holds; it is called after each event.
 
         It runs with the timeline locked: it must not wait for another thread.
 
@@ -143,10 +143,10 @@ class Timeline:
             return "\n".join(map(str, self._last))
 
     def without_effect(self) -> list[Fault]:
-        """Return the faults that changed nothing anybody could see. Call it at the end of the test."""
+        """Return the faults without a visible effect. Call it at the end of the test."""
         return [fault for fault in self.faults if not fault.conclude()]
 
     def close(self) -> None:
-        """Close the file; what is recorded later is not in it."""
+        """Close the file; later events are not written to it."""
         with self._changed:
             self._file.close()
