@@ -73,17 +73,17 @@ class Outbound:
         self._window = 0
         self._resend: OrderedDict[int, Outgoing] = OrderedDict()  # to be repeated when there is room
 
-    def publish(self, message: Outgoing, now: float = 0.0, packet_id: int = 0) -> int:
+    def publish(self, message: Outgoing, now: float = 0.0) -> int:
         """Give a QoS 1 or 2 message its packet identifier and queue its PUBLISH, encoded once and for all.
 
-        The caller has checked that there is room in the window. ``now`` matters only with an expiry;
-        ``packet_id``: an identifier that the caller has allocated.
+        The caller has checked that there is room in the window. ``now`` matters only with an expiry.
 
         Raises: LocalProtocolError: beyond a limit of the server; nothing has changed then.
         Source: MQTT 5.0 §4.3.2, §4.3.3.
         """
         session = self._session
-        packet_id = packet_id or session.allocate()
+        chosen = self._choose_packet_id(message) if self._choose_packet_id else 0
+        packet_id = session.allocate_from(chosen) if chosen else session.allocate()
         packet = self._send(message, packet_id, now)
         message.packet_id = packet_id
         message.packet = packet
@@ -94,12 +94,6 @@ class Outbound:
             if message.flags >= 4:
                 self._output.hold_last(number)
         return packet_id
-
-    def publish_by_choice(self, message: Outgoing, now: float = 0.0) -> int:
-        """As :meth:`publish`; the rules may choose the packet identifier."""
-        choose = self._choose_packet_id
-        chosen = 0 if choose is None else choose(message)
-        return self.publish(message, now, self._session.allocate_from(chosen) if chosen else 0)
 
     def on_puback(self, first: int, data: bytes, start: int, stop: int, events: list[Any]) -> None:
         """PUBACK: the end of an exchange of QoS 1."""

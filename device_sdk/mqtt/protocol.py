@@ -113,8 +113,7 @@ class Protocol:
             options.maximum_packet_size, _handlers_before_connack(options.version, rules.mqtt_3_refusals)
         )
         # Bound methods of parts, none of our own: a cycle would keep this object until a collection.
-        by_choice = rules.choose_packet_id is not None
-        self.publish = self.outbound.publish_by_choice if by_choice else self.outbound.publish
+        self.publish = self.outbound.publish
         self.publish_qos0 = output.publish_qos0_short if use_aliases else output.publish_qos0
         self.data_to_send: Callable[[int, float], list[bytes]] = output.data_to_send
         self.can_send = output.can_send

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-
 from device_sdk.mqtt.rules import STANDARD, ProtocolRules
 from device_sdk.paho._codes import RETURN_CODE_REASONS
 
@@ -38,19 +36,15 @@ def _read_topic(field: bytes) -> str:
     return STANDARD.read_topic(field)
 
 
-# The MQTTMessageInfo of a message, once publish() has returned it.
-_info: Callable[[Any], Any] = attrgetter("on_done")
-
-
 def _choose_packet_id(message: Any) -> int:
     """Return the identifier of a message that has waited: the one that its program knows."""
-    info = _info(message)
+    info = message.on_done  # its MQTTMessageInfo, once publish() has returned it
     return 0 if info is None else info.mid
 
 
 def _note_answer(message: Any, packet_type: int, reason_code: int, properties: dict[str, Any]) -> None:
     """Keep the broker's answer for on_publish."""
-    info = _info(message)
+    info = message.on_done
     if info is not None:
         info.answer = (packet_type, reason_code, properties)
 

@@ -52,7 +52,7 @@ IN_EXCHANGES = (
         "every message has the same packet identifier",
         v5("MQTT-4.3.2-1", "MQTT-4.3.3-1") + v311("MQTT-2.3.1-2", "MQTT-4.3.2-1", "MQTT-4.3.3-1"),
         _OUTBOUND,
-        "        packet_id = packet_id or session.allocate()\n",
+        "        packet_id = session.allocate_from(chosen) if chosen else session.allocate()\n",
         "        packet_id = session.allocate() and 1\n",
     ),
     Fault(
