@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-__all__ = ["Attempt", "StreamLife"]
+__all__ = ["StreamAttempt", "StreamLife"]
 
 # No single wait is longer, so that no deadline is too far away for poll().
 _LONGEST_WAIT_S = 86400.0
@@ -58,9 +58,9 @@ class StreamLife:
         self.lock = threading.Lock()
         self.is_open = False  # from the success of an attempt to close(), aborted or not
         self.is_aborted = False  # until close()
-        self._attempt: Attempt | None = None
+        self._attempt: StreamAttempt | None = None
 
-    def begin(self, description: str) -> Attempt:
+    def begin(self, description: str) -> StreamAttempt:
         """Return the attempt that may open the stream now, a context manager. Takes the lock.
 
         Raises: TransportError: it is open, or being opened. TransportClosedError: it was aborted.
@@ -72,7 +72,7 @@ class StreamLife:
             if self.is_aborted:
                 raise TransportClosedError(f"{description} was aborted before it was opened")
             try:
-                self._attempt = Attempt(self, description)
+                self._attempt = StreamAttempt(self, description)
             except OSError as error:
                 name = errno.errorcode.get(error.errno or 0)
                 raise ConnectFailedError(f"cannot open {description}: {error.strerror} ({name})") from error
@@ -95,13 +95,13 @@ class StreamLife:
             self._attempt.is_abandoned = True
             self._attempt = None
 
-    def end(self, attempt: Attempt) -> None:
+    def end(self, attempt: StreamAttempt) -> None:
         """Forget an attempt that is over. Called with the lock held, by the attempt."""
         if self._attempt is attempt:
             self._attempt = None
 
 
-class Attempt:
+class StreamAttempt:
     """One call of ``open()``. Another thread may cancel it, and its transport may go on without it.
 
     :meth:`poll`, :meth:`wait` and :meth:`when_cancelled` are for the thread that is in ``open()``, without

@@ -19,7 +19,7 @@ import select
 import time
 
 from device_sdk.errors import ConnectFailedError, TransportClosedError
-from device_sdk.net.attempt import Attempt, StreamLife
+from device_sdk.net.attempt import StreamAttempt, StreamLife
 from device_sdk.net.base import Transport
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ class Layer(Transport):
                 self.inner.close()
             self._shake_hands(attempt, deadline)
 
-    def _shake_hands(self, attempt: Attempt, deadline: float) -> None:
+    def _shake_hands(self, attempt: StreamAttempt, deadline: float) -> None:
         link = Link(self.inner, attempt, self.description, deadline)
         try:
             state = self._handshake(link)
@@ -161,7 +161,7 @@ class Link:
 
     __slots__ = ("_attempt", "_deadline", "_description", "_inner", "_unread")
 
-    def __init__(self, inner: Transport, attempt: Attempt, description: str, deadline: float) -> None:
+    def __init__(self, inner: Transport, attempt: StreamAttempt, description: str, deadline: float) -> None:
         self._inner = inner
         self._attempt = attempt
         self._description = description

@@ -19,7 +19,7 @@ import socket
 
 from device_sdk._load import load
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
-from device_sdk.net.attempt import Attempt
+from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl, parse_url
 from device_sdk.net.sockets import SocketTransport
 from device_sdk.net.tcp import TcpDialer, TcpTransport, check_url
@@ -89,7 +89,7 @@ class ProxyTransport(SocketTransport):
         self._place = f"{url.address} through {self._proxy.scheme}://{self._proxy.address}"
         super().__init__(f"tcp {self._place}")
 
-    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
+    def connect_socket(self, attempt: StreamAttempt, deadline: float) -> socket.socket:
         """Connect to the proxy and have it connect to the host."""
         try:
             sock = self._dialer.dial(self._proxy.host, self._proxy.port, attempt, deadline)

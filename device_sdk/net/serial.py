@@ -29,7 +29,7 @@ from device_sdk.errors import (
     TransportClosedError,
     TransportError,
 )
-from device_sdk.net.attempt import Attempt, StreamLife
+from device_sdk.net.attempt import StreamAttempt, StreamLife
 from device_sdk.net.base import ParsedUrl, Transport
 from device_sdk.net.serial_errors import GONE, explain
 
@@ -100,7 +100,7 @@ class SerialTransport(Transport):
             if url.host or path in ("", "/"):
                 raise ArgumentError("url", f"must be like serial:///dev/ttyUSB0?baud=115200; found {url!r}")
             self.description = f"serial {path}"
-            self._connect: Callable[[Attempt, float], _Line] = lambda *_: _LocalLine(path, settings)
+            self._connect: Callable[[StreamAttempt, float], _Line] = lambda *_: _LocalLine(path, settings)
         else:
             if not (url.host and url.port) or url.path not in ("", "/"):
                 raise ArgumentError("url", f"must be {url.scheme}://host:port; found {url!r}")
@@ -376,7 +376,7 @@ class _RemoteLine(_Line):
         return bytes(first + self._port.read(self._port.in_waiting) if first else first)
 
 
-def _open_remote(url: str, settings: dict[str, Any], attempt: Attempt, deadline: float) -> _Line:
+def _open_remote(url: str, settings: dict[str, Any], attempt: StreamAttempt, deadline: float) -> _Line:
     """Open the port in a thread that can be abandoned. Raises: ConnectFailedError.
 
     If cancelled, it may return a line whose port is not open yet; closing that is enough.

@@ -9,7 +9,7 @@ import socket
 from abc import abstractmethod
 
 from device_sdk.errors import TransportClosedError
-from device_sdk.net.attempt import Attempt, StreamLife
+from device_sdk.net.attempt import StreamAttempt, StreamLife
 from device_sdk.net.base import Transport
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ class SocketTransport(Transport):
         self._blocked = False
 
     @abstractmethod
-    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
+    def connect_socket(self, attempt: StreamAttempt, deadline: float) -> socket.socket:
         """Return a connected, non-blocking socket by ``deadline``.
 
         Runs in the thread of :meth:`open`. Raises: ConnectFailedError. TransportClosedError: the attempt was
@@ -127,7 +127,7 @@ class SocketTransport(Transport):
         raise TransportClosedError(f"{self.description} {state}")
 
 
-def connect(sock: socket.socket, address: Any, attempt: Attempt, until: float) -> None:
+def connect(sock: socket.socket, address: Any, attempt: StreamAttempt, until: float) -> None:
     """Connect a non-blocking socket, waiting until a monotonic time. Raises: OSError with an errno."""
     code = sock.connect_ex(address)
     if code == errno.EINPROGRESS:

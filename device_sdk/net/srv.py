@@ -13,7 +13,7 @@ from device_sdk.errors import (
     ConnectFailedError,
     MissingDependency,
 )
-from device_sdk.net.attempt import Attempt
+from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl, Transport, open_transport
 from device_sdk.net.layer import Layer
 from device_sdk.net.stack import TCP_STREAM_OPTIONS
@@ -132,7 +132,7 @@ class SrvTransport(Layer):
                     attempt.check()
                 raise
 
-    def _open_one(self, attempt: Attempt, servers: list[tuple[str, int]], deadline: float) -> None:
+    def _open_one(self, attempt: StreamAttempt, servers: list[tuple[str, int]], deadline: float) -> None:
         failures = []
         streams = {server: self._streams[server] for server in servers if server in self._streams}
         for index, server in enumerate(servers):

@@ -8,7 +8,7 @@ import socket
 import time
 
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
-from device_sdk.net.attempt import Attempt
+from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl
 from device_sdk.net.sockets import SocketTransport, connect, in_words
 
@@ -75,7 +75,7 @@ class TcpTransport(SocketTransport):
             user_timeout=user_timeout, bind=bind, interface=interface, tcp_keepalive=tcp_keepalive
         )
 
-    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
+    def connect_socket(self, attempt: StreamAttempt, deadline: float) -> socket.socket:
         """Look the host up and connect to the first of its addresses that answers; see :class:`TcpDialer`."""
         return self._dialer.dial(self._url.host, self._url.port, attempt, deadline)
 
@@ -100,7 +100,7 @@ class TcpDialer:
         self._interface = None if interface is None else _check_interface(interface)
         self._tcp_keepalive = () if tcp_keepalive is None else _parse_keepalive(tcp_keepalive)
 
-    def dial(self, host: str, port: int, attempt: Attempt, deadline: float) -> socket.socket:
+    def dial(self, host: str, port: int, attempt: StreamAttempt, deadline: float) -> socket.socket:
         """Return a socket that is connected to the first address of the host that answers.
 
         IPv6 and IPv4 addresses take turns, each with a fair share of the remaining time. The name look-up
@@ -150,7 +150,11 @@ class TcpDialer:
         return turns
 
     def _connect_one(
-        self, attempt: Attempt, family: int, address: tuple[str | int, ...] | tuple[int, bytes], until: float
+        self,
+        attempt: StreamAttempt,
+        family: int,
+        address: tuple[str | int, ...] | tuple[int, bytes],
+        until: float,
     ) -> socket.socket:
         """Connect to one address until the given monotonic time. Raises: OSError with an errno."""
         sock = socket.socket(family, socket.SOCK_STREAM)

@@ -10,7 +10,7 @@ import time
 from urllib.parse import unquote
 
 from device_sdk.errors import ArgumentError, ConnectFailedError
-from device_sdk.net.attempt import Attempt
+from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl
 from device_sdk.net.sockets import SocketTransport
 
@@ -55,7 +55,7 @@ class UnixTransport(SocketTransport):
         self._path = path
         self._address = address
 
-    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
+    def connect_socket(self, attempt: StreamAttempt, deadline: float) -> socket.socket:
         """Return a connected socket. Raises: ConnectFailedError, TransportClosedError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

@@ -10,7 +10,7 @@ import socket
 from time import monotonic
 
 from device_sdk.errors import ConnectFailedError, DeviceSdkError
-from device_sdk.net.attempt import Attempt
+from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl
 from device_sdk.net.sockets import SocketTransport, connect
 from device_sdk.net.tcp import TcpDialer
@@ -53,7 +53,7 @@ class SocketStream(SocketTransport):
         self._proxy = proxy
         self._dialer = _Dialer(source)
 
-    def connect_socket(self, attempt: Attempt, deadline: float) -> socket.socket:
+    def connect_socket(self, attempt: StreamAttempt, deadline: float) -> socket.socket:
         """Return a connected socket. Raises: OSError, as the system raised it."""
         if self._path is not None:
             return _connect_unix(self._path, attempt, deadline)
@@ -88,7 +88,7 @@ class _Dialer(TcpDialer):
             sock.bind(self._source)
 
 
-def _connect_unix(path: str, attempt: Attempt, deadline: float) -> socket.socket:
+def _connect_unix(path: str, attempt: StreamAttempt, deadline: float) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
