@@ -74,7 +74,7 @@ class Certificates:
 
     @cached_property
     def server(self) -> Certificate:
-        """A server certificate for ``localhost``, ``127.0.0.1`` and ``::1``, valid since yesterday."""
+        """Server certificate for ``localhost``, ``127.0.0.1``, ``::1``, valid from yesterday for a month."""
         return self.issue("server")
 
     @cached_property

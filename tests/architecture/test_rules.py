@@ -239,6 +239,15 @@ EXAMPLES = {
         },
         {"device_sdk/net/base.py": 1},
     ),
+    "modules that their package does not list": Example(
+        {
+            "device_sdk/net/__init__.py": "'''Streams: a.py, b.py, c.py, d.py, e.py, not_f.py.'''",
+            "device_sdk/store/__init__.py": "",
+            **{f"device_sdk/net/{name}.py": "" for name in "abcdefg"},
+            **{f"device_sdk/store/{name}.py": "" for name in "abcdef"},
+        },
+        {"device_sdk/net/__init__.py": 2},
+    ),
 }
 
 
