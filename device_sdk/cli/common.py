@@ -39,7 +39,7 @@ _MAX_SECONDS = 366 * 86400.0
 
 
 class ExitCode(IntEnum):
-    """Exit status of every command: the cause, so that a shell script can tell them apart."""
+    """Exit status of every command: the cause, so that a shell script can distinguish them."""
 
     OK = 0
     FAILED = 1

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         ("stat", _stat, "how much waits, and what became of the rest"),
         ("peek", _peek, "the oldest messages"),
         ("export", _export, "all messages, one JSON object per line"),
-        ("check", _check, "read the whole file and say what is wrong with it"),
+        ("check", _check, "read the whole file and list its faults"),
         ("purge", _purge, "delete the messages that wait; the client must not be running"),
     ):
         action = actions.add_parser(name, help=text, description=text)
@@ -129,7 +129,7 @@ def _purge(arguments: argparse.Namespace) -> int:
 
 def _confirmed(path: str) -> bool:
     if not sys.stdin.isatty():
-        print("device-sdk: there is nobody to ask; repeat it with --yes", file=sys.stderr)
+        print("device-sdk: standard input is no terminal; repeat the command with --yes", file=sys.stderr)
         return False
     with QueueReader(path) as reader:
         waiting = reader.stat()["waiting"]

@@ -97,7 +97,7 @@ def _discover(arguments: argparse.Namespace) -> None:
     if not arguments.json:
         count = "1 sensor" if len(found) == 1 else f"{len(found) or 'no'} sensors"
         buses = ", ".join(list_buses(arguments.root)) or "none"
-        print(f"The kernel reads {count}. I2C buses: {buses}; what is on them is not asked.")
+        print(f"The kernel reads {count}. I2C buses: {buses}; their chips are not probed.")
         words = "the words above" if found else "host"
         print(f"Next: 'device-sdk sensors read' and {words}; 'device-sdk sensors list' names the drivers.")
 

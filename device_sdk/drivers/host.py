@@ -30,10 +30,10 @@ _LOAD = (
 )
 _MEMORY = {
     "MemTotal": Channel("memory.total", "B", "RAM that the kernel manages"),
-    "MemFree": Channel("memory.free", "B", "RAM that nobody uses"),
+    "MemFree": Channel("memory.free", "B", "unused RAM"),
     "MemAvailable": Channel("memory.available", "B", "RAM that a new program could get without swapping"),
     "SwapTotal": Channel("swap.total", "B", "swap space"),
-    "SwapFree": Channel("swap.free", "B", "swap space that nobody uses"),
+    "SwapFree": Channel("swap.free", "B", "unused swap space"),
 }
 _UPTIME_CHANNEL = Channel("uptime", "s", "time since the kernel started")
 

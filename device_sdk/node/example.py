@@ -18,7 +18,7 @@ url = "mqtt://127.0.0.1"        # over a serial line: "serial:///dev/ttyUSB0?bau
 # [tls]                         # for a URL such as "mqtts://broker.example"; without it the system's CAs
 # ca_file = "ca.pem"
 
-[queue]                         # what waits while the broker is away
+[queue]                         # messages that wait while the broker is away
 # file = "greenhouse-1.db"      # survives restarts and power cuts
 max_messages = 10_000
 overflow = "drop_oldest"

@@ -215,7 +215,7 @@ class MosquittoBroker(ChildBroker):
 class IotcoreBroker(ChildBroker):
     """The rumqttd broker of the package ``iotcore``: no system install, nothing kept over a restart.
 
-    MQTT 3.1.1 and 5.0 on a port each, because the broker cannot tell them apart on one.
+    MQTT 3.1.1 and 5.0 on a port each, because the broker cannot distinguish them on one.
     """
 
     name = "iotcore"

@@ -41,7 +41,7 @@ def test_the_environment_node_publishes_its_climate_and_its_board(
 
 @pytest.fixture
 def serial_node(serial_line: SerialLine, broker: Broker, dut: Dut) -> Dut:
-    """The serial node with a sample every 50 ms, which it was told over the line."""
+    """The serial node with a sample every 50 ms, an interval set over the line."""
     dut.run_python(EXAMPLES / "serial_node" / "serial_node.py", serial_line.url)
     broker.wait_until(lambda: broker.last("serial-1/status") == b"online")
     with Client(broker.url) as client:

@@ -125,7 +125,7 @@ class Scene:
         """Wait until everything arrived: 60 s at most, 20 s after a signal, not at all after a second one."""
         self._network.restore()
         if self._signals.count:
-            self._view.note("stopping: waiting for what is still on its way (once more to leave it)")
+            self._view.note("stopping: waiting for samples on their way (signal again to skip)")
         deadline = self._now() + (_INTERRUPTED_DRAIN_S if self._signals.count else DRAIN_S)
         while self._on_its_way() and self._signals.count < 2 and self._now() < deadline:
             self._show_when_due("draining")
