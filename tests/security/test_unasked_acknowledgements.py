@@ -68,7 +68,7 @@ def test_an_answer_to_the_other_request_ends_the_connection() -> None:
 def test_both_pages_say_so() -> None:
     security = " ".join((ROOT / "SECURITY.md").read_text(encoding="utf-8").split())
     limits = " ".join((ROOT / "docs" / "limits.md").read_text(encoding="utf-8").split())
-    assert "| SUBACK or UNSUBACK that nobody asked for, an acknowledgement of the wrong kind," in security
+    assert "| SUBACK or UNSUBACK without a request, an acknowledgement of the wrong kind," in security
     for page in (security, limits):
         assert "PUBACK and PUBCOMP are ignored" in page
         assert "PUBREC and PUBREL are answered, in MQTT 5.0 with 0x92" in page
