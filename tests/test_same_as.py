@@ -30,10 +30,10 @@ Engine.unpark = _sleepy
 """
 
 ONE_CALL_MORE = """
-def _publish(self, *arguments, publish=Engine.publish):
+def _publish(self, *arguments, publish=Publisher.publish):
     return publish(self, *arguments)
 
-Engine.publish = _publish
+Publisher.publish = _publish
 """
 
 #: Name -> (part that shows it, file of the package, what is added to its end).
@@ -118,7 +118,7 @@ def test_words_may_differ_when_they_are_not_asked_for(changed: Path) -> None:
 
 def test_a_call_more_for_each_message_is_counted(changed: Path) -> None:
     """The counting of benchmarks/against_commit.py, which compares what two packages cost."""
-    with (changed / "device_sdk" / "engine" / "engine.py").open("a", encoding="utf-8") as source:
+    with (changed / "device_sdk/engine/outgoing/publisher.py").open("a", encoding="utf-8") as source:
         source.write(ONE_CALL_MORE)
     (task,) = (one for one in TASKS if one.name == "client/pub-q0")
     bench = Bench("calls", None)
