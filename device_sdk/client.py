@@ -13,6 +13,7 @@ from device_sdk.client_base import BaseClient
 from device_sdk.engine.arguments import disconnect_fields, seconds
 from device_sdk.engine.incoming.inbox import Inbox
 from device_sdk.engine.life_cycle import CONNECTED
+from device_sdk.engine.reentry import refuse_reentry
 from device_sdk.errors import QueueFullError, SubscribeRefused
 from device_sdk.threads import CallbackThread, NetworkThread
 
@@ -34,8 +35,9 @@ _EXIT_DRAIN_SECONDS = 1.0
 class Client(BaseClient):
     """An MQTT client with a bounded queue, automatic reconnection and one callback thread.
 
-    All methods may be called from any thread, also inside handlers; not from a signal handler (set a flag
-    there). After ``fork()`` the child's copy raises :class:`ClosedError`; make a new client in the child.
+    All methods may be called from any thread, also inside handlers; not from the handler of a signal (set a
+    flag there, or start a thread): where it has interrupted this client, they raise :class:`RuntimeError`.
+    After ``fork()`` the child's copy raises :class:`ClosedError`; make a new client in the child.
 
     The arguments are those of ``__init__``, below.
     """
@@ -56,24 +58,27 @@ class Client(BaseClient):
 
         Raises: ClosedError: after :meth:`close`, or in a forked child.
         """
+        refuse_reentry(self._life, "start()")
+        refuse_reentry(self._engine.lock, "start()")
         with self._life:
             self._check_open()
             if self._network is not None:
                 return
             callbacks = CallbackThread(self._engine, lambda: self.on_message, self._wake)
             network = NetworkThread(self._engine, callbacks, self._options.connect_timeout)
-            callbacks.start()
-            self._callbacks, self._network = callbacks, network  # before it can park: publishers wake it
-            with self._engine.lock:
-                self._engine.life.start()
             try:
+                self._callbacks, self._network = callbacks, network  # before it can park: publishers wake it
+                callbacks.start()
+                with self._engine.lock:
+                    self._engine.life.start()
                 network.start()
-            except RuntimeError:  # no more threads
-                self._callbacks = self._network = None
-                callbacks.stop(_JOIN_SECONDS)
+                _clients.add(self)
+            except BaseException:  # no more threads, or of the handler of a signal
+                network.cancel()
+                self._stop_network(monotonic() + _JOIN_SECONDS)
+                self._stop_callbacks()
                 self._engine.drop_connection()
                 raise
-            _clients.add(self)
 
     def connect(self, timeout: float = 10.0) -> None:
         """Start, and wait until the broker has accepted the connection.
@@ -84,13 +89,13 @@ class Client(BaseClient):
         """
         seconds("timeout", timeout)
         life = self._engine.life
+        refuse_reentry(self._engine.lock, "connect()")
         with self._engine.lock:
             if life.state == CONNECTED:
                 return
             outcome = life.want_outcome(threading.Event)
         self.start()
-        with self._engine.consumers.blocking():
-            decided = outcome.wait(timeout)
+        decided = self._engine.consumers.wait(outcome.wait, timeout)
         with self._engine.lock:
             life.forget_outcome()
             error = life.last_error
@@ -121,6 +126,9 @@ class Client(BaseClient):
         callbacks = self._callbacks
         if self._closed and callbacks is not None and callbacks.is_current():
             return  # somebody else closes and waits for this very handler
+        if not self._closed:  # if it is, a signal may have interrupted the close() that waits
+            refuse_reentry(self._life, "close()")
+            refuse_reentry(self._engine.lock, "close()")
         with self._life:
             if self._closed:
                 return
@@ -145,9 +153,10 @@ class Client(BaseClient):
 
     def reconnect_now(self) -> None:
         """End a wait between two attempts at once, for example when the link came up."""
+        refuse_reentry(self._engine.lock, "reconnect_now()")
         with self._engine.lock:
             self._engine.reactions.reconnect_now()
-            wake = self._engine.unpark()
+            wake = self._engine.parked
         if wake:
             self._wake()
 
@@ -161,8 +170,7 @@ class Client(BaseClient):
         Source: MQTT 5.0 §4.12.1.
         """
         attempt = self._reauthenticate(timeout)
-        with self._engine.consumers.blocking():
-            attempt.over.wait(timeout)
+        self._engine.consumers.wait(attempt.over.wait, timeout)
         attempt.outcome(timeout)
 
     def request(
@@ -196,9 +204,9 @@ class Client(BaseClient):
         try:
             delivery = self.publish(topic, payload, qos=qos, expiry=expiry, properties=call.properties)
             call.watch(delivery)
-            with self._engine.consumers.blocking():
-                while not call.is_over(delivery) and (left := call.left) > 0 and call.woken.wait(left):
-                    call.woken.clear()
+            wait, woken = self._engine.consumers.wait, call.woken
+            while not call.is_over(delivery) and (left := call.left) > 0 and wait(woken.wait, left):
+                woken.clear()
         finally:
             call.end()
         return call.answer()
@@ -256,8 +264,7 @@ class Client(BaseClient):
             self._engine.drain(await_handlers=not callbacks.is_current())
             self._engine.parked = False
         network.wake()
-        with self._engine.consumers.blocking():
-            network.drained.wait(max(0.0, deadline - monotonic()))
+        self._engine.consumers.wait(network.drained.wait, max(0.0, deadline - monotonic()))
 
     def _stop_network(self, deadline: float) -> None:
         network = self._network

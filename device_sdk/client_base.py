@@ -31,7 +31,8 @@ from device_sdk.engine.connecting.credentials import Credentials
 from device_sdk.engine.consumers import Consumers
 from device_sdk.engine.engine import Engine
 from device_sdk.engine.incoming.calls import Calls, checked_properties
-from device_sdk.errors import ArgumentError, ClosedError
+from device_sdk.engine.reentry import reentered, refuse_reentry
+from device_sdk.errors import ArgumentError, ClosedError, DeviceSdkError
 from device_sdk.mqtt.message import Message, Subscription
 from device_sdk.mqtt.options import ConnectOptions, check_range
 from device_sdk.mqtt.topics import validate_topic
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from device_sdk.engine.incoming.calls import Call
     from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
     from device_sdk.engine.outgoing.delivery import Delivery
-    from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.events import ConnectAcknowledged
     from device_sdk.mqtt.message import Will
     from device_sdk.net.base import Transport
@@ -206,7 +206,7 @@ class BaseClient(ABC):
         asked = Credentials(options, credentials, asked_will)
         asked.check(brokers)
         self._engine = Engine(
-            threading.Lock(), brokers, options, policy=policy, store=opened,
+            threading.RLock(), brokers, options, policy=policy, store=opened,
             reconnect=reconnect or ReconnectPolicy(), draw=random_fraction, inflight=inflight,
             inbox_limit=inbox_limit, inbox_bytes=inbox_bytes, clean_start=clean_start,
             buffer_qos0=buffer_qos0, on_session_lost=on_session_lost,
@@ -220,7 +220,7 @@ class BaseClient(ABC):
         self._engine.consumers.bind(weakly(self._wake))
         self._options, self._policy = options, policy
         self._fields = MessageFields(version, policy)
-        self._life = threading.Lock()  # one start() or close() at a time, where threads can call them
+        self._life = threading.RLock()  # one start() or close() at a time, where threads can call them
         self.on_message = on_message
         if opened is not None:
             self._open_store(opened, made_up=not client_id)
@@ -252,12 +252,11 @@ class BaseClient(ABC):
         Returns: the delivery, to wait for or to forget.
         Raises: ArgumentError, ArgumentTypeError: an argument that cannot work, by its name; nothing was
         queued. QueueFullError: a bound of the policy. LocalProtocolError: the connected broker does not
-        take it. ClosedError: after close().
+        take it. ClosedError: after close(). RuntimeError: called in the handler of a signal that has
+        interrupted this client in the same thread.
         """
         fields = self._fields
-        topic_field = fields.topics.get(topic) if type(topic) is str else None
-        if topic_field is None:
-            topic_field = fields.encode_topic(topic)
+        topic_field = (type(topic) is str and fields.topics.get(topic)) or fields.encode_topic(topic)
         if type(payload) is not bytes or len(payload) > LARGEST_PAYLOAD:
             payload = check_payload(payload)
         if type(qos) is not int or not 0 <= qos <= 2:
@@ -276,19 +275,30 @@ class BaseClient(ABC):
         flags = qos << 1 | 1 if retain else qos << 1
         if self._closed:
             raise ClosedError("publish() on a client that is closed")
-        lock.acquire()  # not "with": in Python 3.11 that is 0.1 us more, a tenth of a QoS 0 publish
-        try:
+        if lock._is_owned():  # type: ignore[attr-defined]  # has_lock() written out: a call less
+            raise reentered("publish()")
+        wake = False
+        try:  # not "with": in Python 3.11 that is 0.1 us more, a tenth of a QoS 0 publish
+            lock.acquire()
             delivery = engine.outgoing.publish(topic_field, payload, flags, block, expires_at, now)
             if delivery is None:
                 delivery = self._publish_later(topic_field, payload, flags, block, expires_at)
             wake = engine.parked and (expires_at is not None or engine.wants_attention())
             if wake:
                 engine.parked = False
-        finally:
             lock.release()
-        if wake:
-            self._wake()
-        return delivery
+            if wake:
+                self._wake()
+            return delivery
+        except BaseException as error:
+            engine.parked |= wake  # whoever publishes next wakes the network
+            try:
+                lock.release()  # the first call in here: a second signal may come after it
+            except RuntimeError:
+                pass  # it was not taken yet, or is given back already
+            if not isinstance(error, DeviceSdkError):
+                self._wake()  # the message may have been added
+            raise
 
     def subscribe(
         self,
@@ -326,9 +336,10 @@ class BaseClient(ABC):
                 retain_handling=retain_handling,
             )
         wanted = check_subscriptions(topic, self._options.version)
+        refuse_reentry(self._engine.lock, "subscribe()")
         with self._engine.lock:
             request = self._engine.incoming.subscribe(wanted, on_message)
-            wake = self._engine.unpark()
+            wake = self._engine.parked  # which stays, so that a signal in between cannot lose the wake-up
         if wake:
             self._wake()
         return request
@@ -340,9 +351,10 @@ class BaseClient(ABC):
         """
         self._check_open()
         topic_filters = check_topic_filters(topic)
+        refuse_reentry(self._engine.lock, "unsubscribe()")
         with self._engine.lock:
             request = self._engine.incoming.unsubscribe(topic_filters)
-            wake = self._engine.unpark()
+            wake = self._engine.parked
         if wake:
             self._wake()
         return request
@@ -394,7 +406,8 @@ class BaseClient(ABC):
             )
         seconds("timeout", timeout)
         engine, incoming = self._engine, self._engine.incoming
-        with self._engine.lock:
+        refuse_reentry(engine.lock, "request()")
+        with engine.lock:
             self._check_open()
             calls = incoming.calls
             if calls is None:
@@ -405,7 +418,7 @@ class BaseClient(ABC):
                 topic, timeout, given, self._options, engine.outgoing.online, incoming.router.wanted,
                 incoming.subscribe,
             )  # fmt: skip
-            wake = engine.unpark()
+            wake = engine.parked
         if wake:
             self._wake()
         return call
@@ -417,10 +430,11 @@ class BaseClient(ABC):
         engine = self._engine
         if engine.authentication is None:
             raise ArgumentError("auth", "reauthenticate() needs a client that was made with auth=")
+        refuse_reentry(engine.lock, "reauthenticate()")
         attempt = engine.authentication.prepare(engine.consumers.event())
-        with self._engine.lock:
+        with engine.lock:
             engine.authentication.again(attempt, engine.outgoing.online)
-            wake = engine.unpark()
+            wake = engine.parked
         if wake:
             self._wake()
         return attempt

@@ -37,6 +37,8 @@ log = Log("device_sdk.threads")
 class NetworkThread:
     """Opens, reads, writes and keeps time for one engine."""
 
+    _wake_fd = -1  # until the constructor has one
+
     def __init__(self, engine: Engine, callbacks: CallbackThread, open_seconds: float) -> None:
         self._engine = engine
         self._callbacks = callbacks
@@ -45,6 +47,7 @@ class NetworkThread:
         self._selector.register(self._wake_fd, selectors.EVENT_READ)
         self._watched: tuple[int, int] | None = None  # descriptor of the transport and events, 0: none now
         self._opener = Opener(engine, open_seconds)
+        self._cancelled = False
         self._goodbye: float | None = None  # when a closing client stops waiting for its DISCONNECT to leave
         self._thread = threading.Thread(target=self._run, name="device-sdk network", daemon=True)
         self.drained = threading.Event()
@@ -53,16 +56,17 @@ class NetworkThread:
         """Start the thread."""
         self._thread.start()
 
+    def cancel(self) -> None:
+        """Let the thread end at its next look, or at once if it has not begun."""
+        self._cancelled = True
+
     def wake(self) -> None:
         """Make the thread look again. Any thread, without the lock."""
         os.eventfd_write(self._wake_fd, 1)
 
     def join(self, timeout: float) -> bool:
         """Wait for the thread's end; False if it did not come in time or this is the thread itself."""
-        if threading.current_thread() is self._thread:
-            return False
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return _has_ended(self._thread, timeout)
 
     def disown(self) -> None:
         """In a forked child: let go of the parent's descriptors without disturbing their other end.
@@ -77,11 +81,13 @@ class NetworkThread:
 
     def __del__(self) -> None:
         # Not at the end of the thread: a publisher may be about to write to it.
-        self._selector.close()
-        os.close(self._wake_fd)
+        if hasattr(self, "_selector"):  # else the handler of a signal has ended the constructor
+            self._selector.close()
+        if self._wake_fd >= 0:
+            os.close(self._wake_fd)
 
     def _run(self) -> None:
-        while True:
+        while not self._cancelled:
             try:
                 if not self._turn():
                     break
@@ -212,10 +218,7 @@ class CallbackThread:
             offered = self.offer()
         if offered:
             self.wake()
-        if self.is_current():
-            return False
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return _has_ended(self._thread, timeout)
 
     def is_current(self) -> bool:
         """Whether the caller runs in this thread, that is, inside a handler."""
@@ -287,10 +290,15 @@ class CallbackThread:
 
     def settle(self, handled: int) -> None:
         """So many messages are finished: their acknowledgements may leave. Any thread."""
-        with self._engine.lock:
-            wake = self._engine.handled(handled) and self._engine.unpark()
-        if wake:
-            self._wake_network()
+        engine, wake = self._engine, False
+        try:
+            with engine.lock:
+                wake = engine.handled(handled) and engine.unpark()
+            if wake:
+                self._wake_network()
+        except BaseException:  # of the handler of a signal
+            engine.parked |= wake  # whoever comes next wakes the network
+            raise
 
     def _call(self, function: Callable[[Any], object], argument: object) -> None:
         """Run a hook; what it raises is reported and goes no further."""
@@ -298,3 +306,14 @@ class CallbackThread:
             function(argument)
         except BaseException as error:
             self._dispatch.failed(function, error)
+
+
+def _has_ended(thread: threading.Thread, timeout: float) -> bool:
+    """Wait for the end of a thread; False if it did not come in time or this is the thread itself."""
+    if threading.current_thread() is thread:
+        return False
+    try:
+        thread.join(timeout)
+    except RuntimeError:
+        pass  # it was never started
+    return not thread.is_alive()

@@ -8,6 +8,7 @@ test itself, has something real to wait for: a thread is joined, a file of lines
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
 import sys
@@ -22,7 +23,7 @@ __all__ = ["eventually", "eventually_in_loop", "join_threads", "sdk_threads", "s
 
 SECONDS = 10.0
 
-_lock_of_python = threading.Lock
+_lock_of_python, _rlock_of_python = threading.Lock, threading.RLock
 _changed = threading.Condition()
 _count = 0
 _waiting: list[Callable[[], object]] = []
@@ -51,6 +52,23 @@ class TellingLock:
 
     def _at_fork_reinit(self) -> None:
         self._lock._at_fork_reinit()  # type: ignore[attr-defined]
+
+
+class TellingRLock(_thread.RLock):  # type: ignore[misc]  # final in typeshed alone
+    """The same for an RLock, also where a condition lets go of it."""
+
+    def release(self) -> None:
+        """Let go, and tell."""
+        super().release()
+        step()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _release_save(self) -> object:
+        state = super()._release_save()  # type: ignore[misc]
+        step()
+        return state
 
 
 def step() -> None:
@@ -124,12 +142,16 @@ def _look(predicate: Callable[[], object]) -> object:
 def steps() -> Iterator[None]:
     """Locks that modules of ``device_sdk`` make from now on tell of each step."""
 
-    def lock() -> Any:
-        maker = sys._getframe(1).f_globals["__name__"]
-        return TellingLock() if maker.startswith("device_sdk.") else _lock_of_python()
+    def maker(telling: Callable[[], Any], plain: Callable[[], Any]) -> Callable[[], Any]:
+        def make() -> Any:
+            whose = sys._getframe(1).f_globals["__name__"]
+            return telling() if whose.startswith("device_sdk.") else plain()
+
+        return make
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading, "Lock", lock)
+        patch.setattr(threading, "Lock", maker(TellingLock, _lock_of_python))
+        patch.setattr(threading, "RLock", maker(TellingRLock, _rlock_of_python))
         yield
 
 

@@ -19,6 +19,7 @@ from device_sdk.aio.waits import LoopWaits
 from device_sdk.client_base import BaseClient
 from device_sdk.engine.arguments import disconnect_fields, seconds
 from device_sdk.engine.life_cycle import CONNECTED
+from device_sdk.engine.reentry import refuse_reentry
 from device_sdk.errors import QueueFullError, SubscribeRefused
 
 TYPE_CHECKING = False
@@ -284,6 +285,7 @@ class AsyncClient(BaseClient):
     def reconnect_now(self) -> None:
         """End a wait between two attempts at once, for example when the link came up. Does not wait."""
         driver = self._bind()
+        refuse_reentry(self._engine.lock, "reconnect_now()")
         with self._engine.lock:
             self._engine.reactions.reconnect_now()
         driver.schedule()
@@ -428,7 +430,7 @@ class AsyncClient(BaseClient):
             self._engine.disown()
 
 
-class _NoRoomError(Exception):
+class _NoRoomError(QueueFullError):
     """The queue is full, and the policy is to wait."""
 
 

@@ -38,6 +38,10 @@ class LoopConsumers(Consumers):
         """Note that the calling task handles received messages from now on."""
         _consuming.set(_consuming.get() | {id(self)})
 
+    def blocking(self) -> LoopConsumers:
+        """Return the context in which the calling task waits for the broker."""
+        return self
+
     def __enter__(self) -> None:
         if id(self) in _consuming.get():
             self.block(id(asyncio.current_task()))

@@ -22,12 +22,15 @@ File                Its object                         State that it owns
 ``connecting/``     the way to a connection            see there
 ``arguments.py``    checks of what applications give   none
 ``build.py``        brokers and store from arguments   none
+``reentry.py``       signals that interrupt a thread    none
+                    which has the lock
 ``packet_log.py``   packets in the log                 lines not written yet
 ==================  =================================  ====================================================
 
 The lock: one lock guards all state of an engine. A method says whether its caller holds it; those that begin
 with ``on_`` belong to the owner of the transport and take it themselves. It is never held while code of the
-application runs, nor during ``open()``, ``recv()``, ``send()`` or a commit.
+application runs, nor during ``open()``, ``recv()``, ``send()`` or a commit; but the handler of a signal may
+run at any time: see ``reentry.py``.
 
 Parts: each knows what it needs, none the engine. Upward go returned values, and one callback:
 ``Connection`` calls ``Reactions.react``. References form no cycle, so a dropped client is freed at once.

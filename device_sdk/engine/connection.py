@@ -57,7 +57,7 @@ class Connection:
 
     def __init__(
         self,
-        lock: threading.Lock,
+        lock: threading.RLock,
         protocol: Protocol,
         transport: Transport,
         outgoing: Publisher,

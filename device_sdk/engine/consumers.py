@@ -17,8 +17,7 @@ class Consumers:
 
     Reading from the network pauses when too many received messages are in hand. A handler that then waits for
     an acknowledgement would wait for ever: the acknowledgement stays unread, and the messages in hand stay in
-    hand. So reading goes on while a consumer is inside ``with consumers.blocking():``; other threads change
-    nothing.
+    hand. So reading goes on while a consumer is inside :meth:`wait`; other threads change nothing.
     """
 
     __slots__ = ("_all", "_wake", "blocked")
@@ -40,16 +39,19 @@ class Consumers:
         """Count the calling thread among the consumers from now on."""
         self._all.add(get_ident())
 
-    def blocking(self) -> Consumers:
-        """Return the context in which the calling thread waits for the broker."""
-        return self
+    def wait(self, wait: Callable[[float | None], bool], timeout: float | None) -> bool:
+        """Return ``wait(timeout)``, in which the calling thread waits for the broker.
 
-    def __enter__(self) -> None:
-        if get_ident() in self._all:
-            self.block(get_ident())
-
-    def __exit__(self, *_: object) -> None:
-        self.blocked.discard(get_ident())
+        Not a context manager: the handler of a signal may raise before ``__exit__()`` does anything.
+        """
+        consumer = get_ident()
+        if consumer not in self._all:
+            return wait(timeout)
+        try:
+            self.block(consumer)
+            return wait(timeout)
+        finally:
+            self.blocked.discard(consumer)  # the first call in here: a second signal may come after it
 
     def block(self, consumer: int) -> None:
         """Note that this consumer waits for the broker from now on."""

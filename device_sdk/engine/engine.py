@@ -58,7 +58,7 @@ class Engine:
 
     def __init__(
         self,
-        lock: threading.Lock,
+        lock: threading.RLock,
         transport: Transport | Sequence[Broker],
         options: ConnectOptions,
         *,

@@ -16,7 +16,7 @@ from device_sdk.mqtt.decode import read_acknowledgement
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.packets import Pubrel
 from device_sdk.mqtt.refusals import publish_refused
-from device_sdk.mqtt.session import ACKNOWLEDGED, DROPPED, REFUSED, SENT
+from device_sdk.mqtt.session import ACKNOWLEDGED, DROPPED, REFUSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Outbound:
         output: Output,
         version: str,
         rules: ProtocolRules,
-        send: Callable[[Outgoing, int, float], bytes],
+        send: Callable[[Outgoing, int, float, dict[int, Outgoing]], None],
     ) -> None:
         self._session = session
         self._output = output
@@ -84,11 +84,7 @@ class Outbound:
         session = self._session
         chosen = self._choose_packet_id(message) if self._choose_packet_id else 0
         packet_id = session.allocate_from(chosen) if chosen else session.allocate()
-        packet = self._send(message, packet_id, now)
-        message.packet_id = packet_id
-        message.packet = packet
-        message.status = SENT
-        session.in_flight[packet_id] = message
+        self._send(message, packet_id, now, session.in_flight)
         if session.journal:
             number = session.record(("sent", message.sequence, packet_id))
             if message.flags >= 4:

@@ -10,7 +10,7 @@ Threads: the caller serialises all calls. Source: MQTT 5.0 ยง3.2.2.3 (limits), ย
 from __future__ import annotations
 
 from device_sdk.errors import LocalProtocolError
-from device_sdk.mqtt.session import FIRST_BYTES, SHORT_LENGTHS
+from device_sdk.mqtt.session import FIRST_BYTES, SENT, SHORT_LENGTHS
 from device_sdk.mqtt.wire import encode_varint
 
 TYPE_CHECKING = False
@@ -118,8 +118,8 @@ class Output:
         self._chunks.append(packet)
         self.buffered += size
 
-    def publish(self, message: Outgoing, packet_id: int, now: float) -> bytes:
-        """Queue the PUBLISH of a QoS 1 or 2 message and return it, as :meth:`Outgoing.encode` makes it.
+    def publish(self, message: Outgoing, packet_id: int, now: float, in_flight: dict[int, Outgoing]) -> None:
+        """Queue the PUBLISH of a QoS 1 or 2 message, which is ``in_flight`` from then on.
 
         Raises: LocalProtocolError: beyond a limit of the server; nothing has changed then.
         """
@@ -132,25 +132,32 @@ class Output:
         size = len(packet)
         if size > self.largest_packet or flags in self._refused_flags:
             self.check(flags, size)
-        self._chunks.append(packet)
+        message.packet_id = packet_id
+        message.packet = packet
+        message.status = SENT
+        # From here on no call but the last one: where the handler of a signal raises in between, the window
+        # and what was sent would differ.
+        in_flight[packet_id] = message
         self.buffered += size
-        return packet
+        self._chunks.append(packet)
 
     def publish_qos0_short(self, topic_field: bytes, payload: bytes, flags: int, properties: bytes) -> None:
         """As :meth:`publish_qos0`, with a topic alias if that saves something."""
         self.publish_qos0(topic_field, payload, flags, properties)
         self._shorten_last(flags, topic_field, b"", properties, payload)
 
-    def publish_short(self, message: Outgoing, packet_id: int, now: float) -> bytes:
+    def publish_short(
+        self, message: Outgoing, packet_id: int, now: float, in_flight: dict[int, Outgoing]
+    ) -> None:
         """As :meth:`publish`, with a topic alias if that saves something.
 
-        Returns: the packet with its full topic name, for a repeat: aliases end with the connection.
+        The message keeps the packet with its whole topic name: aliases end with the connection, a repeat
+        needs it.
         """
-        packet = self.publish(message, packet_id, now)
+        self.publish(message, packet_id, now, in_flight)
         identifier = packet_id.to_bytes(2, "big")
         properties = message.current_properties(now)
         self._shorten_last(message.flags, message.topic_field, identifier, properties, message.payload)
-        return packet
 
     def add(self, packet: bytes, change: int = 0) -> None:
         """Queue a packet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from device_sdk.engine.reentry import refuse_reentry
 from device_sdk.paho._stream import plain_error
 from device_sdk.paho.enums import LogLevel, MQTTErrorCode
 from device_sdk.paho.properties import Properties, as_mapping
@@ -85,7 +86,7 @@ class Connection:
         if self._program.wants_log():
             self._log_connect(fields, clean)
         self._program.call("on_socket_open", self.socket())
-        self.added_output(self._core.unpark())
+        self.added_output(self._core.is_parked())
         return _SUCCESS
 
     def _open(self, stream: Transport) -> None:
@@ -124,6 +125,7 @@ class Connection:
 
     def disconnect(self, reason: ReasonCode | None, properties: Properties | None) -> MQTTErrorCode:
         """As ``Client.disconnect()``."""
+        refuse_reentry(self._core.lock, "disconnect()")
         with self._core.lock:
             connected = self.sock is not None
             self._life.leave(connected)
@@ -143,7 +145,7 @@ class Connection:
         """End the connection as it is, without a word to the broker or ``on_disconnect``."""
         self._core.leave()
         self.close_ended()
-        if self._core.unpark():
+        if self._core.is_parked():
             self._waker.wake()  # a loop that waits keeps the old socket from being closed
 
     def close_ended(self) -> None:

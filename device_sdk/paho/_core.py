@@ -11,6 +11,7 @@ import weakref
 from time import monotonic
 
 from device_sdk._weak import weakly
+from device_sdk.engine.reentry import has_lock, refuse_reentry
 from device_sdk.mqtt.events import ConnectionEnded
 from device_sdk.mqtt.protocol import CONNECTED, DISCONNECTING
 from device_sdk.paho._engine import PahoEngine
@@ -42,11 +43,11 @@ class Core:
     def __init__(
         self, store: Store | None, reports: Reports, wants_log: Callable[[], bool], wake: Callable[[], None]
     ) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # see device_sdk.engine.reentry
         self.engine = engine = _make_engine(self.lock, store, reports, wants_log)
         engine.consumers.bind(wake)
         self._wake = wake
-        self._io = threading.Lock()
+        self._io = threading.RLock()
         # The engine's own, as methods around them would be calls more in every turn of a loop.
         self.begin = engine.begin
         self.leave = engine.leave
@@ -73,7 +74,7 @@ class Core:
         """The store moved on."""
         with self.lock:
             self.engine.outgoing.store_progressed()
-            wake = self.engine.unpark()
+            wake = self.engine.parked
         if wake:
             self._wake()
 
@@ -84,7 +85,7 @@ class Core:
         engine = self.engine
         if engine.open_connection is not None:
             engine.close_connection(reason_code, properties)
-        return engine.unpark()
+        return engine.parked
 
     def has_said_goodbye(self, retired: Connection) -> bool:
         """Whether a connection that has ended did so by our DISCONNECT."""
@@ -105,20 +106,21 @@ class Core:
 
     def write_on(self, *, waits: bool) -> None:
         """Send more: the stream is writable. Without ``waits`` not while another thread is at it."""
-        if self._io.acquire(waits):
-            try:
-                self.engine.on_writable(monotonic())
-            finally:
-                self._io.release()
+        self._step(self.engine.on_writable, waits=waits)
 
     def write(self) -> None:
         """Send what there is, unless another thread is at it: it looks again when it has finished."""
-        engine = self.engine
-        while self._io.acquire(False):
-            try:
+        engine, io = self.engine, self._io
+        while not io._is_owned():  # type: ignore[attr-defined]
+            try:  # _step() written out: a call less
+                if not io.acquire(False):
+                    return
                 engine.flush(monotonic())
             finally:
-                self._io.release()
+                try:
+                    io.release()
+                except RuntimeError:
+                    pass  # it was not taken
             with self.lock:
                 if not engine.has_output():
                     return
@@ -127,12 +129,25 @@ class Core:
         """Do what is due: send a ping, or end a connection whose broker does not answer."""
         with self.lock:
             deadline = self.engine.next_deadline()
-        now = monotonic()
-        if deadline is not None and now >= deadline and self._io.acquire(False):
+        if deadline is not None and monotonic() >= deadline:
+            self._step(self.engine.on_deadline, waits=False)
+
+    def _step(self, step: Callable[[float], None], *, waits: bool) -> None:
+        """Take a step of the engine, unless this thread is reading or writing already, further out.
+
+        Without ``waits`` not while another thread is at it, either.
+        """
+        io = self._io
+        if has_lock(io):
+            return
+        try:
+            if io.acquire(waits):
+                step(monotonic())
+        finally:
             try:
-                self.engine.on_deadline(now)
-            finally:
-                self._io.release()
+                io.release()
+            except RuntimeError:
+                pass  # it was not taken
 
     def wait(self, poll: Any, timeout: float) -> tuple[list[tuple[int, int]], bool]:
         """Wait at most ``timeout`` seconds; meanwhile, whoever adds output wakes the loop.
@@ -156,10 +171,13 @@ class Core:
         """Whether :meth:`take_callbacks` would return something."""
         return bool(self.engine.events.queue)
 
-    def unpark(self) -> bool:
-        """Return whether a loop waits that has to be woken; it counts as woken then."""
+    def is_parked(self) -> bool:
+        """Whether a loop waits that has to be woken.
+
+        That it has been woken is for the loop to say: a signal between asking and waking loses nothing.
+        """
         with self.lock:
-            return self.engine.unpark()
+            return self.engine.parked
 
     # Questions
 
@@ -195,12 +213,13 @@ class Core:
 
         Returns: its mid, and whether a loop has to be woken; ``None`` without a connection.
         """
+        refuse_reentry(self.lock, f"{name}()")
         with self.lock:
             connection = self.engine.open_connection
             if connection is None:
                 return None
             mid: int = getattr(connection, name)(wanted, properties)
-            return mid, self.engine.unpark()
+            return mid, self.engine.parked
 
     def drop_outgoing(self) -> list[Delivery]:
         """Forget what the broker has not acknowledged; return it."""
@@ -209,7 +228,7 @@ class Core:
 
 
 def _make_engine(
-    lock: threading.Lock, store: Store | None, reports: Reports, wants_log: Callable[[], bool]
+    lock: threading.RLock, store: Store | None, reports: Reports, wants_log: Callable[[], bool]
 ) -> PahoEngine:
     """Return an engine that tells ``reports``, and that nothing it tells keeps."""
 
@@ -224,7 +243,7 @@ def _make_engine(
     return made
 
 
-def _close_store(store: Store, session: Session, lock: threading.Lock) -> None:
+def _close_store(store: Store, session: Session, lock: threading.RLock) -> None:
     """Hand over what is left, and where the packet identifiers are to go on."""
     with lock:
         session.record(("reserved", session.last_packet_id))

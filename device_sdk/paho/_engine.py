@@ -21,7 +21,7 @@ from device_sdk.mqtt.events import (
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
-from device_sdk.mqtt.protocol import Protocol
+from device_sdk.mqtt.protocol import CONNECTED, Protocol
 from device_sdk.mqtt.session import Session
 from device_sdk.paho._protocol import DISCONNECT, LOGGED, RULES, PacketNotes
 from device_sdk.paho.enums import MQTTErrorCode
@@ -137,7 +137,7 @@ class PahoEngine:
 
     def __init__(
         self,
-        lock: threading.Lock,
+        lock: threading.RLock,
         store: Store | None,
         tell: Callable[[Any], Any],
         wants_log: Callable[[], bool],
@@ -230,7 +230,8 @@ class PahoEngine:
         connection = self.connection
         if connection is None or connection.retired:
             return None
-        return connection.protocol if connection.protocol.is_open else None
+        protocol = connection.protocol
+        return protocol if protocol.state <= CONNECTED else None  # is_open, written out
 
     # Messages
 
@@ -284,11 +285,6 @@ class PahoEngine:
     def wants_attention(self) -> bool:
         """Whether a waiting loop has to be woken after a publish."""
         return bool(self.events.queue) or self.has_output()
-
-    def unpark(self) -> bool:
-        """Return whether a loop waits and has to be woken; it counts as woken then."""
-        parked, self.parked = self.parked, False
-        return parked
 
     def interest(self) -> tuple[int, bool, bool] | None:
         """Return file descriptor, want to read, want to write; ``None`` without an open stream."""

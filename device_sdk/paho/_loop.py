@@ -6,6 +6,7 @@ import select
 import threading
 from time import monotonic
 
+from device_sdk.engine.reentry import refuse_reentry
 from device_sdk.paho.enums import LogLevel, MQTTErrorCode
 
 TYPE_CHECKING = False
@@ -146,7 +147,7 @@ class Loop:
 
     def _interrupt(self) -> None:
         self._waker.interrupt()
-        if self._core.unpark():
+        if self._core.is_parked():
             self._waker.wake()
 
     # In pieces
@@ -243,7 +244,7 @@ class LoopThread:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # two threads may start and stop the loop at the same time
+        self._lock = threading.RLock()  # two threads may start and stop the loop at the same time
         self.thread: threading.Thread | None = None
 
     def is_current(self) -> bool:
@@ -252,6 +253,7 @@ class LoopThread:
 
     def start(self, loop: Loop, loop_forever: Callable[..., object], name: str) -> MQTTErrorCode:
         """As ``Client.loop_start()``: call ``loop_forever`` in a thread with this name."""
+        refuse_reentry(self._lock, "loop_start()")
         with self._lock:
             if self.thread is not None:
                 return MQTTErrorCode.MQTT_ERR_INVAL
@@ -264,6 +266,7 @@ class LoopThread:
 
     def stop(self, loop: Loop) -> MQTTErrorCode:
         """As ``Client.loop_stop()``."""
+        refuse_reentry(self._lock, "loop_stop()")
         with self._lock:
             thread = self.thread
             if thread is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk.engine.reentry import reentered
 from device_sdk.errors import LocalProtocolError, QueueFullError
 from device_sdk.mqtt.topics import validate_topic
 from device_sdk.paho._message import MQTTMessage, MQTTMessageInfo, encode_payload, info_for
@@ -61,9 +62,7 @@ class Outgoing:
         self, topic: str, payload: Any, qos: int, retain: bool, properties: Properties | None
     ) -> MQTTMessageInfo:
         """As ``Client.publish()``."""
-        topic_field = self._topics.get(topic)
-        if topic_field is None:
-            topic_field = self._topic_field(topic)
+        topic_field = self._topics.get(topic) or self._topic_field(topic)
         if type(payload) is not bytes:
             payload = encode_payload(payload)
         if qos < 0 or qos > 2 or len(payload) > _LARGEST_PAYLOAD:
@@ -77,32 +76,35 @@ class Outgoing:
                 raise ValueError("Invalid topic.")
         flags = qos << 1 | 1 if retain else qos << 1
         engine, lock = self._engine, self._lock
-        lock.acquire()
-        try:
+        if lock._is_owned():  # type: ignore[attr-defined]  # has_lock() written out: a call less
+            raise reentered("publish()")
+        wake = False
+        try:  # not "with", see BaseClient.publish()
+            lock.acquire()
             if qos:
                 info = self._publish_acknowledged(topic_field, payload, flags, block)
             else:
-                info = info_for(self._listener, engine.next_mid())
-                connection = engine.open_connection
-                if connection is None:
-                    info.rc = _NO_CONN
+                info = self._publish_at_once(topic_field, payload, flags, block)
+                if info.rc:
+                    lock.release()
                     return info
-                try:
-                    connection.publish_qos0(topic_field, payload, flags, block)
-                except LocalProtocolError:
-                    info.lose(_problem(connection, flags))
-                    return info
-                engine.reactions.unsent.append(info)
             wake = engine.parked and engine.wants_attention()
             if wake:
                 engine.parked = False
-        finally:
             lock.release()
-        if self._program.wants_log():
-            self._log(info, topic, payload, flags, properties)
-        if wake or not (self._listener.thread or self._waker.loops):  # else a loop looks by itself
-            self._added_output(wake)
-        return info
+            if self._program.wants_log():
+                self._log(info, topic, payload, flags, properties)
+            if wake or not (self._listener.thread or self._waker.loops):  # else a loop looks by itself
+                self._added_output(wake)
+            return info
+        except BaseException:
+            engine.parked |= wake  # whoever publishes next wakes the loop
+            try:
+                lock.release()  # the first call in here: a second signal may come after it
+            except RuntimeError:
+                pass  # it was not taken yet, or is given back already
+            self._waker.wake()
+            raise
 
     def _log(
         self, info: MQTTMessageInfo, topic: str, payload: bytes, flags: int, properties: Properties | None
@@ -117,6 +119,24 @@ class Outgoing:
             f", properties={properties}" if self._connect.protocol == 5 else "",
             f", ... ({len(payload)} bytes)" if payload else " (NULL payload)",
         )
+
+    def _publish_at_once(
+        self, topic_field: bytes, payload: bytes, flags: int, block: bytes
+    ) -> MQTTMessageInfo:
+        """Publish with QoS 0. The lock is held."""
+        engine = self._engine
+        info = info_for(self._listener, engine.next_mid())
+        connection = engine.open_connection
+        if connection is None:
+            info.rc = _NO_CONN
+            return info
+        try:
+            connection.publish_qos0(topic_field, payload, flags, block)
+        except LocalProtocolError:
+            info.lose(_problem(connection, flags))
+            return info
+        engine.reactions.unsent.append(info)
+        return info
 
     def _publish_acknowledged(
         self, topic_field: bytes, payload: bytes, flags: int, block: bytes

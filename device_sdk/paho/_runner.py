@@ -41,14 +41,17 @@ class CallbackRunner:
         self._program = program
         self._acks = acks
         self._connect = connect
-        self._gate = threading.Lock()  # whoever holds it runs callbacks; nobody ever waits for it
+        self._gate = threading.RLock()  # whoever holds it runs callbacks; nobody ever waits for it
 
     def run(self) -> None:
         """Call what waits to be called, unless somebody does already: then they go on with it."""
         core, gate, todo, listener = self._core, self._gate, self.todo, self.listener
-        while (todo or core.callbacks_waiting()) and gate.acquire(False):
-            listener.thread = threading.get_ident()
+        me = threading.get_ident()
+        while (todo or core.callbacks_waiting()) and listener.thread != me:
             try:
+                if not gate.acquire(False):
+                    return
+                listener.thread = me
                 while True:
                     with core.lock:
                         todo.extend(core.take_callbacks())
@@ -56,8 +59,12 @@ class CallbackRunner:
                         break
                     self._run_batch()
             finally:
-                listener.thread = 0
-                gate.release()
+                if listener.thread == me:
+                    listener.thread = 0
+                try:
+                    gate.release()
+                except RuntimeError:
+                    pass  # it was not taken
 
     def forget_acknowledgements(self) -> None:
         """What ``acknowledges`` says has been heeded."""

@@ -795,7 +795,7 @@ class Client:
     def ack(self, mid: int, qos: int) -> MQTTErrorCode:
         """Acknowledge a received message; no effect unless ``manual_ack`` is set."""
         if self._acks.acknowledge(mid, qos):
-            self._connection.added_output(self._core.unpark())
+            self._connection.added_output(self._core.is_parked())
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     # Loops

@@ -206,8 +206,8 @@ def purge(path: str | os.PathLike[str]) -> int:
         raise StoreError(f"{path}: this is a symbolic link; name the file that it leads to")
     _open(path, "ro").close()  # before a lock file is left beside another program's file
     lock = StoreLock(path)
-    lock.acquire()
     try:
+        lock.acquire()
         connection = _open(path, "rw")
         try:
             return _purge(connection, path)

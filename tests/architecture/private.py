@@ -18,7 +18,8 @@ from tests.house.source import FUNCTIONS, Module, Source
 # Private names of other people's code, and names that only look private: (file, name) or name, and why.
 FOREIGN = {
     "_asdict": "namedtuple: public, the underscore only keeps it apart from the fields",
-    "_at_fork_reinit": "threading.Lock: no public name makes a lock anew in a forked child",
+    "_at_fork_reinit": "threading.RLock: no public name makes a lock anew in a forked child",
+    "_is_owned": "threading.RLock: no public name tells whether the calling thread has it",
     "_negotiate_SOCKS4": "PySocks: no public name speaks the handshake on a socket that is connected already",
     "_negotiate_SOCKS5": "PySocks: as above",
 }

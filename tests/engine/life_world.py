@@ -162,7 +162,7 @@ class LifeWorld:
         self.turns = 0
         self.waiters: list[tuple[threading.Event, float]] = []
         self.engine = Engine(
-            threading.Lock(),
+            threading.RLock(),
             [Broker(place.transport, place.name) for place in self.places],
             options,
             policy=StorePolicy(),

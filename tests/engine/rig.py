@@ -142,7 +142,7 @@ class Rig:
         self.wakes = 0
         fields = ConnectOptions("rig", version=version, keep_alive=keep_alive, session_expiry=600)
         self.engine = Engine(
-            threading.Lock(),
+            threading.RLock(),
             self.places(),
             fields,
             credentials=Credentials(fields, ask),

@@ -38,7 +38,7 @@ def test_a_queue_is_freed_at_once_while_the_application_holds_deliveries_of_it(
 ) -> None:
     store = None if kind is None else kind()
     session = Session(journal=store is not None)
-    outbox = Outbox(threading.Lock(), session, StorePolicy(keep_last=keep_last), store, Consumers())
+    outbox = Outbox(threading.RLock(), session, StorePolicy(keep_last=keep_last), store, Consumers())
     held = [add(outbox, b"held"), add(outbox, b"held, too")]
     gone: list[weakref.ref[object]] = [weakref.ref(outbox), weakref.ref(outbox.sent_qos0)]
     gone.append(weakref.ref(add(outbox, b"nobody holds this one")))
@@ -49,7 +49,7 @@ def test_a_queue_is_freed_at_once_while_the_application_holds_deliveries_of_it(
 
 @pytest.mark.usefixtures("no_collector")
 def test_the_last_delivery_that_is_dropped_frees_what_deliveries_wait_with() -> None:
-    outbox = Outbox(threading.Lock(), Session(), StorePolicy(), None, Consumers())
+    outbox = Outbox(threading.RLock(), Session(), StorePolicy(), None, Consumers())
     delivery = add(outbox, b"held")
     waits = weakref.ref(outbox.waits)
     del outbox

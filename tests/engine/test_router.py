@@ -143,7 +143,7 @@ def test_subscriptions_survive_in_the_store_and_are_asked_for_when_the_session_i
 
 
 def test_each_handler_runs_once_however_many_of_its_filters_match() -> None:
-    router = Router(threading.Lock(), Consumers())
+    router = Router(threading.RLock(), Consumers())
 
     def one(message: Message) -> None: ...
     def other(message: Message) -> None: ...
@@ -257,9 +257,12 @@ def test_another_thread_that_waits_does_not_lift_the_limit() -> None:
     rig = Rig(inbox_limit=1)
     rig.connect()
     rig.feed(incoming(1))
-    with rig.engine.consumers:
+
+    def look(_: float | None) -> bool:
         interest = rig.engine.interest()
-    assert interest is not None and not interest[1]
+        return interest is not None and not interest[1]
+
+    assert rig.engine.consumers.wait(look, None)
 
 
 def test_a_message_of_the_inbox_is_finished_when_the_next_is_asked_for() -> None:

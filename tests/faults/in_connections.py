@@ -169,10 +169,8 @@ IN_CONNECTIONS = (
         "the copy for a repeat has the topic alias",
         v5("MQTT-3.3.2-7"),
         _OUTPUT,
-        "message.payload)\n"
-        "        return packet\n",
-        "message.payload)\n"
-        "        return self._chunks[-1]\n",
+        "identifier, properties, message.payload)\n",
+        "identifier, properties, message.payload)\n        message.packet = self._chunks[-1]\n",
     ),
     # What the client announces
     Fault(

@@ -68,16 +68,16 @@ IN_EXCHANGES = (
         "a message of QoS 1 is forgotten as soon as it is sent",
         v5("MQTT-4.3.2-3", "MQTT-4.4.0-1", "MQTT-3.1.2-23", "MQTT-4.1.0-1")
         + v311("MQTT-4.3.2-1", "MQTT-3.1.2-4", "MQTT-4.1.0-1", "MQTT-4.4.0-1"),
-        _OUTBOUND,
-        "        session.in_flight[packet_id] = message\n",
-        "        if message.flags >= 4:\n            session.in_flight[packet_id] = message\n",
+        _OUTPUT,
+        "        in_flight[packet_id] = message\n",
+        "        if flags >= 4:\n            in_flight[packet_id] = message\n",
     ),
     Fault(
         "a message of QoS 2 is forgotten as soon as it is sent",
         v5("MQTT-4.3.3-3", "MQTT-4.3.3-4") + v311("MQTT-4.3.3-1"),
-        _OUTBOUND,
-        "        session.in_flight[packet_id] = message\n",
-        "        if message.flags < 4:\n            session.in_flight[packet_id] = message\n",
+        _OUTPUT,
+        "        in_flight[packet_id] = message\n",
+        "        if flags < 4:\n            in_flight[packet_id] = message\n",
     ),
     # What answers it
     Fault(

@@ -27,6 +27,7 @@ __all__ = [
     "Deadlock",
     "StrandLock",
     "StrandPoll",
+    "StrandRLock",
     "StrandSelector",
     "StrandThread",
     "install",
@@ -209,6 +210,48 @@ class StrandLock:
         self.release()
 
 
+class StrandRLock(StrandLock):
+    """Stands in for :class:`threading.RLock`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._owner: Strand | None = None
+        self._depth = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it, maybe once more."""
+        me = STRANDS.current
+        if self._owner is not me:
+            if not super().acquire(blocking, timeout):
+                return False
+            self._owner = me
+        self._depth += 1
+        return True
+
+    def release(self) -> None:
+        """Undo one acquire()."""
+        if self._owner is not STRANDS.current:
+            raise RuntimeError("cannot release un-acquired lock")
+        self._depth -= 1
+        if not self._depth:
+            self._owner = None
+            super().release()
+
+    # What threading.Condition asks for
+
+    def _is_owned(self) -> bool:
+        return self._owner is STRANDS.current
+
+    def _release_save(self) -> int:
+        depth, self._depth = self._depth, 1
+        self.release()
+        return depth
+
+    def _acquire_restore(self, depth: int) -> None:
+        self.acquire()
+        self._depth = depth
+
+
 class StrandThread(threading.Thread):
     """Stands in for :class:`threading.Thread`."""
 
@@ -377,7 +420,7 @@ def install() -> None:
     """Let everything that is imported later have these."""
     parts: Any = threading
     parts.Lock = parts._allocate_lock = StrandLock
-    parts.RLock = parts._RLock
+    parts.RLock = StrandRLock
     parts.Thread = StrandThread
     parts.get_ident = lambda: STRANDS.current.number
     selectors.DefaultSelector = StrandSelector  # type: ignore[misc, assignment]

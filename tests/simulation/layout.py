@@ -90,7 +90,7 @@ class DrivenAttempt(Protocol):
 class DrivenEngine(Protocol):
     """What a shell does with an engine. ``lock`` is held for the methods that say so in the engine."""
 
-    lock: threading.Lock
+    lock: threading.RLock
     parked: bool
     on_event: Any
     on_connect: Any
@@ -163,7 +163,7 @@ def make_engine(
     )
     kind = _found("device_sdk.engine.engine:Engine")
     engine: Any = kind(
-        threading.Lock(),
+        threading.RLock(),
         transport,
         connect_options,
         policy=StorePolicy(),

@@ -16,7 +16,7 @@ import re
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock, get_ident
+from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Self
 
 from device_sdk.errors import ArgumentError, BusError, DeviceNotFoundError, DriverError, ReadTimeoutError
@@ -75,7 +75,7 @@ class I2CBus(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._lock = Lock()
+        self._lock = RLock()  # so that release() by another thread than the owner is an error
         self._owner: int | None = None
         self._depth = 0
 
@@ -122,15 +122,18 @@ class I2CBus(ABC):
 
         Raises: ReadTimeoutError: another thread kept the bus for longer than ``timeout`` seconds.
         """
-        if not self._acquire(timeout):
-            raise ReadTimeoutError(f"{self.name} is in use by another driver for more than {timeout:g} s")
-        depth = self._depth
+        me = get_ident()
+        depth = self._depth if self._owner == me else 0
         try:
+            if not self._acquire(timeout):
+                raise ReadTimeoutError(f"{self.name} is in use by another driver for more than {timeout:g} s")
             yield
         finally:
-            if self._owner == get_ident():
+            if self._owner == me:
                 self._depth = depth
-                self.unlock()
+                if not depth:
+                    self._owner = None
+                    self._lock.release()  # the first call in here: a signal may come after it
 
     def scan(self) -> list[int]:
         """Return the addresses 0x08 to 0x77 that acknowledge.
@@ -177,10 +180,18 @@ class I2CBus(ABC):
         self.deinit()
 
     def _acquire(self, timeout: float) -> bool:
-        if self._owner != get_ident():
-            if not self._lock.acquire(timeout=timeout):
-                return False
-            self._owner = get_ident()
+        me = get_ident()
+        if self._owner != me:
+            try:
+                if not self._lock.acquire(timeout=timeout):
+                    return False
+                self._owner = me
+            except BaseException:  # of the handler of a signal, while waiting or after that
+                try:
+                    self._lock.release()
+                except RuntimeError:
+                    pass  # it was not taken
+                raise
         self._depth += 1
         return True
 

@@ -57,7 +57,7 @@ class Call:
 
     def __init__(
         self,
-        lock: threading.Lock,
+        lock: threading.RLock,
         calls: Calls,
         woken: Any,
         topic: str,
@@ -139,7 +139,7 @@ class Calls:
 
     __slots__ = ("_consumers", "_events", "_lock", "_name", "_pending", "_subscriptions")
 
-    def __init__(self, lock: threading.Lock, consumers: Consumers, events: Events) -> None:
+    def __init__(self, lock: threading.RLock, consumers: Consumers, events: Events) -> None:
         self._lock = lock
         self._consumers = consumers
         self._events = events

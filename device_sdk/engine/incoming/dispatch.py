@@ -28,7 +28,7 @@ class Dispatch:
 
     def __init__(
         self,
-        lock: threading.Lock,
+        lock: threading.RLock,
         router: Router,
         events: Events,
         default_handler: Callable[[], Handler | None],

@@ -28,7 +28,7 @@ class Inbox:
 
     def __init__(self, settle: Callable[[int], None], consumers: Consumers) -> None:
         self._messages: deque[Message] = deque()
-        self._ready = threading.Condition(threading.Lock())
+        self._ready = threading.Condition()
         self._settle = settle
         self._consumers = consumers
         self._taken = threading.local()

@@ -39,7 +39,7 @@ _FILTERS_PER_PACKET = 50  # keeps a SUBSCRIBE far below every broker's packet li
 class Router:
     """The wanted subscriptions of one client. Runs under the engine's lock, :meth:`route` excepted."""
 
-    def __init__(self, lock: threading.Lock, consumers: Consumers, *, use_identifiers: bool = False) -> None:
+    def __init__(self, lock: threading.RLock, consumers: Consumers, *, use_identifiers: bool = False) -> None:
         self._lock = lock
         self._consumers = consumers
         self.wanted: dict[str, Subscription] = {}

@@ -42,8 +42,7 @@ class SubscribeRequest:
         Raises: TimeoutError: no answer within ``timeout`` seconds. SubscribeRefused: at least one topic
         filter was refused. ClosedError: the client was closed before.
         """
-        with self._consumers.blocking():
-            self.answered.wait(timeout)
+        self._consumers.wait(self.answered.wait, timeout)
         return self.answer(timeout)
 
     def answer(self, timeout: float | None) -> list[int]:

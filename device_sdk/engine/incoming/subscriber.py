@@ -47,7 +47,7 @@ class Subscriber:
 
     def __init__(
         self,
-        lock: threading.Lock,
+        lock: threading.RLock,
         session: Session,
         events: Events,
         consumers: Consumers,

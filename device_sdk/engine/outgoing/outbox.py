@@ -36,7 +36,7 @@ class Outbox:
 
     def __init__(
         self,
-        lock: threading.Lock,
+        lock: threading.RLock,
         session: Session,
         policy: StorePolicy,
         store: Store | None,

@@ -37,7 +37,7 @@ class Publisher:
 
     def __init__(
         self,
-        lock: threading.Lock,
+        lock: threading.RLock,
         session: Session,
         policy: StorePolicy,
         store: Store | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from device_sdk.engine.reentry import refuse_reentry
 from device_sdk.errors import StoreError
 
 TYPE_CHECKING = False
@@ -43,7 +44,7 @@ class Waits:
     :meth:`wait_done` and :meth:`wait_stored` take the engine's lock; the caller of the others holds it.
     """
 
-    def __init__(self, lock: threading.Lock, store: Store | None, consumers: Consumers) -> None:
+    def __init__(self, lock: threading.RLock, store: Store | None, consumers: Consumers) -> None:
         self.blocked = 0  # threads that wait for room
         self.failure: DeviceSdkError | None = None  # why there is no connection
         self._lock = lock
@@ -57,13 +58,10 @@ class Waits:
 
     def wait_done(self, delivery: Awaited, timeout: float | None) -> bool:
         """Block until the delivery is done; False after ``timeout`` seconds."""
+        refuse_reentry(self._lock, "wait()")
         with self._lock:
             event = self.done_event(delivery)
-        if event is None:
-            return True
-        with self._consumers.blocking():
-            done: bool = event.wait(timeout)
-        return done
+        return event is None or self._consumers.wait(event.wait, timeout)
 
     def done_event(self, delivery: Awaited) -> Any:
         """Return the event of a delivery that is set when it is done, or ``None``: it is."""
@@ -75,6 +73,7 @@ class Waits:
 
     def wait_stored(self, delivery: Awaited, timeout: float | None) -> bool:
         """Block until the delivery is durable or done; False after ``timeout`` seconds."""
+        refuse_reentry(self._lock, "wait_stored()")
         with self._lock:
             self.hurry(delivery)
             self._durable_waiters += 1
@@ -108,8 +107,7 @@ class Waits:
         """Block, with the lock released meanwhile, until there is room; False after ``timeout`` seconds."""
         self.blocked += 1
         try:
-            with self._consumers.blocking():
-                return self._room.wait(timeout)
+            return self._consumers.wait(self._room.wait, timeout)
         finally:
             self.blocked -= 1
 
