@@ -25,7 +25,6 @@ from device_sdk.testing.scripted_broker import expect, send
 from tests.aio.conftest import Run, run_in, turns
 from tests.client.test_client_threads import FaultyTransport, HangingTransport, descriptors
 from tests.client.test_fork_and_exit import in_child
-from tests.steps import eventually as eventually_in_thread
 from tests.steps import eventually_in_loop as eventually
 from tests.steps import join_threads
 
@@ -389,7 +388,7 @@ def measure_leaks(work: Callable[[], Any], server: Server) -> None:
         work()
     gc.collect()
     # The server has forgotten a client at its DISCONNECT, and closes the socket a moment later.
-    eventually_in_thread(lambda: descriptors() <= before)
+    server.wait_for(lambda: descriptors() <= before)
 
 
 def test_failed_lives_leave_nothing_behind_either(run: Run) -> None:

@@ -400,8 +400,8 @@ def test_two_hundred_lives_leave_no_descriptor_and_no_thread_behind(server: Serv
     for _ in range(200):
         live()
     gc.collect()
-    server.wait_for(lambda: not server.broker.links)
-    assert descriptors() <= before
+    # The server has forgotten a client at its DISCONNECT, and closes the socket a moment later.
+    server.wait_for(lambda: descriptors() <= before)
     assert sdk_threads() == []
 
 

@@ -21,7 +21,7 @@ from device_sdk.store.memory import MemoryStore
 from device_sdk.testing import BrokerServer, ModelBroker
 from device_sdk.testing.scripted_broker import close, expect, ignore, send, stall
 from tests.paho.conftest import SECONDS, Clients, loop_threads, loop_until, scripted, start
-from tests.steps import eventually
+from tests.steps import eventually, join_threads
 
 
 def closed_port() -> int:
@@ -133,7 +133,7 @@ def test_loop_stop_in_a_callback_ends_the_thread_after_it(
     client.on_connect = lambda *_: client.loop_stop()
     client.connect("127.0.0.1", server.port)
     client.loop_start()
-    eventually(lambda: loop_threads("c") == [])
+    join_threads("paho-mqtt-client-c")
     assert client.is_connected()
 
 
@@ -258,7 +258,7 @@ def test_system_exit_in_a_callback_ends_the_thread(
     client.on_connect = on_connect
     client.connect("127.0.0.1", server.port)
     client.loop_start()
-    eventually(lambda: loop_threads("c") == [])
+    join_threads("paho-mqtt-client-c")
 
 
 def test_disconnect_in_on_connect_ends_loop_forever(clients: Clients) -> None:
