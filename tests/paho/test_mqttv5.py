@@ -168,6 +168,12 @@ class Model:
         self.clock.now += seconds
         self.server.call(self.broker.handle_deadline, self.clock.now)
 
+    def see_off(self, peer: Peer, session_expiry: int | None = None) -> None:
+        """Have the peer leave, and wait until the broker has taken its DISCONNECT."""
+        links = len(self.broker.links)
+        peer.leave(session_expiry)
+        self.server.wait_for(lambda: len(self.broker.links) < links, SECONDS)
+
 
 @pytest.fixture
 def model() -> Iterator[Model]:
@@ -312,7 +318,7 @@ def test_a_session_lives_as_long_as_its_expiry_says(model: Model, timed: Peers) 
         flags, reason, _ = peer.connect(keepalive=0, clean_start=clean_start, properties=given)
         assert reason == "Success"
         peer.subscribe("a", 2)
-        peer.leave(goodbye)
+        model.see_off(peer, goodbye)
         return bool(flags.session_present)
 
     assert not visit(0, clean_start=True)
@@ -349,7 +355,7 @@ def test_messages_expire_while_they_wait_for_their_subscriber(model: Model, time
     away, other = timed("away"), timed("other")
     away.connect(keepalive=0, properties=properties(PacketTypes.CONNECT, SessionExpiryInterval=99_999))
     away.subscribe("a", 2)
-    away.leave(999_999)
+    model.see_off(away, 999_999)
     other.connect(keepalive=0)
     for seconds in (1, 6):
         for qos in (1, 2):
