@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -22,10 +21,10 @@ from device_sdk.mqtt.protocol import Protocol
 from device_sdk.mqtt.session import Outgoing, Session
 from device_sdk.net.base import Transport
 from device_sdk.threads import CallbackThread
+from tests.calls import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import FrameType
 
     from pytest_mock import MockerFixture
 
@@ -42,20 +41,11 @@ VERSIONS = ["3.1.1", "5.0"]
 
 def calls_per_message(run_batch: Callable[[], None]) -> float:
     """Run a batch often enough for ``MESSAGES``; return the Python calls for each of them."""
-    calls = 0
-
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event == "call"
-
     run_batch()  # fills the caches for the topic
-    sys.setprofile(count)
-    try:
+    with Calls("call") as calls:
         for _ in range(MESSAGES // BATCH):
             run_batch()
-    finally:
-        sys.setprofile(None)
-    return calls / MESSAGES
+    return calls.total / MESSAGES
 
 
 def encode_publish(qos: int, version: str, packet_id: int) -> bytes:
@@ -296,13 +286,8 @@ def async_calls_per_message(
     version: str, prepare: Callable[[AsyncClient, LoopTransport], Callable[[], Awaitable[None]]]
 ) -> float:
     """Connect an AsyncClient, and run the batch of ``prepare`` as :func:`calls_per_message` does."""
-    calls = 0
 
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event == "call"
-
-    async def main() -> None:
+    async def main() -> int:
         transport = LoopTransport()
         client = AsyncClient(transport, version=version, inflight=BATCH)
         await client.start()
@@ -314,16 +299,13 @@ def async_calls_per_message(
         assert client.state == "connected"
         run_batch = prepare(client, transport)
         await run_batch()
-        sys.setprofile(count)
-        try:
+        with Calls("call") as calls:
             for _ in range(MESSAGES // BATCH):
                 await run_batch()
-        finally:
-            sys.setprofile(None)
         await client.close(0)
+        return calls.total
 
-    asyncio.run(main())
-    return calls / MESSAGES
+    return asyncio.run(main()) / MESSAGES
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import pairwise
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -56,6 +54,7 @@ from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.mqtt.protocol import CLOSED, CONNECTED, CONNECTING, IDLE, Protocol
 from device_sdk.mqtt.session import Outgoing, Session
+from tests.calls import Calls
 from tests.mqtt.peer import (
     EVERYTHING,
     Peer,
@@ -500,20 +499,11 @@ def test_a_payload_of_a_mebibyte_in_small_reads_is_joined_once() -> None:
     peer = connected(maximum_packet_size=2 << 20)
     pieces = [data[start : start + 1000] for start in range(0, len(data), 1000)]
     events: list[Any] = []
-    calls = 0
-
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event == "call"
-
-    sys.setprofile(count)
-    try:
+    with Calls("call") as calls:
         for piece in pieces:
             events += peer.protocol.receive_data(piece, 0.0)
-    finally:
-        sys.setprofile(None)
     assert messages_in(events)[0].payload == payload
-    assert calls < 2 * len(pieces) + 20  # the fixed header is read for the first piece and the last
+    assert calls.total < 2 * len(pieces) + 20  # the fixed header is read for the first piece and the last
 
 
 def test_many_packets_in_one_read_copy_only_their_payloads() -> None:

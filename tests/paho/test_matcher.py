@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from device_sdk.paho.matcher import MQTTMatcher
+from tests.calls import Calls
 
 
 def matcher(*filters: str) -> MQTTMatcher:
@@ -94,19 +93,10 @@ def test_the_matcher_may_change_during_an_iteration() -> None:
 
 def calls_of_a_look_up(filters: int) -> int:
     made = matcher(*(f"site/{number}/+/state" for number in range(filters)))
-    calls = 0
-
-    def count(frame: object, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
+    with Calls("call", "c_call") as calls:
         found = made.iter_match("site/7/door/state")
-    finally:
-        sys.setprofile(None)
     assert list(found) == ["site/7/+/state"]
-    return calls
+    return calls.total
 
 
 def test_a_look_up_does_the_same_work_however_many_filters_there_are() -> None:

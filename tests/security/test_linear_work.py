@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from types import FrameType
 
 import pytest
 
@@ -22,6 +20,7 @@ from device_sdk.mqtt import (
     encode_packet,
 )
 from device_sdk.mqtt.wire import encode_varint
+from tests.calls import Calls
 from tests.mqtt.peer import connected
 
 SMALL = 8
@@ -29,18 +28,9 @@ SMALL = 8
 
 def work(function: Callable[[], object]) -> int:
     """Count the calls, of Python and of C functions, that a function makes."""
-    calls = 0
-
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
+    with Calls("call", "c_call") as calls:
         function()
-    finally:
-        sys.setprofile(None)
-    return calls
+    return calls.total
 
 
 def assert_linear(work_for: Callable[[int], int]) -> None:
