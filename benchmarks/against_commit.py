@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -145,14 +146,18 @@ def child(package: str, shell: str, count: str, job: dict[str, Any]) -> None:
 
     found = Path(str(device_sdk.__file__)).resolve().parent.parent
     assert found == Path(package).resolve(), f"device_sdk was imported from {found}"
-    if count == "cpu":
-        cost = _child_with_sink(shell, job)
-    else:
-        cost = {"calls": float(count_calls(shell, job, watched=count == "calls"))}
-    sys.stdout.write(json.dumps(cost) + "\n")
-    sys.stdout.flush()
-    if count != "cpu":
-        os._exit(0)  # threads that take turns are not ended in good order
+    status = 0
+    try:
+        if count == "cpu":
+            cost = _child_with_sink(shell, job)
+        else:
+            cost = {"calls": float(count_calls(shell, job, watched=count == "calls"))}
+        print(json.dumps(cost), flush=True)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)  # threads that take turns are not ended in good order, and would be waited for
 
 
 # All runs

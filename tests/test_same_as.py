@@ -127,6 +127,13 @@ def test_a_call_more_for_each_message_is_counted(changed: Path) -> None:
     assert bench.per_message(Package("now", str(changed)), task) == pytest.approx(before + 1, abs=0.01)
 
 
+def test_a_run_that_fails_is_an_error_and_nobody_waits_for_its_threads(changed: Path) -> None:
+    with (changed / "device_sdk/engine/engine.py").open("a", encoding="utf-8") as source:
+        source.write("\nraise RuntimeError('broken on purpose')\n")
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        Bench("calls", None).per_message(Package("now", str(changed)), TASKS[0])
+
+
 def test_the_package_of_a_commit_is_taken_from_git_and_cleared_away() -> None:
     with checkout("HEAD") as folder:
         assert (folder / "device_sdk" / "client.py").is_file()
