@@ -76,10 +76,14 @@ def selector(monkeypatch: pytest.MonkeyPatch) -> type[CountingSelector]:
     return CountingSelector
 
 
+def rests(client: Client) -> bool:
+    """Whether the network thread sleeps, and no event is left that would make a publish wake it."""
+    return client._engine.parked and not client._engine.wants_attention()
+
+
 def come_to_rest(client: Client) -> None:
     """Wait until the first attempt has failed, its event has been taken, and the network thread sleeps."""
-    engine = client._engine
-    eventually(lambda: client.state == "waiting" and engine.parked and not engine.wants_attention())
+    eventually(lambda: client.state == "waiting" and rests(client))
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
@@ -192,7 +196,7 @@ def test_a_publish_while_the_network_thread_is_busy_does_not_write_the_eventfd(
 ) -> None:
     with Client(server.url) as client:
         client.connect(5)
-        eventually(lambda: client._engine.parked)
+        eventually(lambda: rests(client))
         network = client._network
         assert network is not None
         wake = mocker.patch.object(network, "wake")
@@ -213,7 +217,7 @@ def test_a_publish_into_a_full_window_does_not_wake_the_network_thread() -> None
         client = Client(server.url, inflight=1)
         client.connect(5)
         client.publish("t", b"0", qos=1)
-        eventually(lambda: client._engine.parked and client.stats.in_flight == 1)
+        eventually(lambda: rests(client) and client.stats.in_flight == 1)
         client.publish("t", b"1", qos=1)
         assert client._engine.parked
         client.close(0)
