@@ -21,11 +21,22 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from device_sdk.errors import ArgumentError, DeviceSdkError, MissingDependency
 
-__all__ = ["BROKERS", "ChildBroker", "IotcoreBroker", "MosquittoBroker", "find_broker", "mosquitto_path"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "BROKERS",
+    "ChildBroker",
+    "IotcoreBroker",
+    "MosquittoBroker",
+    "find_broker",
+    "iotcore_command",
+    "mosquitto_path",
+]
 
 _GUARD = Path(__file__).with_name("guard.py")
 _STOP_S = 8.0  # the guard itself waits 5 s before it kills
@@ -33,8 +44,6 @@ _POLL_S = 0.02
 
 # Debian installs brokers into a folder that is not on the PATH of ordinary users.
 _ADMIN_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
-
-_MAX_PAYLOAD_BYTES = 2 << 20
 
 
 class ChildBroker(ABC):
@@ -215,7 +224,8 @@ class MosquittoBroker(ChildBroker):
 class IotcoreBroker(ChildBroker):
     """The rumqttd broker of the package ``iotcore``: no system install, nothing kept over a restart.
 
-    MQTT 3.1.1 and 5.0 on a port each, because the broker cannot distinguish them on one.
+    MQTT 3.1.1 and 5.0 on a port each, because the broker cannot distinguish them on one. Now and then iotcore
+    0.4.0 closes a fresh connection when one on the other port has just ended; the client connects again.
     """
 
     name = "iotcore"
@@ -240,14 +250,8 @@ class IotcoreBroker(ChildBroker):
     def _command(self, folder: Path) -> list[str]:
         if not self.available():
             raise MissingDependency(_NO_BROKER, "broker")
-        config = folder / "iotcore.toml"
-        config.write_text(
-            _IOTCORE_ROUTER
-            + _IOTCORE_LISTENER.format(table="v4", port=self._port_of["3.1.1"], payload=_MAX_PAYLOAD_BYTES)
-            + _IOTCORE_LISTENER.format(table="v5", port=self._port_of["5.0"], payload=_MAX_PAYLOAD_BYTES)
-        )
-        # At any lower level it logs several lines for every packet.
-        return [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
+        listeners = [("v4", self._port_of["3.1.1"], ""), ("v5", self._port_of["5.0"], "")]
+        return iotcore_command(folder, listeners)
 
 
 _IOTCORE_ROUTER = """\
@@ -261,13 +265,13 @@ max_segment_count = 10
 """
 
 _IOTCORE_LISTENER = """\
-[{table}.1]
-name = "{table}"
+[{kind}.1]
+name = "{kind}"
 listen = "127.0.0.1:{port}"
 next_connection_delay_ms = 1
-[{table}.1.connections]
+[{kind}.1.connections]
 connection_timeout_ms = 60000
-max_payload_size = {payload}
+max_payload_size = 2097152
 max_inflight_count = 100
 dynamic_filters = true
 """
@@ -290,6 +294,21 @@ def find_broker(preferred: str | None = None) -> ChildBroker:
         if kind.available():
             return kind()
     raise MissingDependency(_NO_BROKER, "broker")
+
+
+def iotcore_command(folder: Path, listeners: Iterable[tuple[str, int, str]]) -> list[str]:
+    """Write iotcore's configuration into the folder and return the command line.
+
+    A listener: its kind (``v4``, ``v5``, ``ws``), of which there is one each, its port on 127.0.0.1, and the
+    tables of its own that it has besides, as TOML.
+    """
+    config = folder / "iotcore.toml"
+    config.write_text(
+        _IOTCORE_ROUTER
+        + "".join(_IOTCORE_LISTENER.format(kind=kind, port=port) + more for kind, port, more in listeners)
+    )
+    # At any lower level it logs several lines for every packet.
+    return [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
 
 
 def mosquitto_path() -> str | None:

@@ -64,8 +64,9 @@ class Place:
         return Client(**self.options(**more))
 
     def neighbour(self, **more: Any) -> Client:
-        """Return a client of the same broker over TCP."""
-        return Client(**(self.broker.options("tcp", self.case.version) | more))
+        """Return a client of the same broker over TCP, unless it has only one way."""
+        stream = self.case.stream if self.broker.alone else "tcp"
+        return Client(**(self.broker.options(stream, self.case.version) | more))
 
     def expected(self, usual: T) -> T:
         """Return what this broker is known to do instead of the usual."""

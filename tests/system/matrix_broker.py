@@ -9,7 +9,7 @@ from device_sdk.net.tls import TLSOptions
 from device_sdk.testing.broker_process import ChildBroker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from device_sdk.testing import Certificates
@@ -63,30 +63,33 @@ class MatrixBroker(ChildBroker):
     path: ClassVar[str] = "/mqtt"
     """Of the WebSocket."""
 
-    shared_port: ClassVar[bool] = True
-    """Whether all versions come to the same port."""
+    alone: ClassVar[bool] = False
+    """Whether it needs a process for each stream and version; the others serve all ways with one."""
 
-    def __init__(self, certificates: Certificates) -> None:
+    def __init__(self, certificates: Certificates, ways: Iterable[tuple[str, str]]) -> None:
         super().__init__()
         self.certificates = certificates
-        ports = {
-            self._listener(stream, version) for stream, found in self.streams.items() for version in found
-        }
-        self.port_of = {listener: self._reserve_port() for listener in sorted(ports)}
+        self.ways = list(ways)
+        self._port_of = {stream: self._reserve_port() for stream in sorted({stream for stream, _ in ways})}
+
+    @classmethod
+    def all_ways(cls) -> list[tuple[str, str]]:
+        """Return every pair of stream and version that it speaks."""
+        return [(stream, version) for stream, versions in cls.streams.items() for version in versions]
 
     def url(self, version: str = "5.0") -> str:
         """Return where a client without TLS connects to."""
-        return f"mqtt://{HOST}:{self.port('tcp', version)}"
+        return f"mqtt://{HOST}:{self.port('tcp')}"
 
-    def port(self, stream: str, version: str = "") -> int:
-        return self.port_of[self._listener(stream, version)]
+    def port(self, stream: str) -> int:
+        return self._port_of[stream]
 
     def options(self, stream: str, version: str) -> dict[str, Any]:
         """Return the arguments of a client that comes over this stream."""
         arguments = {"version": version, "user_name": USER_NAME, "password": PASSWORD}
         if stream == "unix":
             return {"url": f"unix:{self.folder}/mqtt.sock", **arguments}
-        port = self.port(stream, version)
+        port = self.port(stream)
         match stream:
             case "tcp":
                 return {"url": f"mqtt://{HOST}:{port}", **arguments}
@@ -104,11 +107,8 @@ class MatrixBroker(ChildBroker):
         )
         return {"url": url, "tls": tls, **arguments}
 
-    def _listener(self, stream: str, version: str) -> str:
-        return stream if self.shared_port else f"{stream} {version}"
-
     def _ports(self) -> tuple[int, ...]:
-        return tuple(port for listener, port in self.port_of.items() if not listener.startswith("unix"))
+        return tuple(port for stream, port in self._port_of.items() if stream != "unix")
 
 
 def written(folder: Path, name: str, text: str) -> Path:

@@ -39,12 +39,14 @@ class Brokers:
         self._certificates = certificates
         self._running: dict[str, MatrixBroker] = {}
 
-    def get(self, name: str) -> MatrixBroker:
-        kind = BROKERS[name]
+    def get(self, case: Case) -> MatrixBroker:
+        kind = BROKERS[case.broker]
         if not kind.available():
-            pytest.skip(f"needs {name}")
+            pytest.skip(f"needs {case.broker}")
+        name = str(case) if kind.alone else case.broker
         if name not in self._running:
-            self._running[name] = self._stack.enter_context(kind(self._certificates))
+            ways = [(case.stream, case.version)] if kind.alone else kind.all_ways()
+            self._running[name] = self._stack.enter_context(kind(self._certificates, ways))
         return self._running[name]
 
 
@@ -59,7 +61,7 @@ def place(request: pytest.FixtureRequest, brokers: Brokers) -> Place:
     case: Case
     deviation: Deviation | None
     case, deviation = request.param
-    return Place(brokers.get(case.broker), case, deviation)
+    return Place(brokers.get(case), case, deviation)
 
 
 def take(box: Box[Message], count: int) -> list[bytes]:
