@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Callback = Callable[..., object]
     Decorator = Callable[[Callback], Callback]
 
-__all__ = ["NAMES", "Attribute", "CallbackAttribute", "Callbacks"]
+__all__ = ["NAMES", "Attribute", "CallbackAttribute", "Callbacks", "setting"]
 
 NAMES = (
     "on_connect",
@@ -45,14 +45,38 @@ class Attribute(property):
     """An attribute of the client that one of its parts keeps, at ``path``: ``_connect.client_id``."""
 
     def __init__(self, path: str) -> None:
-        place, _, self.name = path.rpartition(".")
+        place, _, name = path.rpartition(".")
         find_place = attrgetter(place)
 
         def assign(client: Any, value: object) -> None:
-            setattr(find_place(client), self.name, value)
+            setattr(find_place(client), name, value)
 
         # Read without a Python call, because callbacks are, for every message.
         super().__init__(attrgetter(path), assign)
+        self.name = name
+
+
+class _Setting(Attribute):
+    def __init__(self, check: Callable[[Any, str], None], path: str, doc: str) -> None:
+        super().__init__(path)
+        self.__doc__ = f"{doc} Change it only without a connection."
+        self._check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, client: Any, value: object, /) -> None:
+        self._check(client, self.name)
+        super().__set__(client, value)
+
+
+def setting(check: Callable[[Any, str], None], path: str, doc: str) -> Any:
+    """Return an attribute that the program may change only without a connection.
+
+    ``check``: called with the client and the name before a change; it raises if there is a connection. The
+    class names the type: ``port: int = setting(...)``.
+    """
+    return _Setting(check, path, doc)
 
 
 class CallbackAttribute(Attribute):

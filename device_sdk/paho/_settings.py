@@ -61,6 +61,15 @@ class ConnectSettings:
             raise ValueError("Keepalive must be >=0.")
         self._keepalive = value
 
+    @property
+    def password_text(self) -> str | None:
+        """The password as text."""
+        return None if self.password is None else self.password.decode()
+
+    @password_text.setter
+    def password_text(self, value: str | None) -> None:
+        self.password = None if value is None else value.encode()
+
     def set_will(
         self, topic: str, payload: Any, qos: int, retain: bool, properties: Properties | None
     ) -> None:

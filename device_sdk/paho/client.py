@@ -17,7 +17,7 @@ from device_sdk._load import load
 from device_sdk._weak import weakly
 from device_sdk.paho import _constants
 from device_sdk.paho._acks import Acknowledgements
-from device_sdk.paho._attributes import Attribute, CallbackAttribute
+from device_sdk.paho._attributes import Attribute, CallbackAttribute, setting
 from device_sdk.paho._codes import (
     LOGGING_LEVEL,
     ConnectFlags,
@@ -322,45 +322,29 @@ class Client:
         if not self._life.is_closed(self._connection.sock is not None):
             raise RuntimeError(f"updating {name} on established connection is not supported")
 
-    @property
-    def host(self) -> str:
-        """The broker's name or address; empty before ``connect()``. Change it only without a connection."""
-        return self._endpoint.host
-
-    @host.setter
-    def host(self, value: str) -> None:
-        self._check_closed("host")
-        self._endpoint.host = value
-
-    @property
-    def port(self) -> int:
-        """The broker's port, above 0. Change it only without a connection."""
-        return self._endpoint.port
-
-    @port.setter
-    def port(self, value: int) -> None:
-        self._check_closed("port")
-        self._endpoint.port = value
-
-    @property
-    def keepalive(self) -> int:
-        """Seconds of silence before PINGREQ, 0 is off. Change it only without a connection."""
-        return self._connect.keepalive
-
-    @keepalive.setter
-    def keepalive(self, value: int) -> None:
-        self._check_closed("keepalive")
-        self._connect.keepalive = value
-
-    @property
-    def transport(self) -> str:
-        """``"tcp"``, ``"websockets"`` or ``"unix"``. Change it only without a connection."""
-        return self._endpoint.transport
-
-    @transport.setter
-    def transport(self, value: str) -> None:
-        self._check_closed("transport")
-        self._endpoint.transport = value
+    host: str = setting(
+        _check_closed,
+        "_endpoint.host",
+        "The broker's name or address; empty before ``connect()``.",
+    )
+    port: int = setting(_check_closed, "_endpoint.port", "The broker's port, above 0.")
+    keepalive: int = setting(
+        _check_closed, "_connect.keepalive", "Seconds of silence before PINGREQ, 0 is off."
+    )
+    transport: str = setting(
+        _check_closed, "_endpoint.transport", '``"tcp"``, ``"websockets"`` or ``"unix"``.'
+    )
+    connect_timeout: float = setting(
+        _check_closed, "_endpoint.connect_timeout", "Seconds for opening the stream, above 0."
+    )
+    username: str | None = setting(_check_closed, "_connect.username", "The user name, ``None`` without.")
+    password: str | None = setting(_check_closed, "_connect.password_text", "The password, ``None`` without.")
+    max_inflight_messages: int = setting(
+        _check_closed, "_limits.inflight", "Messages of QoS 1 and 2 in flight at once; 0 is no limit."
+    )
+    max_queued_messages: int = setting(
+        _check_closed, "_limits.queued", "Messages of QoS 1 and 2 kept at once; 0 is no limit."
+    )
 
     @property
     def protocol(self) -> MQTTProtocolVersion:
@@ -372,64 +356,14 @@ class Client:
         """Which arguments the callbacks get."""
         return self._program.callback_api_version
 
-    @property
-    def connect_timeout(self) -> float:
-        """Seconds for opening the stream, above 0. Change it only without a connection."""
-        return self._endpoint.connect_timeout
-
-    @connect_timeout.setter
-    def connect_timeout(self, value: float) -> None:
-        self._check_closed("connect_timeout")
-        self._endpoint.connect_timeout = value
-
-    @property
-    def username(self) -> str | None:
-        """The user name, ``None`` without. Change it only without a connection."""
-        return self._connect.username
-
-    @username.setter
-    def username(self, value: str | None) -> None:
-        self._check_closed("username")
-        self._connect.username = value
-
-    @property
-    def password(self) -> str | None:
-        """The password, ``None`` without. Change it only without a connection."""
-        return None if self._connect.password is None else self._connect.password.decode()
-
-    @password.setter
-    def password(self, value: str | None) -> None:
-        self._check_closed("password")
-        self._connect.password = None if value is None else value.encode()
-
     def username_pw_set(self, username: str | None, password: str | None = None) -> None:
         """Set the credentials of the next CONNECT; ``None`` is none. May be called in ``on_pre_connect``."""
         self._connect.username = username
         self._connect.password = password.encode() if isinstance(password, str) else password
 
-    @property
-    def max_inflight_messages(self) -> int:
-        """Messages of QoS 1 and 2 in flight at once; 0 is no limit. Change it only without a connection."""
-        return self._limits.inflight
-
-    @max_inflight_messages.setter
-    def max_inflight_messages(self, value: int) -> None:
-        self._check_closed("max_inflight_messages")
-        self._limits.inflight = value
-
     def max_inflight_messages_set(self, inflight: int) -> None:
         """Set :attr:`max_inflight_messages`."""
         self.max_inflight_messages = inflight
-
-    @property
-    def max_queued_messages(self) -> int:
-        """Messages of QoS 1 and 2 kept at once; 0 is no limit. Change it only without a connection."""
-        return self._limits.queued
-
-    @max_queued_messages.setter
-    def max_queued_messages(self, value: int) -> None:
-        self._check_closed("max_queued_messages")
-        self._limits.queued = value
 
     def max_queued_messages_set(self, queue_size: int) -> Self:
         """Set :attr:`max_queued_messages` and return the client. Raises: TypeError: not an int."""

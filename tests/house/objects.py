@@ -76,13 +76,20 @@ class Class:
 
     @cached_property
     def setters(self) -> frozenset[str]:
-        """Properties with a setter: ``self.x = ...`` is a call there and writes no attribute ``x``."""
-        return frozenset(
+        """Properties with a setter, descriptors: ``self.x = ...`` is a call and writes no attribute ``x``."""
+        properties = {
             function.name
             for function in self.functions
             for decorator in function.decorator_list
             if ast.unparse(decorator) == f"{function.name}.setter"
-        )
+        }
+        descriptors = {
+            name
+            for node in self.node.body
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call)
+            for name in _names_assigned(node)
+        }
+        return frozenset(properties if self.has_fields else properties | descriptors)
 
     @property
     def has_fields(self) -> bool:

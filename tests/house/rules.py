@@ -62,8 +62,8 @@ NAMED = {
 PUBLIC_NAMES = {
     "device_sdk/client.py:Client": 13,
     "device_sdk/aio/client.py:AsyncClient": 13,
-    "device_sdk/paho/client.py:Client": 56,
-    "device_sdk/paho/v1/client.py:Client": 57,
+    "device_sdk/paho/client.py:Client": 47,
+    "device_sdk/paho/v1/client.py:Client": 48,
 }
 
 
