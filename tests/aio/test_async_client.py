@@ -369,7 +369,7 @@ def test_plain_and_coroutine_handlers_run_one_after_the_other_in_the_order_of_ar
 
     async def slow(message: Message) -> None:
         seen.append(("begin", message.payload))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         seen.append(("end", message.payload))
 
     async def main() -> None:
