@@ -300,7 +300,7 @@ def main() -> int:
     needed = ["paho", "gmqtt", "aiomqtt", *(["uvloop"] if arguments.uvloop else [])]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"{', '.join(missing)} missing: pip install 'device-sdk[bench]'", file=sys.stderr)
+        print(f"{', '.join(missing)} missing: pip install -e '.[bench]'", file=sys.stderr)
         return 2
     repetitions = arguments.repetitions or (3 if arguments.quick else 5)
     loop = "uvloop" if arguments.uvloop else "asyncio"

@@ -163,7 +163,7 @@ def available_peers() -> list[str]:
     try:
         import paho.mqtt
     except ImportError:
-        print("paho-mqtt is missing: pip install 'device-sdk[bench]'", file=sys.stderr)
+        print("paho-mqtt is missing: pip install -e '.[bench]'", file=sys.stderr)
         raise SystemExit(2) from None
     if paho.mqtt.__version__ != "2.2.0":
         print(f"the budgets are for paho-mqtt 2.2.0, not {paho.mqtt.__version__}", file=sys.stderr)

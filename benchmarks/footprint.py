@@ -139,7 +139,7 @@ def clean_directory(parent: str) -> Path:
     """A directory with links to the two packages alone. Raises: SystemExit(2): no paho-mqtt."""
     found = importlib.util.find_spec("paho")
     if found is None or not found.submodule_search_locations:
-        print("paho-mqtt is missing: pip install 'device-sdk[bench]'", file=sys.stderr)
+        print("paho-mqtt is missing: pip install -e '.[bench]'", file=sys.stderr)
         raise SystemExit(2)
     clean = Path(parent, "clean")
     clean.mkdir()

@@ -253,7 +253,7 @@ def check_packages() -> None:
     """Raises: SystemExit(2): something to compare with is not installed."""
     missing = [name for name, module in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        print(f"{', '.join(missing)}: missing; pip install 'device-sdk[bench]'", file=sys.stderr)
+        print(f"{', '.join(missing)}: missing; pip install -e '.[bench]'", file=sys.stderr)
         raise SystemExit(2)
 
 

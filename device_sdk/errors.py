@@ -32,7 +32,7 @@
     │   ├── ChecksumError                      data arrived damaged
     │   └── ReadTimeoutError (+TimeoutError)   the device did not answer in time
     ├── ConfigError (+ValueError)              a configuration file is wrong
-    └── MissingDependency (+ImportError)       an extra is not installed (``extra``)
+    └── MissingDependency (+ImportError)       a package is not installed (``packages``)
 
 Reason codes are plain integers here, so that this module depends on nothing; their names are in
 :class:`device_sdk.mqtt.codes.ReasonCode`. Waiting too long raises the builtin :class:`TimeoutError`.
@@ -245,11 +245,36 @@ class ConfigError(DeviceSdkError, ValueError):
     """A configuration file is wrong; the message lists every fault found."""
 
 
+# Extra of this distribution -> the requirements that it stands for, as in pyproject.toml. Advice names these:
+# this distribution is on no package index, and whoever registered its name there could run code on a device.
+_PACKAGES = {
+    "blinka": (
+        "adafruit-blinka>=9.2",
+        "adafruit-circuitpython-bme280>=2.6.4",
+        "adafruit-circuitpython-sht4x>=1.0",
+    ),
+    "broker": ("iotcore>=0.4",),
+    "identity": ("cryptography>=42",),
+    "node": ("msgspec>=0.18",),
+    "proxy": ("PySocks>=1.7.1",),
+    "serial": ("pyserial>=3.5",),
+    "srv": ("dnspython>=2.4",),
+    "websockets": ("websockets>=14",),
+}
+
+
 class MissingDependency(DeviceSdkError, ImportError):
-    """An optional package is needed and not installed. ``extra`` names the extra to install."""
+    """An optional package is needed and not installed.
+
+    ``packages``: the requirements to install; ``extra``: the extra that stands for them in an installation
+    from a checkout, ``pip install '.[extra]'``.
+    """
 
     retry = "never"
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an extra: pip install 'device-sdk[{extra}]'")
         self.extra = extra
+        self.packages = _PACKAGES.get(extra, ())
+        wanted = " ".join(f"'{package}'" for package in self.packages)
+        how = f"pip install {wanted}" if wanted else f"see the extra {extra!r} in pyproject.toml"
+        super().__init__(f"{feature} needs what is not installed: {how}")

@@ -40,9 +40,9 @@ ensure_venv() {
         say "creating .venv"
         "$python" -m venv --clear .venv
     fi
-    say "installing device-sdk[$extra] into .venv (first time or after a change; a minute or two on a small board)"
+    say "installing the extra $extra into .venv (first time or after a change; a minute or two on a small board)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --editable ".[$extra]" ||
-        die "pip could not install device-sdk[$extra]; its reason is above." \
+        die "pip could not install the extra $extra; its reason is above." \
             "It needs a network connection this once."
     printf '%s\n' "$wanted" >"$stamp"
 }

@@ -239,10 +239,12 @@ class CircuitPythonDriver(Driver):
     def _missing(self, module: str) -> Exception:
         top = self._path.partition(":")[0].partition(".")[0]
         if module == top and top.startswith("adafruit_"):
-            # The driver adafruit_sht31d is in the package adafruit-circuitpython-sht31d, and so on.
+            # The driver adafruit_sht31d is in the package adafruit-circuitpython-sht31d, and so on. That is a
+            # guess from the user's word: no command to copy, for anybody can register a name that is free.
             package = top.replace("adafruit_", "adafruit-circuitpython-", 1).replace("_", "-")
             return MissingDependency(
-                f"{top} is not installed (pip install {package}) and, like every CircuitPython driver,",
+                f"{top} is not installed (look on pypi.org for a package by Adafruit Industries, mostly "
+                f"{package}) and, like every CircuitPython driver,",
                 "blinka",
             )
         if module == top or module.startswith(f"{top}."):

@@ -324,7 +324,7 @@ def open_transport(url: str | ParsedUrl, **options: Any) -> Transport:
     ``wss:`` are encrypted without it.
 
     Raises: ArgumentError: the URL is malformed, its scheme is unknown (the text lists the known ones), or
-    its transport does not use some part of it. MissingDependency: it needs an extra.
+    its transport does not use some part of it. MissingDependency: a package is not installed.
     """
     parsed = url if isinstance(url, ParsedUrl) else parse_url(url)
     make = _maker(parsed.scheme)

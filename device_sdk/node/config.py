@@ -35,7 +35,7 @@ def load_config(path: str | Path) -> NodeConfig:
     """Read a configuration file.
 
     Raises: ConfigFaults: every fault in it. ConfigError: it cannot be read.
-    MissingDependency: the broker's URL needs an extra that is not installed.
+    MissingDependency: the broker's URL needs a package that is not installed.
     """
     path = Path(path)
     return parse_config(read_text(path), path.name, path.parent)

@@ -22,7 +22,7 @@ __all__ = ["make_client", "open_broker"]
 def open_broker(config: NodeConfig) -> Transport:
     """Return the stream to the broker, not opened.
 
-    Raises: ArgumentError: of a key of ``[broker]`` or ``[tls]``. MissingDependency: it needs an extra.
+    Raises: ArgumentError: of a key of ``[broker]`` or ``[tls]``. MissingDependency: it needs a package.
     """
     options: dict[str, Any] = {}
     if config.broker.proxy is not None:
@@ -39,7 +39,7 @@ def make_client(
 
     ``with_store``: whether the queue's file is opened; a check of the configuration leaves it alone.
 
-    Raises: ArgumentError: values that cannot work together. MissingDependency: the URL needs an extra.
+    Raises: ArgumentError: values that cannot work together. MissingDependency: the URL needs a package.
     StoreError: the queue's file cannot be opened.
     """
     broker = config.broker

@@ -45,7 +45,7 @@ class Service:
     One thread owns the object. ``error``: why there is no connection at present, or ``None``.
 
     Raises: ArgumentError: values of the configuration that cannot work together. MissingDependency: the
-    broker's URL needs an extra.
+    broker's URL needs a package that is not installed.
     """
 
     def __init__(self, config: NodeConfig, *, clock: Callable[[], float] = time.monotonic) -> None:

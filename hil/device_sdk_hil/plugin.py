@@ -200,7 +200,9 @@ def _load_rig(config: pytest.Config) -> Rig:
         try:
             from device_sdk_hil.rig import CAPABILITIES, VIRTUAL_RIG, load_rig, unknown_capability
         except MissingDependency as error:
-            raise pytest.UsageError(f"{error}; the rig needs: pip install 'device-sdk[hil]'") from None
+            raise pytest.UsageError(
+                f"{error}; everything that the rig needs: pip install '.[hil,serial]' in the checkout"
+            ) from None
         required = {name.strip() for name in config.getoption("--rig-require").split(",") if name.strip()}
         if required == {"all"}:
             required = set(CAPABILITIES)

@@ -58,8 +58,8 @@ CAPABILITIES: dict[str, str] = {
 }
 """Everything that a test can need: name -> what it means."""
 
-_NEEDS_SERIAL = "pyserial is not installed: pip install 'device-sdk[serial]'"
-_NEEDS_BLINKA = "the drivers of its chips are not installed: pip install 'device-sdk[blinka]'"
+_NEEDS_SERIAL = str(MissingDependency("a serial line", "serial"))
+_NEEDS_BLINKA = str(MissingDependency("each chip of the bus", "blinka"))
 _Command = Annotated[list[str], Meta(description="a command as an array of texts")]
 
 

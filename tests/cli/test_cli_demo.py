@@ -191,7 +191,7 @@ def test_without_any_broker_one_line_says_what_to_install(
     assert main(["demo"]) == ExitCode.MISSING
     (line,) = capsys.readouterr().err.splitlines()
     assert "apt install mosquitto" in line
-    assert "pip install 'device-sdk[broker]'" in line
+    assert "pip install 'iotcore>=" in line
 
 
 def test_a_url_where_nobody_listens_is_no_connection(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ CORPUS = Path(__file__).parent / "corpus"
 WORK = Path(__file__).parents[2] / "build" / "fuzz"
 _SKIPPED = 77
 _NO_ATHERIS = """\
-skipped: the coverage-guided run needs atheris: pip install "device-sdk[fuzz]"
+skipped: the coverage-guided run needs atheris: pip install -e '.[fuzz]'
          (wheels for x86-64 Linux; without it: scripts/fuzz {target} --runs {runs} --plain)"""
 
 

@@ -142,7 +142,7 @@ options = { driver = "adafruit_exotic:Exotic" }
     with service(server.url, "climate", more=more):
         assert missing.wait(10)
         server.wait_for(lambda: len(samples(server, "climate")) >= 3)
-    assert any("pip install 'device-sdk[blinka]'" in message for message in caplog.messages)
+    assert any("pip install 'adafruit-blinka" in message for message in caplog.messages)
 
 
 def test_a_missing_value_is_published_as_bad(

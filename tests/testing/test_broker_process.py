@@ -158,7 +158,7 @@ def test_no_broker_at_all_is_one_line_that_says_what_to_install(monkeypatch: pyt
         find_broker()
     assert str(caught.value) == (
         "No MQTT broker found. Install Mosquitto (sudo apt install mosquitto); "
-        "the built-in one needs an extra: pip install 'device-sdk[broker]'"
+        "the built-in one needs what is not installed: pip install 'iotcore>=0.4'"
     )
     with pytest.raises(MissingDependency):
         find_broker("mosquitto")
