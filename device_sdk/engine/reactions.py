@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk._load import load
 from device_sdk.engine.connecting.back_off import classify
 from device_sdk.engine.life_cycle import CLOSING, CONNECTED, CONNECTING, WAITING
 from device_sdk.errors import TransportClosedError
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from device_sdk.net.base import Transport
 
 __all__ = ["Reactions"]
+
+# Words for an attempt that the other end has not answered as a broker does; imported for the first of these.
+_EXPLAIN = "device_sdk.engine.connecting.other_end:explain"
 
 
 class Reactions:
@@ -144,6 +148,13 @@ class Reactions:
 
     def _on_ended(self, connection: Connection, event: ConnectionEnded, now: float) -> None:
         """The connection is over; the owner of the transport closes its stream."""
+        if connection.accepted_at is None:
+            transport, first_bytes = connection.stream.transport, connection.protocol.handshake.first_bytes
+            load(_EXPLAIN)(event.error, transport, first_bytes, silent=event.silent)
+        self._end(connection, event, now)
+
+    def _end(self, connection: Connection, event: ConnectionEnded, now: float) -> None:
+        """End a connection, whose error says all that is known."""
         accepted_at = connection.accepted_at
         was_online = self._outgoing.online is not None
         self._detach(connection, event.error)
@@ -211,7 +222,7 @@ class Reactions:
         failure = TransportClosedError(f"internal error: {type(error).__name__}: {error}")
         self._events.notify("internal_error", str(failure), error)
         if connection is not None:
-            self._on_ended(connection, ConnectionEnded(failure), now)
+            self._end(connection, ConnectionEnded(failure), now)
         elif self._life.state == CONNECTING:
             self._resumption.unanswered()
             if self._authentication is not None:

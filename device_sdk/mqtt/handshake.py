@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LONGEST_CLIENT_ID", "Handshake"]
 
+#: Bytes of the peer that are kept until CONNACK, at least.
+FIRST_BYTES = 256
+
 #: Characters of a client identifier that a server may give us: it is kept, and repeated in every CONNECT.
 LONGEST_CLIENT_ID = 1_024
 
@@ -31,7 +34,8 @@ class Handshake:
     shares a session with the server, even if this client has no record of one.
 
     ``deadline``: when CONNACK must have arrived, in seconds of the caller's clock; ``clean_start``: as sent
-    in CONNECT; ``server``: the properties of CONNACK; ``session_present``: the flag of CONNACK;
+    in CONNECT; ``first_bytes``: what came before CONNACK, for the recognition of a peer that is no MQTT
+    server; ``server``: the properties of CONNACK; ``session_present``: the flag of CONNACK;
     ``window``: messages that may be in flight.
     """
 
@@ -41,6 +45,7 @@ class Handshake:
         "_vouched",
         "clean_start",
         "deadline",
+        "first_bytes",
         "options",
         "rules",
         "server",
@@ -56,6 +61,7 @@ class Handshake:
         self.rules = rules
         self.clean_start = True
         self.deadline = 0.0
+        self.first_bytes = b""
         self.server: dict[str, Any] = {}
         self.session_present = False
         self.window = 0
@@ -67,6 +73,11 @@ class Handshake:
         self.clean_start = clean_start
         self.deadline = now + self.options.connect_timeout
         return self.options.encode(clean_start=clean_start)
+
+    def note(self, data: bytes) -> None:
+        """Keep the first bytes of the peer."""
+        if len(self.first_bytes) < FIRST_BYTES:
+            self.first_bytes += data[:FIRST_BYTES]
 
     def accept(self, connack: Connack) -> ConnectionEnded | None:
         """Take CONNACK; return the end of the connection if it is not accepted.

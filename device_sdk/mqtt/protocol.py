@@ -257,6 +257,8 @@ class Protocol:
         events: list[Event] = []
         if self.state == CLOSED:
             return events
+        if self.state == CONNECTING:
+            self.handshake.note(data)
         try:
             answers = self.output.answers
             if answers > MOST_ANSWERS:

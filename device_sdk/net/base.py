@@ -83,6 +83,10 @@ class Transport(ABC):
     nothing its signature counts; see :func:`transport_options`.
     """
 
+    hints: ClassVar[tuple[str, str]] = ("a broker that does not let us in does that (its log says why)", "")
+    """For error texts: what may be wrong when the peer ends the stream before its first answer, and when it
+    stays silent; empty if there is nothing to say."""
+
     @abstractmethod
     def open(self, deadline: float) -> None:
         """Establish the stream by ``deadline``, in seconds of :func:`time.monotonic`.

@@ -21,7 +21,7 @@ from device_sdk._load import load
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
 from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl, parse_url
-from device_sdk.net.sockets import SocketTransport
+from device_sdk.net.sockets import TCP_HINTS, SocketTransport
 from device_sdk.net.tcp import TcpDialer, TcpTransport, check_url
 
 TYPE_CHECKING = False
@@ -79,6 +79,7 @@ class ProxyTransport(SocketTransport):
     """
 
     options = ("proxy", *TcpTransport.options)
+    hints = TCP_HINTS
     __slots__ = ("_dialer", "_place", "_proxy", "_url")
 
     def __init__(self, url: ParsedUrl, *, proxy: str, **options: Any) -> None:

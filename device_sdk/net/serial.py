@@ -91,6 +91,10 @@ class SerialTransport(Transport):
     """
 
     options = ()  # they are in the URL
+    hints = (
+        "",
+        "nothing came over the line: check the wiring (TX to RX), the baud rate, and that the gateway runs",
+    )
     __slots__ = ("_blocked", "_connect", "_life", "_line", "_watch", "description")
 
     def __init__(self, url: ParsedUrl) -> None:

@@ -16,8 +16,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-__all__ = ["SocketTransport", "connect", "in_words"]
+__all__ = ["TCP_HINTS", "SocketTransport", "connect", "in_words"]
 
+#: The hints of a TCP stream, direct or through a proxy; see :attr:`Transport.hints`.
+TCP_HINTS = (
+    "a port that wants TLS does that (then write mqtts://), or a broker that rejects us (see its log)",
+    "check that this is the port of an MQTT broker, mostly 1883",
+)
 # One read, in µs for 4 B / 1,400 B / 64 KiB waiting (x86, Python 3.11): recv(65536) 4.6 / 5.3 / 7.4;
 # recv_into() a reused buffer and bytes() of it 5.1 / 5.8 / 10.2; recv(262144) 21. The plain call wins.
 RECV_BYTES = 65536

@@ -10,7 +10,7 @@ import time
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
 from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl
-from device_sdk.net.sockets import SocketTransport, connect, in_words
+from device_sdk.net.sockets import TCP_HINTS, SocketTransport, connect, in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class TcpTransport(SocketTransport):
     """
 
     options: ClassVar[tuple[str, ...]] = ("bind", "interface", "tcp_keepalive", "user_timeout")
+    hints: ClassVar[tuple[str, str]] = TCP_HINTS
     __slots__ = ("_dialer", "_url")
 
     def __init__(

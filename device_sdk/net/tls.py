@@ -410,7 +410,7 @@ class TlsTransport(Layer):
             server_hostname=self.server_name or None,
             session=self._terms.session_for(context),
         )
-        done = False
+        done, first = False, b""
         while not done:
             try:
                 ssl_object.do_handshake()
@@ -421,7 +421,7 @@ class TlsTransport(Layer):
                 self._terms.forget_session()
                 with suppress(OSError):
                     link.send_all(outgoing.read())  # the alert puts the reason into the server's log
-                raise TlsError(f"{cannot_open}: {explain(error, self.server_name)}") from error
+                raise TlsError(f"{cannot_open}: {explain(error, self.server_name, first)}") from error
             if outgoing.pending:
                 link.send_all(outgoing.read())
             if not done:
@@ -432,6 +432,7 @@ class TlsTransport(Layer):
                 if not data:
                     raise ConnectFailedError(f"{cannot_open}: {CLOSED_EARLY}")
                 incoming.write(data)
+                first = first or data
         link.unread(incoming.read())
         return ssl_object, incoming, outgoing, context
 

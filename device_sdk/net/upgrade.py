@@ -6,6 +6,7 @@ import logging
 import re
 from urllib.parse import quote
 
+from device_sdk._peers import recognise
 from device_sdk.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -109,7 +110,7 @@ class Upgrade:
         head, rest = self.read_head(link)
         status = _STATUS_LINE.match(head)
         if status is None:
-            raise self._failure(f"answers {head[:40]!r}, which is not HTTP; check scheme, host and port")
+            raise self._failure(f"answers {head[:40]!r}, which is not HTTP; {self._instead(head)}")
         if status[1] != b"101":
             raise self._refusal(int(status[1]), status[2] or b"", head, self._read_body(link, head, rest))
         protocol.receive_data(head)
@@ -148,12 +149,17 @@ class Upgrade:
             try:
                 data = link.recv()
             except TransportClosedError as error:
-                failure = self._failure(f"broke the connection: {error}; check scheme, port and path")
+                failure = self._failure(f"broke the connection: {error}; {self._instead(answer)}")
                 failure.retry = error.retry
                 raise failure from error
+            except ConnectFailedError as error:  # out of time
+                if not answer:
+                    raise
+                problem = f"answered {answer[:40]!r} and nothing more in time; {self._instead(answer)}"
+                raise self._failure(problem) from error
             if not data:
                 what = f"after {answer[:40]!r}" if answer else "without an answer"
-                raise self._failure(f"closed the connection {what}; check scheme, port and path")
+                raise self._failure(f"closed the connection {what}; {self._instead(answer)}")
             answer += data
         return answer[:end], answer[end:]
 
@@ -182,6 +188,12 @@ class Upgrade:
         changes = status >= 500 or status == _TOO_MANY_REQUESTS or callable(self._headers)
         failure.retry = "later" if changes else "never"
         return failure
+
+    def _instead(self, answer: bytes) -> str:
+        """Return what answers instead of a WebSocket server, if that is known, and what to do."""
+        known = "" if answer.startswith(b"HTTP") else recognise(answer)
+        plain = ", and whether it wants TLS (then write wss://)" if not (self.uri.secure or answer) else ""
+        return known or f"check scheme, port and path{plain}"
 
     def _failure(self, problem: str, who: str = "the server ") -> ConnectFailedError:
         return ConnectFailedError(f"cannot open {self._place}: {who}{problem}")

@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "_log": set(),
     "_load": {"errors"},
+    "_peers": set(),
     "_text": set(),
     "_weak": set(),
     "errors": set(),
@@ -40,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": BELOW_NODE,
     "__main__": {"cli"},
 }
-FOR_EVERYBODY = {"_version", "_log", "_load", "_text", "_weak"}
+FOR_EVERYBODY = {"_version", "_log", "_load", "_peers", "_text", "_weak"}
 
 # File pattern -> rooms it may import besides. The demo starts a real broker and cuts the network to it.
 EXCEPTIONS: dict[str, set[str]] = {"cli/demo/*.py": {"testing"}}
