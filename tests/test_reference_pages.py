@@ -118,6 +118,7 @@ def size(count: int) -> str:
         ("topic name, topic filter", f"{topics._MAX_BYTES:,} bytes, {topics.MAX_LEVELS} levels"),
         ("topic aliases that we use", f"{aliasing.MOST_ALIASES:,}"),
         ("filters in one repeated SUBSCRIBE", f"{router._FILTERS_PER_PACKET}"),
+        ("unanswered SUBSCRIBE and UNSUBSCRIBE", f"{router._UNANSWERED:,}"),
         ("bytes joined for one `send()`", size(stream._SEND_SIZE)),
         ("sends before the next read", f"{connection._SENDS_PER_FLUSH}"),
         ("waiting messages in memory", f"{backlog.PAGES_IN_MEMORY} pages of {base.PAGE_MESSAGES} messages"),

@@ -9,14 +9,16 @@ import pytest
 from device_sdk.engine.consumers import Consumers
 from device_sdk.engine.incoming.inbox import Inbox
 from device_sdk.engine.incoming.router import Router
+from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
 from device_sdk.errors import ClosedError, SubscribeRefused
+from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.message import Message, Subscription
 from device_sdk.mqtt.packets import Pingresp, Puback, Publish, Pubrec, Suback, Unsuback
 from device_sdk.store.memory import MemoryStore
 from tests.engine.rig import Rig, SlowStore, types
 
 
-def subscribe(rig: Rig, *topics: str, qos: int = 1) -> object:
+def subscribe(rig: Rig, *topics: str, qos: int = 1) -> SubscribeRequest:
     with rig.engine.lock:
         return rig.engine.incoming.subscribe([Subscription(topic, qos) for topic in topics], None)
 
@@ -85,7 +87,8 @@ def test_a_request_without_an_answer_is_repeated_even_if_the_session_is_present(
     assert request.wait(0) == [0]
 
 
-def test_many_subscriptions_come_back_in_packets_of_a_bounded_size() -> None:
+def test_many_subscriptions_come_back_eight_in_a_packet_and_in_order() -> None:
+    # AWS IoT Core ends the connection of a SUBSCRIBE with more than eight.
     rig = Rig()
     subscribe(rig, *(f"topic/{number}" for number in range(120)))
     rig.connect()
@@ -96,7 +99,36 @@ def test_many_subscriptions_come_back_in_packets_of_a_bounded_size() -> None:
     rig.lose()
     rig.advance(2)
     again = rig.connect(session_present=False)
-    assert sorted(len(packet.subscriptions) for packet in again) == [20, 50, 50]
+    assert {len(packet.subscriptions) for packet in again} == {8}
+    topics = [wanted.topic for packet in again for wanted in packet.subscriptions]
+    assert topics == [f"topic/{number}" for number in range(120)]
+
+
+@pytest.mark.parametrize("largest", [70, 120, 200, 10_000])
+def test_subscriptions_come_back_in_packets_that_the_server_takes(largest: int) -> None:
+    rig = Rig()
+    for number in range(10):
+        subscribe(rig, f"{number:050}")
+    asked = rig.connect(maximum_packet_size=largest)
+    rig.feed(*(Suback(packet.packet_id, [1]) for packet in asked))
+    rig.lose()
+    rig.advance(1)
+    again = rig.connect(maximum_packet_size=largest)
+    assert [wanted.topic for packet in again for wanted in packet.subscriptions] == [
+        f"{number:050}" for number in range(10)
+    ]
+    assert all(len(encode_packet(packet, "5.0")) <= largest for packet in again)
+    assert "subscribe_refused" not in rig.events()
+
+
+def test_many_subscriptions_are_asked_for_in_turn_and_leave_packet_identifiers_for_messages() -> None:
+    rig = Rig()
+    requests = [subscribe(rig, f"topic/{number}") for number in range(2_500)]
+    asked = rig.connect()
+    while asked:
+        assert len(asked) <= 1_000
+        asked = rig.feed(*(Suback(packet.packet_id, [1]) for packet in asked))
+    assert all(request.wait(0) == [1] for request in requests)
 
 
 def test_a_refused_filter_is_forgotten_and_reported() -> None:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Router"]
 
 _ROUTE_CACHE_SIZE = 1_000
-_FILTERS_PER_PACKET = 50  # keeps a SUBSCRIBE far below every broker's packet limit
+_UNANSWERED = 1_000  # SUBSCRIBE and UNSUBSCRIBE at once: packet identifiers are left for messages
+_FILTERS_PER_PACKET = 8  # in what we repeat by ourselves: AWS IoT Core ends the connection above it
 
 
 class Router:
@@ -107,9 +108,9 @@ class Router:
         return self.route(message.topic)
 
     def send(self, protocol: Protocol) -> list[tuple[SubscribeRequest, DeviceSdkError]]:
-        """Send the waiting requests; return those that this server cannot take."""
+        """Send waiting requests while few are unanswered; return those that this server cannot take."""
         failed: list[tuple[SubscribeRequest, DeviceSdkError]] = []
-        while self._unsent:
+        while self._unsent and len(self._sent) < _UNANSWERED:
             request = self._unsent.pop(0)
             lacking = self._lacking(protocol, request)
             if lacking is not None:
@@ -121,6 +122,9 @@ class Router:
                 else:
                     packet_id = self._send_subscribe(protocol, request.subscriptions, request.topic_filters)
             except ValueError as error:  # larger than the server's Maximum Packet Size
+                if request.is_repeat and len(request.topic_filters) > 1:
+                    self._unsent[:0] = self._halves(request.subscriptions or [])
+                    continue
                 refusal = SubscribeRefused(str(error), 0x95)
                 request.finish([], refusal)
                 failed.append((request, refusal))
@@ -161,10 +165,17 @@ class Router:
             topic for request in self._unsent if request.subscriptions for topic in request.topic_filters
         }
         again = [wanted for topic, wanted in self.wanted.items() if topic not in asked]
-        for start in range(0, len(again), _FILTERS_PER_PACKET):
-            part = again[start : start + _FILTERS_PER_PACKET]
-            topic_filters = [subscription.topic for subscription in part]
-            self._unsent.insert(0, SubscribeRequest(part, topic_filters, self._consumers))
+        starts = range(0, len(again), _FILTERS_PER_PACKET)
+        self._unsent[:0] = [self._repeat(again[start : start + _FILTERS_PER_PACKET]) for start in starts]
+
+    def _repeat(self, subscriptions: list[Subscription]) -> SubscribeRequest:
+        """Return the request of nobody: for subscriptions that the server has lost."""
+        topic_filters = [subscription.topic for subscription in subscriptions]
+        return SubscribeRequest(subscriptions, topic_filters, self._consumers, is_repeat=True)
+
+    def _halves(self, subscriptions: list[Subscription]) -> list[SubscribeRequest]:
+        middle = len(subscriptions) // 2
+        return [self._repeat(subscriptions[:middle]), self._repeat(subscriptions[middle:])]
 
     def disconnected(self) -> None:
         """A connection ended: what was not answered is asked again on the next one."""

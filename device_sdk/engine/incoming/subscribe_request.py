@@ -17,13 +17,28 @@ class SubscribeRequest:
     """A SUBSCRIBE or UNSUBSCRIBE and its answer; it is sent as soon as there is a connection.
 
     ``reason_codes`` holds, once done, one code per topic filter: the granted QoS, or 0x80 and above.
+    ``is_repeat``: the engine asks again for what it has asked for before; nobody waits, so it may be split.
     """
 
-    __slots__ = ("_consumers", "answered", "error", "reason_codes", "subscriptions", "topic_filters")
+    __slots__ = (
+        "_consumers",
+        "answered",
+        "error",
+        "is_repeat",
+        "reason_codes",
+        "subscriptions",
+        "topic_filters",
+    )
 
     def __init__(
-        self, subscriptions: list[Subscription] | None, topic_filters: list[str], consumers: Consumers
+        self,
+        subscriptions: list[Subscription] | None,
+        topic_filters: list[str],
+        consumers: Consumers,
+        *,
+        is_repeat: bool = False,
     ) -> None:
+        self.is_repeat = is_repeat
         self.subscriptions = subscriptions  # None: unsubscribe
         self.topic_filters = topic_filters
         self.reason_codes: list[int] = []

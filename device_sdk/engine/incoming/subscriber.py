@@ -114,6 +114,7 @@ class Subscriber:
             for topic_filter in request.topic_filters:
                 if topic_filter not in router.wanted:
                     self._session.record(("unsubscribed", topic_filter))
+        self._send_requests()
 
     # Received messages
 
