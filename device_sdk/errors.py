@@ -84,6 +84,17 @@ class DeviceSdkError(Exception):
 
     retry: str = "soon"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default calls the class with the finished text as its only argument: an error that a process
+        # pool brings back would break the pool.
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[DeviceSdkError], arguments: tuple[object, ...], state: dict[str, object]) -> object:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(state)
+    return error
+
 
 class ArgumentError(DeviceSdkError, ValueError):
     """An argument has a value that can never work.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import queue
 import threading
+
+import pytest
 
 from device_sdk import Client, Message
 from device_sdk.testing import BrokerServer, ModelBroker
@@ -70,3 +73,19 @@ def test_an_acknowledgement_after_close_does_nothing(server: Server) -> None:
         client.publish("t", b"x", qos=1).wait(5)
         message = held.get(timeout=5)
     message.acknowledge()
+
+
+def test_a_message_may_go_to_another_process_which_cannot_acknowledge_it(server: Server) -> None:
+    with Client(server.url, manual_ack=True) as client:
+        inbox = client.messages()
+        client.subscribe("t", qos=1).wait(5)
+        client.publish("t", b"x", qos=1, properties={"user_property": [("unit", "V")]})
+        message = inbox.get(5)
+        arrived = pickle.loads(pickle.dumps(message))
+        assert (arrived.payload, arrived.properties) == (b"x", message.properties)
+        assert arrived.redelivery_key == message.redelivery_key
+        with pytest.raises(RuntimeError, match="this is a copy"):
+            arrived.acknowledge()
+        assert client.stats.acks_held == 1
+        message.acknowledge()
+        assert client.stats.acks_held == 0

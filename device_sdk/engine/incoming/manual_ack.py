@@ -33,6 +33,16 @@ class AckToken:
         self.redelivery_key = redelivery_key
         self.acknowledge = acknowledge
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # A message may go to another process; the client and its connection cannot.
+        return AckToken, (self.redelivery_key, _acknowledge_copy)
+
+
+def _acknowledge_copy(_: Message) -> None:
+    raise RuntimeError(
+        "this is a copy: acknowledge the message that was received, in the process of its client"
+    )
+
 
 class ManualAcks:
     """Gives every received QoS 1 and 2 message its token. Runs under the engine's lock."""
