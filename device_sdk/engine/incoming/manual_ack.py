@@ -39,9 +39,7 @@ class AckToken:
 
 
 def _acknowledge_copy(_: Message) -> None:
-    raise RuntimeError(
-        "this is a copy: acknowledge the message that was received, in the process of its client"
-    )
+    raise RuntimeError("this is a copy: acknowledge the message that the client has received")
 
 
 class ManualAcks:
