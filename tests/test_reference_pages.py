@@ -86,7 +86,7 @@ def test_the_events_are_those_that_are_reported_on_the_page_and_in_the_docstring
     on_the_page = {name for event, *_ in table[begin + 1 :] for name in named(event)}
     docstring = inspect.getdoc(events.ClientEvent) or ""
     assert set(re.findall(r"``(\w+)``", docstring.partition("Kinds:")[2])) == on_the_page
-    reported = set(ENDS)
+    reported = {*ENDS, *base.REPORTS}
     for room in ("engine", "aio", "threads.py"):
         place = ROOT / "device_sdk" / room
         for path in place.rglob("*.py") if place.is_dir() else [place]:
@@ -129,6 +129,8 @@ def size(count: int) -> str:
         ("the same while the disk fails", f"{bounds._MEMORY_MESSAGES:,} messages"),
         ("pause before the next attempt", f"{sqlite.RETRY_S[0]:g} s, doubled up to {sqlite.RETRY_S[1]:g} s"),
         ("free space on the file system", size(StorePolicy().min_free)),
+        ("messages on the [shelf]", f"{StorePolicy().max_shelf_messages:,}"),
+        ("bytes of them", size(StorePolicy().max_shelf_bytes)),
         ("free space on the file system", f"{size(files.RESERVE_BYTES)} in `queue.db.reserve`"),
         ("waiting for another program", f"{database.BUSY_S:g} s"),
         ("waiting for a disk that hangs", f"{sqlite._CLOSE_S:g} s"),

@@ -7,14 +7,18 @@ import base64
 import json
 import sys
 import time
+from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from device_sdk.cli.common import ExitCode, add_log_level, command_parser, positive_int
 from device_sdk.mqtt.wire import decode_properties
-from device_sdk.store.inspect import QueueReader, check, purge
+from device_sdk.store.base import SHELVED
+from device_sdk.store.inspect import QueueReader, check, purge, purge_shelf, retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from device_sdk.store.inspect import StoredMessage
 
@@ -36,12 +40,21 @@ _FIGURES = {
     "refused": "refused by the broker",
     "expired": "expired",
     "dropped": "dropped",
+    "damaged": "damaged on the disk",
     "received": "incoming QoS 2 exchanges",
+}
+# The same for the shelf.
+_SHELF_FIGURES = {
+    "refused": "refused by the broker",
+    "damaged": "damaged on the disk",
+    "bytes": "bytes of these messages",
+    "pushed_off": "no room on the shelf, deleted",
+    "withheld": "packet identifiers withheld",
 }
 
 
 def queue(argv: list[str]) -> int:
-    """Run ``queue stat``, ``peek``, ``export``, ``check`` or ``purge`` on a file."""
+    """Run ``queue stat``, ``peek``, ``export``, ``check``, ``retry`` or ``purge`` on a file."""
     arguments = _parser().parse_args(argv)
     action: Callable[[argparse.Namespace], int] = arguments.run
     return action(arguments)
@@ -55,11 +68,17 @@ def _parser() -> argparse.ArgumentParser:
         ("peek", _peek, "the oldest messages"),
         ("export", _export, "all messages, one JSON object per line"),
         ("check", _check, "read the whole file and list its faults"),
+        ("retry", _retry, "put refused messages back into the queue; the client must not be running"),
         ("purge", _purge, "delete the messages that wait; the client must not be running"),
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.set_defaults(run=run)
         action.add_argument("path", metavar="FILE", help="the client's store, for example queue.db")
+        if name in ("stat", "peek", "export", "retry", "purge"):
+            action.add_argument(
+                "--refused", action="store_true", required=name == "retry",
+                help="the shelf: messages that are not sent any more, refused or damaged",
+            )  # fmt: skip
         if name in ("stat", "peek"):
             action.add_argument("--json", action="store_true", help="JSON instead of text")
         if name == "peek":
@@ -77,21 +96,35 @@ def _stat(arguments: argparse.Namespace) -> int:
     with QueueReader(arguments.path) as reader:
         figures = reader.stat()
     if arguments.json:
-        print(json.dumps(figures, default=str))
+        print(json.dumps(figures["shelf"] if arguments.refused else figures, default=str))
         return ExitCode.OK
     use = "a client has it open" if figures["in_use"] else "no client has it open"
-    print(f"{figures['path']}: {use}; client identifier {figures['facts'].get('client_id', 'unknown')}")
-    width = max(map(len, _FIGURES.values()))
-    for name, words in _FIGURES.items():
-        print(f"  {words:<{width}}  {figures[name]:>12,}")
-    for topic_filter in figures["subscriptions"]:
-        print(f"  subscribed to {topic_filter}")
+    name = figures["facts"].get("client_id", "unknown")
+    print(f"{_shown(figures['path'])}: {use}; client identifier {_shown(str(name))}")
+    if not arguments.refused:
+        _print_figures(_FIGURES, figures)
+        for topic_filter in figures["subscriptions"]:
+            print(f"  subscribed to {_shown(topic_filter)}")
+        print("on the shelf, not sent any more:")
+    _print_figures(_SHELF_FIGURES, figures["shelf"])
     return ExitCode.OK
+
+
+def _print_figures(table: dict[str, str], figures: dict[str, Any]) -> None:
+    width = max(map(len, _FIGURES.values()))
+    for name, words in table.items():
+        print(f"  {words:<{width}}  {figures[name]:>12,}")
+
+
+def _shown(text: str) -> str:
+    """Return a text that a terminal may be given: without control characters."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _peek(arguments: argparse.Namespace) -> int:
     with QueueReader(arguments.path) as reader:
-        messages = reader.peek(arguments.count)
+        shelf = arguments.refused
+        messages = list(islice(reader.shelf(), arguments.count)) if shelf else reader.peek(arguments.count)
     if arguments.json:
         _print_json(messages)
         return ExitCode.OK
@@ -100,13 +133,23 @@ def _peek(arguments: argparse.Namespace) -> int:
         more = f" ... ({len(message.payload)} bytes)" if len(message.payload) > _SHOWN_BYTES else ""
         text = payload.decode("utf-8", "backslashreplace")
         shown = text if text.isprintable() else repr(payload)
-        print(f"{message.sequence} {message.state} qos={message.qos} {message.topic} {shown}{more}")
+        print(f"{message.sequence} {message.state} qos={message.qos} {_shown(message.topic)} {shown}{more}")
+        if message.status is not None:
+            print(f"    {_time(message.at)}: {_shown(message.reason)}")
     return ExitCode.OK
+
+
+def _time(at: float) -> str:
+    """Return Unix time as ISO 8601, UTC."""
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    except (OverflowError, OSError, ValueError):
+        return f"{at} s"
 
 
 def _export(arguments: argparse.Namespace) -> int:
     with QueueReader(arguments.path) as reader:
-        _print_json(reader.export())
+        _print_json(reader.shelf() if arguments.refused else reader.export())
     return ExitCode.OK
 
 
@@ -119,21 +162,30 @@ def _check(arguments: argparse.Namespace) -> int:
     return ExitCode.FAILED if problems else ExitCode.OK
 
 
-def _purge(arguments: argparse.Namespace) -> int:
-    if not arguments.yes and not _confirmed(arguments.path):
-        print("nothing was deleted", file=sys.stderr)
-        return ExitCode.FAILED
-    print(f"{purge(arguments.path)} messages deleted")
+def _retry(arguments: argparse.Namespace) -> int:
+    print(f"{retry(arguments.path)} messages are in the queue again")
     return ExitCode.OK
 
 
-def _confirmed(path: str) -> bool:
+def _purge(arguments: argparse.Namespace) -> int:
+    if not arguments.yes and not _confirmed(arguments.path, shelf=arguments.refused):
+        print("nothing was deleted", file=sys.stderr)
+        return ExitCode.FAILED
+    deleted = (purge_shelf if arguments.refused else purge)(arguments.path)
+    print(f"{deleted} messages deleted")
+    return ExitCode.OK
+
+
+def _confirmed(path: str, *, shelf: bool) -> bool:
     if not sys.stdin.isatty():
         print("device-sdk: standard input is no terminal; repeat the command with --yes", file=sys.stderr)
         return False
     with QueueReader(path) as reader:
-        waiting = reader.stat()["waiting"]
-    return input(f"Delete {waiting} messages that wait in {path}? [y/N] ").strip().lower() in ("y", "yes")
+        figures = reader.stat()
+    what = f"{figures['waiting']} messages that wait in"
+    if shelf:
+        what = f"{sum(figures['shelf'][name] for name in SHELVED)} messages that are not sent any more from"
+    return input(f"Delete {what} {_shown(path)}? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _print_json(messages: Iterable[StoredMessage]) -> None:
@@ -156,6 +208,9 @@ def _fields(message: StoredMessage) -> dict[str, object]:
         shown["expires_in"] = round(message.expires_at - time.monotonic(), 3)
     if len(message.properties) > 1:
         shown["properties"] = _properties(message.properties)
+    if message.status is not None:
+        shown["reason"] = message.reason
+        shown["at"] = message.at
     try:
         shown["payload"] = message.payload.decode()
     except UnicodeDecodeError:

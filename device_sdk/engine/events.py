@@ -21,11 +21,13 @@ log = Log("device_sdk.engine")
 class ClientEvent:
     """Something an operator may want to know: ``kind`` (a word), ``text`` (a sentence), ``error`` or None.
 
-    ``value``: machine-readable detail (the server reference, or the address for ``connected``), else None.
+    ``value``: machine-readable detail (the server reference, a number of messages, or the address for
+    ``connected``), else None.
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
     ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``,
-    ``store_recovered``, ``store_replaced`` (its file was damaged and set aside), ``auth``,
+    ``store_recovered``, ``store_replaced`` (its file was damaged and set aside), ``shelf_full`` (messages on
+    its shelf were deleted, their number is the value), ``auth``,
     ``server_reference`` (MQTT 5.0 §4.11, never followed by itself), ``unexpected_response`` (to a request
     that no longer waits), ``invalid_payload`` (received as text, and is not),
     ``internal_error`` (a mistake in this package: the connection was ended and a new one is tried).

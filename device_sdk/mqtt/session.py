@@ -140,6 +140,7 @@ class Session:
         self.released: dict[int, Outgoing] = {}  # PUBREC received, in the order of the PUBRECs
         self.received: dict[int, Message | None] = {}  # incoming QoS 2: not yet released by PUBREL
         self.requests: dict[int, Any] = {}  # SUBSCRIBE and UNSUBSCRIBE; these end with the connection
+        self.withheld: set[int] = set()  # of messages given up unanswered: the server may still have them
         self.last_packet_id = 0
         self._reserved = 0 if journal else _HIGHEST_PACKET_ID  # identifiers up to here may be given out
         self.generation = 0  # how often the server lost the session
@@ -158,6 +159,20 @@ class Session:
         self.received.update(dict.fromkeys(packet_ids))
         self.known = known
 
+    def restore_withheld(self, packet_ids: Iterable[int]) -> None:
+        """Withhold the packet identifiers that an earlier process withheld."""
+        self.withheld.update(packet_ids)
+
+    def withhold(self, packet_id: int) -> None:
+        """Give this packet identifier to no message until the server has lost the session.
+
+        Its PUBLISH was sent, and the message ends here without an answer. The server may have it, so it may
+        take another message under this identifier for a repetition, or answer the wrong one.
+        Source: MQTT 5.0 §2.2.1 [MQTT-2.2.1-3], §4.3.3.
+        """
+        self.withheld.add(packet_id)
+        self.record(("withheld", packet_id))
+
     def outlive_connection(self, outlives: bool) -> None:
         """Note whether the server's session outlives its connection. Source: MQTT 3.1 §3.1."""
         self.outlives_connection = outlives
@@ -169,7 +184,7 @@ class Session:
     def allocate(self) -> int:
         """Reserve the next free packet identifier.
 
-        Returns: 1..65535, unused by any PUBLISH, SUBSCRIBE or UNSUBSCRIBE of this client.
+        Returns: 1..65535, unused by any PUBLISH, SUBSCRIBE or UNSUBSCRIBE of this client, and not withheld.
         Raises: LocalProtocolError: all 65,535 are in use.
         Source: MQTT 5.0 §2.2.1 [MQTT-2.2.1-3].
         """
@@ -179,6 +194,7 @@ class Session:
             and packet_id not in self.in_flight
             and packet_id not in self.released
             and packet_id not in self.requests
+            and packet_id not in self.withheld
         ):
             self.last_packet_id = packet_id
             return packet_id
@@ -204,6 +220,7 @@ class Session:
                 packet_id not in self.in_flight
                 and packet_id not in self.released
                 and packet_id not in self.requests
+                and packet_id not in self.withheld
             ):
                 if self.journal and not self.last_packet_id < packet_id <= self._reserved:
                     self._reserved = min(packet_id + _RESERVED_BLOCK, _HIGHEST_PACKET_ID)
@@ -273,6 +290,7 @@ class Session:
         self.in_flight.clear()
         self.released.clear()
         self.received.clear()
+        self.withheld.clear()
         for message in republish:
             message.packet = None
             message.packet_id = 0

@@ -11,6 +11,7 @@ by page, and asks for the next page before it runs out; see :meth:`Store.request
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from device_sdk.errors import StoreError
 
     Change = tuple[Any, ...]
+    Report = tuple[str, str, str | None]
 
 __all__ = [
     "AGED",
@@ -30,12 +32,16 @@ __all__ = [
     "MESSAGE_FLAGS",
     "PAGE_BYTES",
     "PAGE_MESSAGES",
+    "REPORTS",
+    "SHELVED",
     "Page",
     "SavedMessage",
     "SavedSession",
     "Store",
     "StorePolicy",
     "message_size",
+    "no_room_report",
+    "places_pushed_off",
 ]
 
 #: Kind of a change -> the fields after the kind.
@@ -51,6 +57,9 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "unsubscribed": ("topic_filter",),
     "fact": ("name", "value"),  # client identifier and the like
     "reserved": ("packet_id",),  # identifiers up to this one may be in use: a restart goes on above it
+    "shelved": ("sequence", "status", "reason", "at"),  # it is not sent any more, and kept on the shelf
+    "unshelved": ("sequence",),  # the program has taken it off the shelf
+    "withheld": ("packet_id",),  # of a message that was given up unanswered: not used until "lost"
 }
 
 #: The bits of a message's ``flags``: MQTT's own (QoS and RETAIN), and two of the queue that a store keeps
@@ -58,6 +67,12 @@ CHANGES: dict[str, tuple[str, ...]] = {
 MESSAGE_FLAGS = 0x0F
 KEEP_LAST = 0x10
 AGED = 0x20
+
+#: Why a message is on the shelf: the broker refused it, or what the store has of it is not what was written.
+SHELVED = ("refused", "damaged")
+
+#: The kinds of reports of a store, which become events.
+REPORTS = ("shelf_full",)
 
 #: The most that :meth:`Store.open` and one page hold of the waiting messages; one message is always allowed.
 PAGE_MESSAGES = 500
@@ -85,6 +100,8 @@ class StorePolicy:
             ``batch``: committed and flushed after ``linger`` seconds, 100 messages or 64 KiB, whichever is
             first. ``os``: committed like that and never flushed: survives a crash but not a power cut.
         min_free: bytes to leave free on the file system of a store; below that the store counts as full.
+        max_shelf_messages, max_shelf_bytes: of a store, for messages that are not sent any more, because the
+            broker refused them or the disk damaged them; beyond that the oldest is deleted, and told.
 
     Raises: ArgumentError, ArgumentTypeError: by name.
     """
@@ -97,6 +114,8 @@ class StorePolicy:
         "max_age",
         "max_bytes",
         "max_messages",
+        "max_shelf_bytes",
+        "max_shelf_messages",
         "min_free",
         "overflow",
         "replay",
@@ -117,6 +136,8 @@ class StorePolicy:
         durability: str = "batch",
         linger: float = 0.1,
         min_free: int = 16 * 1024 * 1024,
+        max_shelf_messages: int = 1_000,
+        max_shelf_bytes: int = 4 * 1024 * 1024,
     ) -> None:
         for name, value in (("max_messages", max_messages), ("max_bytes", max_bytes)):
             if value is not None:
@@ -126,7 +147,12 @@ class StorePolicy:
                 _check_number(name, seconds, (int, float), 1e-3)
         for name, span in (("block_timeout", block_timeout), ("linger", linger)):
             _check_number(name, span, (int, float), 0)
-        _check_number("min_free", min_free, int, 0)
+        for name, amount in (
+            ("min_free", min_free),
+            ("max_shelf_messages", max_shelf_messages),
+            ("max_shelf_bytes", max_shelf_bytes),
+        ):
+            _check_number(name, amount, int, 0)
         for name, word, words in (
             ("overflow", overflow, OVERFLOWS),
             ("replay", replay, REPLAYS),
@@ -147,6 +173,8 @@ class StorePolicy:
         self.durability = durability
         self.linger = linger
         self.min_free = min_free
+        self.max_shelf_messages = max_shelf_messages
+        self.max_shelf_bytes = max_shelf_bytes
 
 
 def _check_number(name: str, value: object, kind: type | tuple[type, ...], least: float) -> None:
@@ -203,7 +231,8 @@ class SavedSession:
     that page; ``latest``: topic field -> (sequence, bytes) of the waiting messages with the flag
     :data:`KEEP_LAST` (a store has an index of those); ``received`` packet identifiers; ``subscriptions`` by
     topic filter, the values are the fields of a ``subscribed`` change after the filter; ``facts`` by name;
-    ``next_sequence`` is above every sequence number ever used; ``last_packet_id`` is the last ``reserved``.
+    ``next_sequence`` is above every sequence number ever used; ``last_packet_id`` is the last ``reserved``;
+    ``withheld`` packet identifiers; ``shelved`` messages are on the shelf: none of them is in ``messages``.
     """
 
     __slots__ = (
@@ -213,9 +242,11 @@ class SavedSession:
         "messages",
         "next_sequence",
         "received",
+        "shelved",
         "subscriptions",
         "waiting",
         "waiting_bytes",
+        "withheld",
     )
 
     def __init__(self) -> None:
@@ -228,11 +259,36 @@ class SavedSession:
         self.facts: dict[str, Any] = {}
         self.next_sequence = 1
         self.last_packet_id = 0
+        self.withheld: set[int] = set()
+        self.shelved = 0
 
 
 def message_size(message: SavedMessage) -> int:
     """Return the bytes that a message counts for in every bound: its topic, properties and payload."""
     return len(message.topic_field) + len(message.properties) + len(message.payload)
+
+
+def places_pushed_off(sizes: Sequence[int], policy: StorePolicy) -> list[int]:
+    """Return the places on a shelf, oldest first, of the messages that have to go; ``sizes`` in that order.
+
+    A message that is larger than the whole shelf goes itself, and not all others for it.
+    """
+    fits = [place for place, size in enumerate(sizes) if size <= policy.max_shelf_bytes]
+    messages, total = len(fits), sum(sizes[place] for place in fits)
+    gone = [place for place, size in enumerate(sizes) if size > policy.max_shelf_bytes]
+    for place in fits:
+        if messages <= policy.max_shelf_messages and total <= policy.max_shelf_bytes:
+            break
+        gone.append(place)
+        messages -= 1
+        total -= sizes[place]
+    return gone
+
+
+def no_room_report(messages: int) -> Report:
+    """Return the report that the shelf had no room for so many messages."""
+    text = f"no room on the shelf: {messages} messages that are not sent any more were deleted"
+    return REPORTS[0], text, str(messages)
 
 
 class Page:
@@ -264,6 +320,13 @@ class Store(ABC):
     A store that cannot write gives the reason in ``failure``, keeps submitted changes in memory, retries by
     itself, and sets ``failure`` back to ``None`` when all of them are durable. Meanwhile the engine holds no
     output back, and adds no messages beyond its bounds of the backlog, those of a queue in memory.
+
+    The shelf keeps messages that are not sent any more, for somebody to look at: ``shelved`` takes one out of
+    the queue or the window with everything but its place. Its packet identifier, if it has one, is withheld.
+    The shelf is bounded (:class:`StorePolicy`).
+
+    ``reports``: what the user should know of, oldest first: kind (:data:`REPORTS`), text, value. The store
+    appends, from any thread and before it calls ``on_progress``; the engine takes them.
     """
 
     on_disk = False  # whether it may hold more messages than memory does
@@ -272,6 +335,7 @@ class Store(ABC):
         self.durable_through = 0
         self.backlog_bytes = 0  # of messages handed over and not yet durable
         self.failure: StoreError | None = None
+        self.reports: deque[Report] = deque()
         self.notice: str | None = None  # a warning for the user while the store works; the engine takes it
         self.on_progress: Callable[[], None] | None = None  # called without locks held, from any thread
 

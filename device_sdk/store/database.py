@@ -10,7 +10,8 @@ import sqlite3
 from operator import attrgetter
 
 from device_sdk.errors import StoreError
-from device_sdk.store.base import KEEP_LAST, Page, SavedMessage, SavedSession, message_size
+from device_sdk.store import shelf
+from device_sdk.store.base import KEEP_LAST, Page, SavedMessage, SavedSession, message_size, no_room_report
 from device_sdk.store.files import Reserve, prepare, set_aside, sync_directory
 from device_sdk.store.ownership import check_owner
 from device_sdk.store.schema import (
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
     from typing import Any
 
-    from device_sdk.store.base import StorePolicy
+    from device_sdk.store.base import Report, StorePolicy
     from device_sdk.store.clock import ExpiryClock
     from device_sdk.store.pending import NewMessage, Pending
 
@@ -89,14 +90,15 @@ class Database:
 
     def __init__(self, path: str, policy: StorePolicy, clock: ExpiryClock) -> None:
         self._path = path
-        self._durability = policy.durability
+        self._policy = policy
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._reserve = Reserve(path, policy.min_free)
         self._row = dict.fromkeys(SESSION_COLUMNS, 0)  # the row of `session` as it should be
         self._row_written = dict(self._row)  # and as it is
-        self._kept = SavedSession()  # subscriptions, facts and received identifiers, for a new file
+        self._kept = SavedSession()  # subscriptions, facts, received and withheld ones, for a new file
         self._opened: tuple[int, int] | None = None  # device and number of the file that was opened
+        self._reports: list[Report] = []  # for the user; the store takes them
         self._first_turn = 0  # added to change numbers, which begin at 1 in each process
 
     # Opening and closing
@@ -143,11 +145,11 @@ class Database:
         connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
         try:
             version = version_of(connection, self._path)
-            connection.execute(f"PRAGMA synchronous = {'OFF' if self._durability == 'os' else 'FULL'}")
+            connection.execute(f"PRAGMA synchronous = {'OFF' if self._policy.durability == 'os' else 'FULL'}")
             for pragma in PRAGMAS:
                 connection.execute(pragma)
             migrate(connection, version)
-            if not version and self._durability != "os":
+            if not version and self._policy.durability != "os":
                 sync_directory(self._path)
         except BaseException:
             connection.close()
@@ -166,6 +168,11 @@ class Database:
     def _unusable(self, error: Exception) -> StoreError:
         self._disconnect()
         return StoreError(f"{self._path}: {error}; is the disk full, read-only or not ours to write?")
+
+    def take_reports(self) -> list[Report]:
+        """Return what the user should know of, since the last call."""
+        reports, self._reports = self._reports, []
+        return reports
 
     # Reading
 
@@ -191,14 +198,14 @@ class Database:
             message.packet_id = packet_id
             message.released = bool(released)
             saved.messages.append(message)
-        saved.waiting = row["written"] - row["removed"] - len(saved.messages)
-        saved.waiting_bytes = (
-            row["written_bytes"] - row["removed_bytes"] - sum(map(message_size, saved.messages))
-        )
+        saved.shelved, shelved_bytes = shelf.count(self._connect())
+        saved.waiting = row["written"] - row["removed"] - len(saved.messages) - saved.shelved
+        in_flight_bytes = sum(map(message_size, saved.messages))
+        saved.waiting_bytes = row["written_bytes"] - row["removed_bytes"] - in_flight_bytes - shelved_bytes
         saved.messages += self._first_page()
         for topic, sequence, size in execute(
             f"SELECT topic, sequence, {SIZE} FROM message WHERE flags & {KEEP_LAST} "
-            "AND sequence NOT IN (SELECT sequence FROM in_flight) ORDER BY sequence"
+            f"AND sequence NOT IN (SELECT sequence FROM in_flight) AND {shelf.NOT_ON_SHELF} ORDER BY sequence"
         ):
             saved.latest[topic] = sequence, size
         (self._first_turn,) = execute("SELECT coalesce(max(turn), 0) FROM in_flight").fetchone()
@@ -210,10 +217,12 @@ class Database:
         saved.next_sequence = self._row["next_sequence"]
         saved.last_packet_id = self._row["last_packet_id"]
         saved.received = {packet_id for (packet_id,) in execute("SELECT packet_id FROM received")}
+        saved.withheld = {packet_id for (packet_id,) in execute("SELECT packet_id FROM withheld")}
         saved.facts = dict(execute("SELECT name, value FROM fact").fetchall())
         for topic_filter, qos, no_local, as_published, handling in execute("SELECT * FROM subscription"):
             saved.subscriptions[topic_filter] = qos, bool(no_local), bool(as_published), handling
         self._kept.received = set(saved.received)
+        self._kept.withheld = set(saved.withheld)
         self._kept.facts = dict(saved.facts)
         self._kept.subscriptions = dict(saved.subscriptions)
 
@@ -224,7 +233,8 @@ class Database:
         """
         cursor = self._connect().execute(
             f"SELECT {MESSAGE_COLUMNS} FROM message WHERE sequence > ? "
-            "AND sequence NOT IN (SELECT sequence FROM in_flight WHERE released >= ?) ORDER BY sequence",
+            "AND sequence NOT IN (SELECT sequence FROM in_flight WHERE released >= ?) "
+            f"AND {shelf.NOT_ON_SHELF} ORDER BY sequence",
             (after, int(lost)),
         )
         try:
@@ -277,10 +287,11 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if batch.lost:
-                self._lose(connection, row)
+                self._lose(connection, batch, row)
             self._remove(connection, batch.gone, row)
             self._insert(connection, batch.new.values(), row)
             self._move(connection, batch)
+            withheld = self._shelve(connection, batch, row)
             self._write_small(connection, batch)
             for status, count in batch.ended.items():
                 row[status] += count
@@ -297,16 +308,32 @@ class Database:
         except BaseException:
             _roll_back(connection)
             raise
+        if row["pushed_off"] != self._row["pushed_off"]:
+            self._reports.append(no_room_report(row["pushed_off"] - self._row["pushed_off"]))
         self._row = row
         if write_row:
             self._row_written = dict(row)
-        _keep_small(self._kept, batch)
+        _keep_small(self._kept, batch, withheld)
 
-    def _lose(self, connection: sqlite3.Connection, row: dict[str, int]) -> None:
+    def _lose(self, connection: sqlite3.Connection, batch: Pending, row: dict[str, int]) -> None:
         released = connection.execute("SELECT sequence FROM in_flight WHERE released").fetchall()
-        self._remove(connection, {sequence: "acknowledged" for (sequence,) in released}, row)
-        connection.execute("DELETE FROM in_flight")
-        connection.execute("DELETE FROM received")
+        ended = {sequence: "acknowledged" for (sequence,) in released if sequence not in batch.shelf.put}
+        self._remove(connection, ended, row)
+        for table in ("in_flight", "received", "withheld"):
+            connection.execute(f"DELETE FROM {table}")
+
+    def _shelve(self, connection: sqlite3.Connection, batch: Pending, row: dict[str, int]) -> set[int]:
+        """Write the changes of the shelf; return the packet identifiers that are withheld from now on."""
+        changes = batch.shelf
+        withheld = set(changes.withheld)
+        shelf.withhold(connection, withheld)
+        if changes.put or changes.taken:
+            withheld |= shelf.put(connection, changes.put)
+            self._remove(connection, shelf.take_off(connection, changes.taken), row)
+            pushed_off = shelf.push_off(connection, self._policy)
+            self._remove(connection, pushed_off, row)
+            row["pushed_off"] += len(pushed_off)
+        return withheld
 
     def _remove(self, connection: sqlite3.Connection, gone: dict[int, str], row: dict[str, int]) -> None:
         for status, first, last in _ranges(gone):
@@ -429,6 +456,7 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(_UPDATE_SESSION, row)
         _write_received(connection, dict.fromkeys(kept.received, True))
+        shelf.withhold(connection, kept.withheld)
         _write_subscriptions(connection, dict(kept.subscriptions))
         _write_facts(connection, kept.facts)
         connection.execute("COMMIT")
@@ -491,9 +519,11 @@ def _write_facts(connection: sqlite3.Connection, facts: dict[str, Any]) -> None:
     connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", facts.items())
 
 
-def _keep_small(kept: SavedSession, batch: Pending) -> None:
+def _keep_small(kept: SavedSession, batch: Pending, withheld: set[int]) -> None:
     if batch.lost:
         kept.received.clear()
+        kept.withheld.clear()
+    kept.withheld |= withheld
     for packet_id, held in batch.received.items():
         (kept.received.add if held else kept.received.discard)(packet_id)
     for topic_filter, options in batch.subscriptions.items():

@@ -11,7 +11,8 @@ import sqlite3
 from pathlib import Path
 
 from device_sdk.errors import StoreError
-from device_sdk.store.base import KEEP_LAST, MESSAGE_FLAGS, SavedMessage
+from device_sdk.store import shelf
+from device_sdk.store.base import KEEP_LAST, MESSAGE_FLAGS, SHELVED, SavedMessage
 from device_sdk.store.clock import ExpiryClock
 from device_sdk.store.database import BUSY_S
 from device_sdk.store.files import Reserve, StoreLock, is_locked
@@ -29,19 +30,31 @@ from device_sdk.store.schema import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["QueueReader", "StoredMessage", "check", "purge"]
+__all__ = ["QueueReader", "StoredMessage", "check", "purge", "purge_shelf", "retry"]
 
 _STEP = 200  # rows that are read at once
 _SELECT = f"SELECT {MESSAGE_COLUMNS}, packet_id, released FROM message LEFT JOIN in_flight USING (sequence)"
+_SELECT_SHELF = (
+    f"SELECT {MESSAGE_COLUMNS}, status, reason, at, place FROM message JOIN shelf USING (sequence)"
+)
+_SHELF_VERSION = 2  # the first schema with a shelf
 
 
 class StoredMessage(SavedMessage):
-    """A message in the file. ``expires_at`` is in monotonic seconds."""
+    """A message in the file. ``expires_at`` is in monotonic seconds.
 
-    __slots__ = ()
+    On the shelf ``status`` is ``refused`` or ``damaged``, with a ``reason`` and ``at``, Unix time; else it is
+    ``None``. What a damaged one holds is not what was published.
+    """
+
+    __slots__ = ("at", "reason", "status")
+
+    status: str | None
+    reason: str
+    at: float
 
     @property
     def topic(self) -> str:
@@ -65,7 +78,9 @@ class StoredMessage(SavedMessage):
 
     @property
     def state(self) -> str:
-        """``waiting``, ``sent`` (it has a packet identifier) or ``released`` (the broker owns it, QoS 2)."""
+        """``waiting``, ``sent`` (with a packet identifier), ``released`` (after PUBREC), or ``status``."""
+        if self.status is not None:
+            return self.status
         if self.released:
             return "released"
         return "sent" if self.packet_id else "waiting"
@@ -81,17 +96,24 @@ class QueueReader:
         self.path = os.path.abspath(os.fsdecode(path))
         self._clock = clock or ExpiryClock()
         self._connection = _open(self.path, "ro")
+        self._has_shelf = self._rows("PRAGMA user_version")[0][0] >= _SHELF_VERSION
 
     def stat(self) -> dict[str, Any]:
         """Return figures about the queue and the session; bytes are topics, properties and payloads.
 
-        Its cost does not depend on the length of the queue.
+        ``accepted`` is the sum of the messages that are there and of all that have ended; those on the shelf
+        are in ``refused`` or ``damaged``, and not in ``messages``. The cost does not depend on the length of
+        the queue.
         """
         row = self._session()
         rows = self._rows
         in_flight = rows("SELECT count(*), coalesce(sum(released), 0) FROM in_flight")[0]
         ends = rows("SELECT min(sequence) FROM message")[0] + rows("SELECT max(sequence) FROM message")[0]
-        messages = row["written"] - row["removed"]
+        shelved = self._count_shelf()
+        on_shelf = sum(count for count, _ in shelved.values())
+        shelf_bytes = sum(size for _, size in shelved.values())
+        messages = row["written"] - row["removed"] - on_shelf
+        ended = {name: row[name] + shelved.get(name, (0, 0))[0] for name in COUNTERS}
         return {
             "path": self.path,
             "schema": rows("PRAGMA user_version")[0][0],
@@ -100,7 +122,7 @@ class QueueReader:
             "waiting": messages - in_flight[0],
             "in_flight": in_flight[0] - in_flight[1],
             "released": in_flight[1],
-            "bytes": row["written_bytes"] - row["removed_bytes"],
+            "bytes": row["written_bytes"] - row["removed_bytes"] - shelf_bytes,
             "first_sequence": ends[0],
             "last_sequence": ends[1],
             "file_bytes": sum(_file_size(self.path + suffix) for suffix in ("", "-wal", "-shm", ".reserve")),
@@ -108,8 +130,14 @@ class QueueReader:
             "received": rows("SELECT count(*) FROM received")[0][0],
             "subscriptions": [name for (name,) in rows("SELECT topic_filter FROM subscription")],
             "facts": dict(rows("SELECT name, value FROM fact")),
-            "accepted": messages + sum(row[name] for name in COUNTERS),
-            **{name: row[name] for name in COUNTERS},
+            "accepted": messages + sum(ended.values()),
+            **ended,
+            "shelf": {
+                **{name: shelved.get(name, (0, 0))[0] for name in SHELVED},
+                "bytes": shelf_bytes,
+                "pushed_off": row["pushed_off"],
+                "withheld": rows("SELECT count(*) FROM withheld")[0][0] if self._has_shelf else 0,
+            },
         }
 
     def peek(self, count: int) -> list[StoredMessage]:
@@ -122,6 +150,19 @@ class QueueReader:
         while messages := self._messages(after, _STEP):
             yield from messages
             after = messages[-1].sequence
+
+    def shelf(self) -> Iterator[StoredMessage]:
+        """Go through the messages that are not sent any more, the oldest first."""
+        place = 0
+        while self._has_shelf:
+            rows = self._rows(f"{_SELECT_SHELF} WHERE place > ? ORDER BY place LIMIT ?", (place, _STEP))
+            for *fields, status, reason, at, _ in rows:
+                message = self._message(fields)
+                message.status, message.reason, message.at = status, reason, at
+                yield message
+            if len(rows) < _STEP:
+                return
+            place = rows[-1][-1]
 
     def check(self) -> list[str]:
         """Read the whole file and return its faults, empty for a sound file. Slow for a long queue."""
@@ -163,24 +204,38 @@ class QueueReader:
         return problems
 
     def _session(self) -> dict[str, int]:
-        row = dict(zip(SESSION_COLUMNS, self._rows("SELECT * FROM session")[0], strict=True))
+        row = dict.fromkeys(SESSION_COLUMNS, 0)  # an older schema has fewer of them
+        row.update(zip(SESSION_COLUMNS, self._rows("SELECT * FROM session")[0], strict=False))
         last = self._rows("SELECT written, written_bytes FROM message ORDER BY sequence DESC LIMIT 1")
         if last:
             row["written"] = max(row["written"], last[0][0])
             row["written_bytes"] = max(row["written_bytes"], last[0][1])
         return row
 
+    def _count_shelf(self) -> dict[str, tuple[int, int]]:
+        if not self._has_shelf:
+            return {}
+        return {status: (count, size) for status, count, size in self._rows(shelf.COUNT)}
+
     def _messages(self, after: int, count: int) -> list[StoredMessage]:
         found = []
+        where = (
+            f"message.sequence > ? AND {shelf.NOT_ON_SHELF}" if self._has_shelf else "message.sequence > ?"
+        )
         for *fields, packet_id, released in self._rows(
-            f"{_SELECT} WHERE message.sequence > ? ORDER BY message.sequence LIMIT ?", (after, count)
+            f"{_SELECT} WHERE {where} ORDER BY message.sequence LIMIT ?", (after, count)
         ):
-            sequence, topic, payload, flags, properties, *times = fields
-            message = StoredMessage(sequence, topic, payload, flags, properties, self._clock.from_row(*times))
+            message = self._message(fields)
             message.packet_id = packet_id or 0
             message.released = bool(released)
             found.append(message)
         return found
+
+    def _message(self, fields: list[Any]) -> StoredMessage:
+        sequence, topic, payload, flags, properties, *times = fields
+        message = StoredMessage(sequence, topic, payload, flags, properties, self._clock.from_row(*times))
+        message.status = None
+        return message
 
     def _rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         try:
@@ -198,9 +253,30 @@ def check(path: str | os.PathLike[str]) -> list[str]:
 def purge(path: str | os.PathLike[str]) -> int:
     """Delete the waiting messages, count them as dropped, and return their number.
 
-    Messages that were sent and not acknowledged, and the rest of the session, stay. Raises: StoreError: a
-    node has the file open; it is no store, or cannot be written.
+    Messages that were sent and not acknowledged, the shelf, and the rest of the session stay. Raises:
+    StoreError: a node has the file open; it is no store, or cannot be written.
     """
+    return _change(path, _purge, shrink=True)
+
+
+def purge_shelf(path: str | os.PathLike[str]) -> int:
+    """Delete the messages on the shelf and return their number. Raises: StoreError, as :func:`purge`."""
+    return _change(path, _purge_shelf, shrink=True)
+
+
+def retry(path: str | os.PathLike[str]) -> int:
+    """Put the refused messages of the shelf into the queue, at its end, and return their number.
+
+    Each becomes a new message. Damaged ones stay: what they hold is not what was published. Raises:
+    StoreError, as :func:`purge`.
+    """
+    return _change(path, _retry, shrink=False)
+
+
+def _change(
+    path: str | os.PathLike[str], action: Callable[[sqlite3.Connection], int], *, shrink: bool
+) -> int:
+    """Lock the file, bring it up to date, and run ``action`` in a transaction; return what that returns."""
     path = os.path.abspath(os.fsdecode(path))
     if os.path.islink(path):  # its lock would not be that of the file
         raise StoreError(f"{path}: this is a symbolic link; name the file that it leads to")
@@ -210,7 +286,17 @@ def purge(path: str | os.PathLike[str]) -> int:
         lock.acquire()
         connection = _open(path, "rw")
         try:
-            return _purge(connection, path)
+            migrate(connection, version_of(connection, path))
+            connection.execute("PRAGMA secure_delete = OFF")
+            reserve = Reserve(path, 0)
+            reserve.check()
+            reserve.release()  # deleting needs some room, and this may be why it was called
+            connection.execute("BEGIN IMMEDIATE")
+            changed = action(connection)
+            connection.execute("COMMIT")
+            if shrink:
+                _shrink(connection)
+            return changed
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -219,30 +305,74 @@ def purge(path: str | os.PathLike[str]) -> int:
         lock.release()
 
 
-def _purge(connection: sqlite3.Connection, path: str) -> int:
-    migrate(connection, version_of(connection, path))
-    waiting = "FROM message WHERE sequence NOT IN (SELECT sequence FROM in_flight)"
-    connection.execute("PRAGMA secure_delete = OFF")
-    reserve = Reserve(path, 0)
-    reserve.check()
-    reserve.release()  # deleting needs some room, and this may be why it was called
-    connection.execute("BEGIN IMMEDIATE")
-    count, total = connection.execute(f"SELECT count(*), coalesce(sum({SIZE}), 0) {waiting}").fetchone()
-    # The last row may hold the running totals: they move to the session's row.
-    connection.execute(
-        "UPDATE session SET written = max(written, (SELECT coalesce(max(written), 0) FROM message)), "
-        "written_bytes = max(written_bytes, (SELECT coalesce(max(written_bytes), 0) FROM message)), "
-        "next_sequence = max(next_sequence, (SELECT coalesce(max(sequence), 0) + 1 FROM message)), "
-        "removed = removed + ?, removed_bytes = removed_bytes + ?, dropped = dropped + ?",
-        (count, total, count),
-    )
-    connection.execute(f"DELETE {waiting}")
-    connection.execute("COMMIT")
+def _shrink(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("VACUUM")
     except sqlite3.Error:
         pass  # on a full disk the file stays as large as it is, its pages are used again
+
+
+def _purge(connection: sqlite3.Connection) -> int:
+    waiting = f"FROM message WHERE sequence NOT IN (SELECT sequence FROM in_flight) AND {shelf.NOT_ON_SHELF}"
+    _settle_totals(connection)
+    count, total = connection.execute(f"SELECT count(*), coalesce(sum({SIZE}), 0) {waiting}").fetchone()
+    connection.execute(
+        "UPDATE session SET removed = removed + ?, removed_bytes = removed_bytes + ?, dropped = dropped + ?",
+        (count, total, count),
+    )
+    connection.execute(f"DELETE {waiting}")
     return int(count)
+
+
+def _purge_shelf(connection: sqlite3.Connection) -> int:
+    _settle_totals(connection)
+    return _clear_shelf(connection, SHELVED)
+
+
+def _retry(connection: sqlite3.Connection) -> int:
+    refused = connection.execute(
+        "SELECT sequence FROM shelf WHERE status = 'refused' ORDER BY place"
+    ).fetchall()
+    for sequence in refused:
+        _settle_totals(connection)
+        connection.execute(
+            "INSERT INTO message SELECT session.next_sequence, flags, session.written + 1, "
+            f"session.written_bytes + {SIZE}, expires_at, life, wall_expiry, boot, topic, properties, "
+            "payload FROM session, message WHERE message.sequence = ?",
+            sequence,
+        )
+    _settle_totals(connection)
+    return _clear_shelf(connection, ("refused",))
+
+
+def _clear_shelf(connection: sqlite3.Connection, statuses: tuple[str, ...]) -> int:
+    """Delete the messages on the shelf with these statuses and return their number."""
+    total = 0
+    for status in statuses:
+        sequences = "SELECT sequence FROM shelf WHERE status = ?"
+        count, size = connection.execute(
+            f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM message WHERE sequence IN ({sequences})",
+            (status,),
+        ).fetchone()
+        connection.execute(
+            "UPDATE session SET removed = removed + ?, removed_bytes = removed_bytes + ?, "
+            f"{status} = {status} + ?",
+            (count, size, count),
+        )
+        connection.execute(f"DELETE FROM message WHERE sequence IN ({sequences})", (status,))
+        connection.execute("DELETE FROM shelf WHERE status = ?", (status,))
+        total += count
+    return total
+
+
+def _settle_totals(connection: sqlite3.Connection) -> None:
+    """Write the running totals, which the last row may hold, into the session's row."""
+    last = "(SELECT {} FROM message ORDER BY message.sequence DESC LIMIT 1)"
+    connection.execute(
+        f"UPDATE session SET written = max(written, coalesce({last.format('message.written')}, 0)), "
+        f"written_bytes = max(written_bytes, coalesce({last.format('message.written_bytes')}, 0)), "
+        f"next_sequence = max(next_sequence, coalesce({last.format('message.sequence')} + 1, 0))"
+    )
 
 
 def _open(path: str, mode: str) -> sqlite3.Connection:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from device_sdk.errors import StoreError
-from device_sdk.store.base import KEEP_LAST, Page, SavedMessage, SavedSession, Store, message_size
+from device_sdk.store.base import (
+    KEEP_LAST,
+    Page,
+    SavedMessage,
+    SavedSession,
+    Store,
+    StorePolicy,
+    message_size,
+    no_room_report,
+    places_pushed_off,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,14 +29,16 @@ class MemoryStore(Store):
     """Keeps the log in dictionaries; every change is durable as soon as it is submitted.
 
     A second client that gets the same object, after the first was closed, resumes the session. This class is
-    also the reference for the behaviour of any other store.
+    also the reference for the behaviour of any other store. ``policy``: for the bounds of the shelf.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: StorePolicy | None = None) -> None:
         super().__init__()
+        self._policy = policy or StorePolicy()
         self._waiting: dict[int, SavedMessage] = {}
         self._in_flight: dict[int, SavedMessage] = {}
         self._past_pubrec: dict[int, SavedMessage] = {}
+        self._shelf: dict[int, SavedMessage] = {}  # oldest first
         self._saved = SavedSession()
         self._page: list[SavedMessage] | None = None
         self._is_open = False
@@ -38,6 +50,7 @@ class MemoryStore(Store):
         self._is_open = True
         self.durable_through = 0
         saved = self._saved
+        saved.shelved = len(self._shelf)
         waiting = self._waiting.values()
         saved.messages = [*self._in_flight.values(), *self._past_pubrec.values(), *self._page_after(0)]
         saved.waiting = len(waiting)
@@ -108,6 +121,7 @@ class MemoryStore(Store):
         self._in_flight.clear()
         self._past_pubrec.clear()
         self._saved.received.clear()
+        self._saved.withheld.clear()
 
     def _subscribed(self, topic_filter: str, *options: Any) -> None:
         self._saved.subscriptions[topic_filter] = options
@@ -120,3 +134,24 @@ class MemoryStore(Store):
 
     def _reserved(self, packet_id: int) -> None:
         self._saved.last_packet_id = packet_id
+
+    def _shelved(self, sequence: int, *_: Any) -> None:
+        for messages in (self._in_flight, self._past_pubrec, self._waiting):
+            message = messages.pop(sequence, None)
+            if message is None:
+                continue
+            if message.packet_id:
+                self._saved.withheld.add(message.packet_id)
+            self._shelf[sequence] = message
+        kept = list(self._shelf.values())
+        gone = places_pushed_off([message_size(one) for one in kept], self._policy)
+        for place in gone:
+            del self._shelf[kept[place].sequence]
+        if gone:
+            self.reports.append(no_room_report(len(gone)))
+
+    def _unshelved(self, sequence: int) -> None:
+        self._shelf.pop(sequence, None)
+
+    def _withheld(self, packet_id: int) -> None:
+        self._saved.withheld.add(packet_id)

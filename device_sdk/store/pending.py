@@ -14,7 +14,7 @@ from device_sdk.store.schema import COUNTERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
     from typing import Any
 
     Change = tuple[Any, ...]
@@ -57,12 +57,30 @@ class NewMessage(SavedMessage):
         )
 
 
+class ShelfChanges:
+    """Changes of the shelf: ``put`` first, then ``taken``; ``withheld`` are packet identifiers."""
+
+    __slots__ = ("put", "taken", "withheld")
+
+    def __init__(self) -> None:
+        self.put: dict[int, tuple[str, str, float]] = {}  # sequence -> status, reason, at
+        self.taken: dict[int, None] = {}
+        self.withheld: set[int] = set()
+
+    def split(self, new: Container[int]) -> ShelfChanges:
+        """Remove what concerns new messages and return it."""
+        split = ShelfChanges()
+        for sequence in [one for one in self.put if one in new]:
+            split.put[sequence] = self.put.pop(sequence)
+        return split
+
+
 class Pending:
     """Folded changes. Not thread-safe.
 
     ``new``: messages without a row, oldest first; ``gone``, ``sent``, ``released``: changes of those with a
-    row, by sequence number. ``lost`` is applied first. Changes to anything but new messages are *lazy*:
-    written with the next batch unless ``expedite()`` asks for them.
+    row, by sequence number; ``shelf``: of both, applied after ``sent``. ``lost`` is applied first. Changes to
+    anything but new messages are *lazy*: written with the next batch unless ``expedite()`` asks for them.
     """
 
     __slots__ = (
@@ -71,8 +89,7 @@ class Pending:
         "gone",
         "last_packet_id",
         "lazy",
-        "lazy_number",
-        "lazy_since",
+        "lazy_first",
         "lost",
         "new",
         "new_bytes",
@@ -80,6 +97,7 @@ class Pending:
         "received",
         "released",
         "sent",
+        "shelf",
         "subscriptions",
     )
 
@@ -90,6 +108,7 @@ class Pending:
         self.gone: dict[int, str] = {}  # sequence -> how it ended
         self.sent: dict[int, tuple[int, int]] = {}  # sequence -> packet identifier, turn
         self.released: dict[int, int] = {}  # sequence -> turn
+        self.shelf = ShelfChanges()
         self.lost = False
         self.received: dict[int, bool] = {}  # packet identifier -> whether it is still received
         self.subscriptions: dict[str, tuple[Any, ...] | None] = {}  # None: unsubscribed
@@ -98,8 +117,7 @@ class Pending:
         self.ended = dict.fromkeys(COUNTERS, 0)  # messages that ended without ever having a row
         self.next_sequence = 0
         self.lazy = 0  # changes to anything but new messages
-        self.lazy_number = 0  # number of the first of them
-        self.lazy_since = NEVER
+        self.lazy_first = (0, NEVER)  # of them: its number, and when it was submitted (monotonic)
 
     def add(self, changes: Sequence[Change], number: int, now: float) -> bool:
         """Fold in changes, the last of which has this number. Returns: whether any was not a new message."""
@@ -116,8 +134,7 @@ class Pending:
             only_new = False
             if _FOLD[change[0]](self, number, change):
                 if not self.lazy:
-                    self.lazy_number = number
-                    self.lazy_since = now
+                    self.lazy_first = number, now
                 self.lazy += 1
         return not only_new
 
@@ -125,8 +142,8 @@ class Pending:
         """Return the number of the first change in here, :data:`NEVER` if there is none."""
         if self.new:
             first = next(iter(self.new.values())).number
-            return min(first, self.lazy_number) if self.lazy else first
-        return self.lazy_number if self.lazy else NEVER
+            return min(first, self.lazy_first[0]) if self.lazy else first
+        return self.lazy_first[0] if self.lazy else NEVER
 
     def is_large(self) -> bool:
         """Whether it is large enough to be written now."""
@@ -141,6 +158,7 @@ class Pending:
         taken = Pending()
         taken.new, self.new = self.new, taken.new
         taken.new_bytes, self.new_bytes = self.new_bytes, 0
+        taken.shelf = self.shelf.split(taken.new)
         return taken
 
     def is_empty(self) -> bool:
@@ -157,6 +175,11 @@ class Pending:
             self._released(turn, ("released", sequence))
         for sequence, status in later.gone.items():
             self._done(0, ("done", sequence, status))
+        for sequence, entry in later.shelf.put.items():
+            self._shelved(0, ("shelved", sequence, *entry))
+        for sequence in later.shelf.taken:
+            self._unshelved(0, ("unshelved", sequence))
+        self.shelf.withheld |= later.shelf.withheld
         self.new.update(later.new)
         self.new_bytes += later.new_bytes
         self.received.update(later.received)
@@ -168,12 +191,12 @@ class Pending:
             self.last_packet_id = later.last_packet_id
         self.next_sequence = max(self.next_sequence, later.next_sequence)
         if later.lazy:
-            self.lazy_number = min(self.lazy_number, later.lazy_number) if self.lazy else later.lazy_number
-            self.lazy_since = min(self.lazy_since, later.lazy_since)
+            self.lazy_first = min(self.lazy_first, later.lazy_first) if self.lazy else later.lazy_first
             self.lazy += later.lazy
 
     def _end_new(self, message: NewMessage, status: str) -> None:
         del self.new[message.sequence]
+        self.shelf.put.pop(message.sequence, None)
         self.new_bytes -= message.size
         self.ended[status if status in self.ended else "dropped"] += 1
 
@@ -221,12 +244,13 @@ class Pending:
 
     def _lost(self, turn: int, change: Change) -> bool:
         for message in list(self.new.values()):
-            if message.released:
+            if message.released and message.sequence not in self.shelf.put:
                 self._end_new(message, "acknowledged")
             message.packet_id = 0
         self.sent.clear()
         self.released.clear()
         self.received.clear()
+        self.shelf.withheld.clear()
         self.lost = True
         return True
 
@@ -246,6 +270,26 @@ class Pending:
         self.last_packet_id = change[1]
         return True
 
+    def _shelved(self, turn: int, change: Change) -> bool:
+        self.shelf.put[change[1]] = change[2:]
+        return change[1] not in self.new
+
+    def _unshelved(self, turn: int, change: Change) -> bool:
+        message = self.new.get(change[1])
+        if message is None:
+            self.shelf.taken[change[1]] = None
+            return True
+        if message.sequence not in self.shelf.put:
+            return False
+        if message.packet_id:
+            self.shelf.withheld.add(message.packet_id)
+        self._end_new(message, self.shelf.put[message.sequence][0])
+        return bool(message.packet_id)
+
+    def _withheld(self, turn: int, change: Change) -> bool:
+        self.shelf.withheld.add(change[1])
+        return True
+
 
 _FOLD: dict[str, Callable[[Pending, int, Change], bool]] = {
     "sent": Pending._sent,
@@ -258,4 +302,7 @@ _FOLD: dict[str, Callable[[Pending, int, Change], bool]] = {
     "unsubscribed": Pending._unsubscribed,
     "fact": Pending._fact,
     "reserved": Pending._reserved,
+    "shelved": Pending._shelved,
+    "unshelved": Pending._unshelved,
+    "withheld": Pending._withheld,
 }

@@ -27,10 +27,12 @@ __all__ = [
 APPLICATION_ID = 0x4453444B
 
 #: How messages ended; the words of a ``done`` change. A QoS 0 message that waited ends as ``sent``.
-COUNTERS = ("acknowledged", "sent", "refused", "expired", "dropped", "invalidated")
+COUNTERS = ("acknowledged", "sent", "refused", "expired", "dropped", "invalidated", "damaged")
 
 #: Columns of the one row of ``session``. ``written`` and ``written_bytes`` are of all messages that ever got
-#: a row, ``removed`` and ``removed_bytes`` of those whose row is gone; the difference is in the queue.
+#: a row, ``removed`` and ``removed_bytes`` of those whose row is gone; the difference is in the queue and on
+#: the shelf. ``pushed_off``: for which the shelf had no room; they are in a counter besides. In the order of
+#: the table: a new one is the last.
 SESSION_COLUMNS = (
     "next_sequence",
     "last_packet_id",
@@ -39,7 +41,9 @@ SESSION_COLUMNS = (
     "removed",
     "removed_bytes",
     *COUNTERS,
+    "pushed_off",
 )
+_FIRST_COLUMNS = SESSION_COLUMNS[:12]  # of version 1
 
 #: Columns of a message: those of a SavedMessage in its order, up to ``expires_at``, and the clock's.
 MESSAGE_COLUMNS = "message.sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot"
@@ -80,8 +84,20 @@ MIGRATIONS: list[tuple[str, ...]] = [
             retain_handling INTEGER NOT NULL
         ) WITHOUT ROWID""",
         "CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
-        "CREATE TABLE session (" + ", ".join(f"{name} INTEGER NOT NULL" for name in SESSION_COLUMNS) + ")",
-        "INSERT INTO session VALUES (1" + ", 0" * (len(SESSION_COLUMNS) - 1) + ")",
+        "CREATE TABLE session (" + ", ".join(f"{name} INTEGER NOT NULL" for name in _FIRST_COLUMNS) + ")",
+        "INSERT INTO session VALUES (1" + ", 0" * (len(_FIRST_COLUMNS) - 1) + ")",
+    ),
+    (
+        """CREATE TABLE shelf (
+            place INTEGER PRIMARY KEY,       -- the order in which they came
+            sequence INTEGER NOT NULL UNIQUE,
+            status TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            at REAL NOT NULL
+        )""",
+        "CREATE TABLE withheld (packet_id INTEGER PRIMARY KEY)",
+        "ALTER TABLE session ADD COLUMN damaged INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE session ADD COLUMN pushed_off INTEGER NOT NULL DEFAULT 0",
     ),
 ]
 

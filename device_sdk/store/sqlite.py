@@ -40,6 +40,40 @@ _OPENING, _OPEN, _CLOSING, _CLOSED = range(4)
 log = Log("device_sdk.store")
 
 
+class _PageRequest:
+    """What :meth:`Store.request_page` asked for. The store's lock guards it."""
+
+    __slots__ = ("_answer", "after", "due", "number")
+
+    def __init__(self) -> None:
+        self.after = 0
+        self.number = 0
+        self.due = NEVER  # when to read it, in monotonic seconds
+        self._answer: list[SavedMessage] | None = None
+
+    def ask(self, after: int) -> None:
+        """Let the thread read; an answer to an earlier request is not wanted any more."""
+        self._answer = None
+        self.after = after
+        self.number += 1
+        self.due = 0.0
+
+    def postpone(self, due: float) -> None:
+        """Read later, if anything is to be read."""
+        self.due = max(self.due, due)
+
+    def answer(self, number: int, messages: list[SavedMessage]) -> None:
+        """Give the answer to the request with this number."""
+        if number == self.number:
+            self._answer = messages
+            self.due = NEVER
+
+    def take(self) -> list[SavedMessage] | None:
+        """Return the answer, once."""
+        answer, self._answer = self._answer, None
+        return answer
+
+
 class SqliteStore(Store):
     """Keeps the session in the file at ``path``; :class:`StorePolicy` decides how eagerly it is written.
 
@@ -82,10 +116,7 @@ class SqliteStore(Store):
         self._hurry = 0  # the change number that expedite() asked for
         self._retry_at = 0.0  # while failing
         self._retry_pause = RETRY_S[0]
-        self._page_after = 0
-        self._page_requests = 0
-        self._page: list[SavedMessage] | None = None
-        self._page_at = NEVER
+        self._page = _PageRequest()
         self._thread: threading.Thread | None = None
         self.durable_through = 0
         self.backlog_bytes = 0
@@ -152,17 +183,13 @@ class SqliteStore(Store):
     def request_page(self, after: int) -> None:
         """Make the thread read the next waiting messages."""
         with self._lock:
-            self._page = None
-            self._page_after = after
-            self._page_requests += 1
-            self._page_at = 0.0
+            self._page.ask(after)
             self._wake_if_due()
 
     def take_page(self) -> list[SavedMessage] | None:
         """Return the requested page, once."""
         with self._lock:
-            page, self._page = self._page, None
-            return page
+            return self._page.take()
 
     def close(self) -> None:
         """Write the remaining changes, with one more attempt if the disk fails, and close. Idempotent."""
@@ -212,11 +239,11 @@ class SqliteStore(Store):
             return NEVER
         if self._hurry > self.durable_through or pending.is_large():
             return 0.0
-        due = pending.lazy_since + LAZY_S
+        due = pending.lazy_first[1] + LAZY_S
         return min(due, pending.oldest() + self._linger) if pending.new else due
 
     def _wake_if_due(self) -> None:
-        if self._sleeps_until and min(self._commit_due(), self._page_at) < self._sleeps_until:
+        if self._sleeps_until and min(self._commit_due(), self._page.due) < self._sleeps_until:
             self._sleeps_until = 0.0
             self._wake.notify()
 
@@ -244,7 +271,7 @@ class SqliteStore(Store):
             except Exception as error:
                 log.warning("%s: unexpected", self.path, error=error)
                 self._settle(f"{self.path}: {error!r}")
-                self._page_at = max(self._page_at, self._retry_at)
+                self._page.postpone(self._retry_at)
         self._end(database)
 
     def _end(self, database: Database) -> None:
@@ -267,10 +294,10 @@ class SqliteStore(Store):
                     return False
                 now = self._monotonic()
                 commit = self._commit_due() <= now
-                page = self._page_at <= now
+                page = self._page.due <= now
                 if commit or page:
                     break
-                due = min(self._commit_due(), self._page_at)
+                due = min(self._commit_due(), self._page.due)
                 self._sleeps_until = due
                 self._wake.wait(None if due == NEVER else min(due - now, threading.TIMEOUT_MAX))
                 self._sleeps_until = 0.0
@@ -322,6 +349,7 @@ class SqliteStore(Store):
                 database.write(batch)
         except Exception as caught:
             error = caught
+        self.reports.extend(database.take_reports())
         with self._lock:
             if error is not None:
                 batch.follow(self._pending)
@@ -355,7 +383,7 @@ class SqliteStore(Store):
     def _read_page(self, database: Database) -> None:
         """Read waiting messages, as of the last submitted change."""
         with self._lock:
-            request, after = self._page_requests, self._page_after
+            request, after = self._page.number, self._page.after
             lost = self._pending.lost
         page = Page()
         try:
@@ -365,20 +393,19 @@ class SqliteStore(Store):
             if problem is not None:
                 self._settle(problem)
             with self._lock:
-                self._page_at = self._monotonic() + RETRY_S[0]
+                self._page.postpone(self._monotonic() + RETRY_S[0])
             return
         with self._lock:
-            if request == self._page_requests:
-                self._page = page.messages
-                self._page_at = NEVER
+            self._page.answer(request, page.messages)
 
     def _fill(self, page: Page, rows: Generator[SavedMessage, None, None], after: int) -> None:
         """Fill a page with messages that wait on disk, followed by those without a row."""
         pending = self._pending  # only this thread replaces it; looking into its dictionaries needs no lock
-        gone, sent = pending.gone, pending.sent
+        gone, sent, shelved = pending.gone, pending.sent, pending.shelf.put
         try:
             for message in rows:
-                if message.sequence in gone or message.sequence in sent:
+                sequence = message.sequence
+                if sequence in gone or sequence in sent or sequence in shelved:
                     continue
                 if not page.add(message):
                     return
@@ -386,7 +413,9 @@ class SqliteStore(Store):
             rows.close()
         with self._lock:
             for new in self._pending.new.values():
-                if new.sequence > after and not new.packet_id and not page.add(new.copy()):
+                if new.sequence <= after or new.packet_id or new.sequence in shelved:
+                    continue
+                if not page.add(new.copy()):
                     return
 
 

@@ -11,6 +11,7 @@ import pytest
 from device_sdk import Client
 from device_sdk.cli import main
 from device_sdk.store.base import StorePolicy
+from device_sdk.store.sqlite import SqliteStore
 
 NOBODY = "memory://nobody-listens"
 
@@ -111,6 +112,96 @@ def test_purge_asks_first(client: Client, tmp_path: Path, capsys: pytest.Capture
     client.close()
     assert main(["queue", "purge", str(tmp_path / "queue.db")]) == 1
     assert "--yes" in capsys.readouterr().err
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A file with two messages on the shelf, whose texts would move the cursor of a terminal."""
+    store = SqliteStore(tmp_path / "queue.db", StorePolicy(durability="os", min_free=0))
+    store.open()
+    poison = "a/\x1b[2J\u202e"
+    topic = len(poison.encode()).to_bytes(2, "big") + poison.encode()
+    changes = [
+        ("fact", "client_id", "node\x1b[0m\n"),
+        ("subscribed", "cmd/\x07", 1, False, False, 0),
+        ("message", 1, topic, b"\x1b]0;", 2, b"\0", None),
+        ("message", 2, b"\0\1t", b"x" * 100, 2, b"\0", None),
+        ("message", 3, b"\0\1t", b"good", 2, b"\0", None),
+        ("sent", 1, 9),
+        ("shelved", 1, "refused", "not authorized\r\n2 \x1b", 1_795_000_000.0),
+        ("shelved", 2, "damaged", "the payload has changed", 1_795_000_001.5),
+    ]
+    store.submit(changes, len(changes))
+    store.close()
+    return tmp_path / "queue.db"
+
+
+def test_stat_shows_the_shelf_apart(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = run(capsys, "stat", shelf)
+    assert code == 0
+    queue, on_shelf = text.split("on the shelf, not sent any more:\n")
+    assert [line.split()[-1] for line in on_shelf.splitlines()] == ["1", "1", "120", "0", "1"]
+    assert "waiting" in queue
+    assert on_shelf in run(capsys, "stat", "--refused", shelf)[1]
+    assert json.loads(run(capsys, "stat", "--refused", "--json", shelf)[1]) == {
+        "refused": 1, "damaged": 1, "bytes": 120, "pushed_off": 0, "withheld": 1,
+    }  # fmt: skip
+
+
+def test_peek_shows_why_a_message_is_on_the_shelf_and_since_when(
+    shelf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = run(capsys, "peek", "--refused", shelf)
+    assert code == 0
+    assert text.splitlines()[2:] == [
+        "2 damaged qos=1 t " + "x" * 60 + " ... (100 bytes)",
+        "    2026-11-18T11:06:41+00:00: the payload has changed",
+    ]
+    assert len(run(capsys, "peek", "--refused", "-n", 1, shelf)[1].splitlines()) == 2
+    assert run(capsys, "peek", shelf)[1] == "3 waiting qos=1 t good\n"
+
+
+@pytest.mark.parametrize("command", [("stat",), ("stat", "--refused"), ("peek", "--refused"), ("peek",)])
+def test_nothing_from_a_message_reaches_the_terminal_as_a_command(
+    shelf: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    text = run(capsys, *command, shelf)[1]
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_export_of_the_shelf_keeps_every_byte(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = map(json.loads, run(capsys, "export", "--refused", shelf)[1].splitlines())
+    assert first == {
+        "sequence": 1, "state": "refused", "topic": "a/\x1b[2J\u202e", "qos": 1, "retain": False,
+        "reason": "not authorized\r\n2 \x1b", "at": 1_795_000_000.0, "payload": "\x1b]0;",
+    }  # fmt: skip
+    assert (second["sequence"], second["state"]) == (2, "damaged")
+
+
+def test_retry_puts_refused_messages_back_into_the_queue(
+    shelf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "retry", "--refused", shelf) == (0, "1 messages are in the queue again\n")
+    exported = [json.loads(line) for line in run(capsys, "export", shelf)[1].splitlines()]
+    assert [(each["sequence"], each["state"], each["payload"]) for each in exported] == [
+        (3, "waiting", "good"), (4, "waiting", "\x1b]0;"),
+    ]  # fmt: skip
+
+
+def test_purge_of_the_shelf_leaves_the_queue(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["queue", "purge", "--refused", str(shelf)]) == 1
+    assert run(capsys, "purge", "--refused", "--yes", shelf) == (0, "2 messages deleted\n")
+    assert run(capsys, "export", "--refused", shelf) == (0, "")
+    assert run(capsys, "peek", shelf)[1] == "3 waiting qos=1 t good\n"
+
+
+@pytest.mark.parametrize("action", ["retry", "purge"])
+def test_the_shelf_is_left_alone_while_a_client_has_the_file_open(
+    client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str
+) -> None:
+    yes = ["--yes"] if action == "purge" else []
+    assert main(["queue", action, "--refused", *yes, str(tmp_path / "queue.db")]) == 1
+    assert "has it open" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

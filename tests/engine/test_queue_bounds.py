@@ -307,6 +307,34 @@ def test_what_a_store_has_to_say_becomes_an_event_once() -> None:
 # Honest about what is stored
 
 
+def test_each_report_of_a_store_becomes_an_event_once() -> None:
+    store = SlowStore()
+    store.reports.append(("shelf_full", "no room", "2"))
+    rig = Rig(store=store)
+    store.reports.append(("shelf_full", "no room again", "3"))
+    rig.publish(b"0")  # a change for the store
+    store.commit()
+    store.reports.append(("shelf_full", "and again", "1"))
+    store.commit()
+    told = [(event.kind, event.text, event.value) for event in rig.event_objects()]
+    assert told == [
+        ("shelf_full", "no room", "2"),
+        ("shelf_full", "no room again", "3"),
+        ("shelf_full", "and again", "1"),
+    ]
+
+
+def test_messages_that_the_shelf_had_no_room_for_are_told_with_their_number() -> None:
+    store = MemoryStore(StorePolicy(max_shelf_messages=1))
+    rig = Rig(store=store)
+    held = [rig.publish(payload) for payload in numbers(0, 3)]
+    with rig.engine.lock:
+        for delivery in held:
+            rig.engine.session.record(("shelved", delivery.sequence, "refused", "forbidden", 0.0))
+    rig.publish(b"3")
+    assert [(event.kind, event.value) for event in rig.event_objects()] == [("shelf_full", "1")] * 2
+
+
 def test_what_was_stored_stays_so_while_the_store_fails() -> None:
     store = SlowStore()
     rig = Rig(store=store)
@@ -396,6 +424,20 @@ def test_the_exchanges_of_another_client_identifier_are_not_resumed(version: str
     rig = Rig(store=store, version=version, clean_start=False, draw=0.5)
     [again] = [packet for packet in rig.connect(session_present=True) if packet.type == "publish"]
     assert (again.payload, again.dup, again.packet_id > 1) == (b"0", False, True)
+
+
+@pytest.mark.parametrize(("present", "expected"), [(True, [1, 3, 5]), (False, [1, 2, 3])])
+def test_identifiers_that_an_earlier_client_withheld_are_not_given_out(
+    present: bool, expected: list[int]
+) -> None:
+    store = MemoryStore()
+    store._saved.withheld = {2, 4}
+    store._saved.facts["session"] = "rig"
+    rig = Rig(store=store, clean_start=False)
+    rig.connect(session_present=present)
+    for payload in numbers(0, 3):
+        rig.publish(payload)
+    assert [packet.packet_id for packet in rig.sent()] == expected
 
 
 def test_identifiers_go_on_behind_those_reserved_although_they_have_wrapped_around() -> None:

@@ -249,8 +249,9 @@ IN_CONNECTIONS = (
         "a packet identifier of a SUBSCRIBE is given to a message",
         v5("MQTT-2.2.1-3"),
         _SESSION,
-        "            and packet_id not in self.requests\n        ):\n            self.last_packet_id",
-        "        ):\n            self.last_packet_id",
+        "            and packet_id not in self.requests\n"
+        "            and packet_id not in self.withheld\n        ):",
+        "            and packet_id not in self.withheld\n        ):",
     ),
     Fault(
         "SUBACK may answer any packet identifier",

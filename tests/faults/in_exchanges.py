@@ -61,8 +61,9 @@ IN_EXCHANGES = (
         _SESSION,
         "                and packet_id not in self.released\n"
         "                and packet_id not in self.requests\n"
-        "            ):",
-        "                and packet_id not in self.requests\n            ):",
+        "                and packet_id not in self.withheld\n",
+        "                and packet_id not in self.requests\n"
+        "                and packet_id not in self.withheld\n",
     ),
     Fault(
         "a message of QoS 1 is forgotten as soon as it is sent",

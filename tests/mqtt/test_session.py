@@ -47,6 +47,32 @@ def test_the_last_free_identifier_is_found_and_then_there_is_none() -> None:
         session.allocate()
 
 
+@pytest.mark.parametrize("journal", [False, True])
+@pytest.mark.conformance("5.0", "MQTT-2.2.1-3")
+@pytest.mark.conformance("3.1.1", "MQTT-2.3.1-2")
+def test_a_withheld_identifier_is_given_to_nobody_until_the_session_is_lost(journal: bool) -> None:
+    session = Session(journal=journal)
+    assert session.allocate() == 1
+    session.take_changes()
+    session.withhold(2)
+    session.restore_withheld([4])
+    assert session.take_changes() == ([("withheld", 2)] if journal else [])
+    assert [session.allocate(), session.allocate(), session.allocate_from(2)] == [3, 5, 3]
+    session.last_packet_id = 65_535
+    assert [session.allocate() for _ in range(4)] == [1, 3, 5, 6]
+    session.lose()
+    assert session.allocate_from(2) == 2
+
+
+def test_withheld_identifiers_can_use_up_all_that_there_are() -> None:
+    session = Session()
+    session.restore_withheld(number for number in range(1, 65_536) if number != 7)
+    assert session.allocate() == 7
+    session.withhold(7)
+    with pytest.raises(LocalProtocolError, match="65,535"):
+        session.allocate()
+
+
 def test_losing_a_session_parts_what_to_repeat_from_what_is_finished() -> None:
     session = Session(journal=True)
     first, second, third = outgoing(qos=1), outgoing(qos=2), outgoing(qos=2)

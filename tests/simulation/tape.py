@@ -6,6 +6,7 @@ they were read from.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -123,6 +124,11 @@ class RecordedStore(Store):
     @notice.setter
     def notice(self, notice: str | None) -> None:
         self._store.notice = notice
+
+    @property
+    def reports(self) -> deque[tuple[str, str, str | None]]:  # type: ignore[override]
+        """The other store's."""
+        return self._store.reports
 
     @property
     def on_progress(self) -> Callable[[], None] | None:

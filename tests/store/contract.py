@@ -22,10 +22,11 @@ from device_sdk.store.base import (
     SavedMessage,
     SavedSession,
     Store,
+    StorePolicy,
 )
 from device_sdk.store.memory import MemoryStore
 
-__all__ = ["STEPS", "History", "StoreContract", "saved_facts"]
+__all__ = ["STEPS", "History", "StoreContract", "message", "saved_facts", "shelved"]
 
 Change = tuple[Any, ...]
 
@@ -53,6 +54,11 @@ def message(
     return "message", sequence, topic_field, payload, flags, properties, expires_at
 
 
+def shelved(sequence: int, status: str = "refused") -> Change:
+    """Return the change that puts a message on the shelf."""
+    return "shelved", sequence, status, "the broker ends the connection", 1_795_000_000.0
+
+
 def message_facts(saved: SavedMessage) -> tuple[Any, ...]:
     return tuple(getattr(saved, name) for name in SavedMessage.__slots__)
 
@@ -69,6 +75,8 @@ def saved_facts(saved: SavedSession) -> tuple[Any, ...]:
         dict(saved.facts),
         saved.next_sequence,
         saved.last_packet_id,
+        set(saved.withheld),
+        saved.shelved,
     )
 
 
@@ -82,6 +90,10 @@ class StoreContract(ABC):
     @abstractmethod
     def new_store(self) -> Store:
         """Return an empty store that is not open."""
+
+    @abstractmethod
+    def new_store_with(self, policy: StorePolicy) -> Store:
+        """The same with bounds of the shelf."""
 
     @abstractmethod
     def reopened(self, store: Store) -> Store:
@@ -107,7 +119,7 @@ class StoreContract(ABC):
     # Opening and closing
 
     def test_a_new_store_is_empty(self) -> None:
-        assert saved_facts(self.written()) == ([], 0, 0, {}, set(), {}, {}, 1, 0)
+        assert saved_facts(self.written()) == ([], 0, 0, {}, set(), {}, {}, 1, 0, set(), 0)
 
     def test_a_second_client_cannot_open_it_until_the_first_has_closed_it(self) -> None:
         store = self.new_store()
@@ -321,6 +333,94 @@ class StoreContract(ABC):
         saved = self.written([message(1), ("sent", 1, 5), ("lost",), ("sent", 1, 6)])
         assert [each.packet_id for each in saved.messages] == [6]
 
+    # The shelf
+
+    @pytest.mark.parametrize("steps", [[], [("sent", 1, 9)], [("sent", 1, 9), ("released", 1)]])
+    @pytest.mark.parametrize("apart", [False, True])
+    def test_a_shelved_message_leaves_the_queue_and_its_identifier_stays_withheld(
+        self, steps: list[Change], apart: bool
+    ) -> None:
+        first = [message(1, qos=2, keep_last=True), message(2), *steps]
+        last = [shelved(1)]
+        saved = self.written(*([first, last] if apart else [first + last]))
+        assert (sequences(saved), saved.waiting, saved.waiting_bytes, saved.latest) == ([2], 1, 5, {})
+        assert (saved.shelved, saved.withheld, saved.next_sequence) == (1, {9} if steps else set(), 3)
+
+    def test_a_shelved_message_is_on_no_page(self) -> None:
+        for close_between in (False, True):
+            store = self.new_store()
+            store.open()
+            store.submit([message(1), message(2), message(3), ("sent", 3, 7)], 4)
+            if close_between:
+                store.close()
+                store = self.reopened(store)
+                store.open()
+            store.submit([shelved(1), shelved(3)], 2 if close_between else 6)
+            assert [each.sequence for each in self.page(store, 0)] == [2]
+            store.close()
+            store = self.reopened(store)
+            assert sequences(store.open()) == [2]
+            assert [each.sequence for each in self.page(store, 0)] == [2]
+            store.close()
+
+    def test_only_a_lost_session_sets_withheld_identifiers_free(self) -> None:
+        first = [message(1), ("sent", 1, 9), shelved(1), ("unshelved", 1), ("withheld", 10)]
+        assert self.written(first).withheld == {9, 10}
+        after = [message(2), ("sent", 2, 11), ("lost",), shelved(2), ("withheld", 12)]
+        saved = self.written(first, after)
+        assert (saved.withheld, saved.shelved) == ({12}, 1)
+
+    def test_a_lost_session_leaves_the_shelf_as_it_is(self) -> None:
+        saved = self.written(
+            [message(1, qos=2), message(2), ("sent", 1, 1), ("sent", 2, 2), ("released", 1)],
+            [shelved(1), shelved(2), ("lost",)],
+        )
+        assert (sequences(saved), saved.shelved, saved.withheld) == ([], 2, set())
+
+    def test_a_message_taken_off_the_shelf_is_gone(self) -> None:
+        saved = self.written([message(1), message(2), shelved(1), shelved(2), ("unshelved", 1)])
+        assert (sequences(saved), saved.shelved) == ([], 1)
+        assert self.written([message(1), shelved(1)], [("unshelved", 1), ("unshelved", 77)]).shelved == 0
+
+    @pytest.mark.parametrize("apart", [False, True])
+    @pytest.mark.parametrize(
+        ("bounds", "sizes", "left"),
+        [
+            ({"max_shelf_messages": 2}, [1, 1, 1, 1, 1], 2),
+            ({"max_shelf_bytes": 40}, [10, 10, 10, 10], 2),  # four bytes of topic and properties each
+            ({"max_shelf_bytes": 40}, [10, 60, 10], 2),  # larger than all of the shelf: only itself
+            ({"max_shelf_messages": 0}, [1, 1], 0),
+        ],
+    )
+    def test_the_shelf_is_bounded_and_what_has_to_go_is_counted(
+        self, bounds: dict[str, int], sizes: list[int], left: int, apart: bool
+    ) -> None:
+        policy = StorePolicy(min_free=0)
+        for name, bound in bounds.items():
+            setattr(policy, name, bound)
+        store = self.new_store_with(policy)
+        store.open()
+        number = 0
+        moved = threading.Event()
+        store.on_progress = moved.set
+        for at, size in enumerate(sizes, 1):
+            number += 2
+            store.submit([message(at, bytes(size)), shelved(at)], number)
+            if apart:
+                store.expedite(number)
+                while store.durable_through < number:
+                    assert moved.wait(DEADLINE_S), "not written"
+                    moved.clear()
+        store.on_progress = None
+        store.close()
+        assert {kind for kind, _, _ in store.reports} == {"shelf_full"}
+        assert sum(int(value or 0) for _, _, value in store.reports) == len(sizes) - left
+        store.reports.clear()
+        again = self.reopened(store)
+        saved = again.open()
+        assert (saved.shelved, saved.waiting, list(again.reports)) == (left, 0, [])
+        again.close()
+
     # The rest of the session
 
     def test_received_identifiers_are_kept_until_completed(self) -> None:
@@ -362,6 +462,9 @@ class StoreContract(ABC):
             ("unsubscribed", "a"),
             ("fact", "name", "value"),
             ("reserved", 64),
+            shelved(1),
+            ("unshelved", 1),
+            ("withheld", 1),
         ]
         assert [change[0] for change in examples] == list(CHANGES)
         assert all(len(change) == 1 + len(CHANGES[change[0]]) for change in examples)
@@ -399,6 +502,9 @@ STEPS = [
     "subscribed",
     "fact",
     "reserved",
+    "shelved",
+    "unshelved",
+    "withheld",
 ]
 
 
@@ -410,12 +516,14 @@ class History:
         self.waiting: list[int] = []
         self.in_flight: list[int] = []
         self.past_pubrec: list[int] = []
+        self.shelf: list[int] = []
 
     def adopt(self, store: MemoryStore) -> None:
         """Go on with what a store holds, after a process has died."""
         self.waiting = sorted(store._waiting)
         self.in_flight = list(store._in_flight)
         self.past_pubrec = list(store._past_pubrec)
+        self.shelf = list(store._shelf)
 
     def changes(self, step: str, choice: int) -> list[Change]:
         """Return what one step amounts to; ``choice`` is any number."""
@@ -445,6 +553,22 @@ class History:
             return []
         state = states[choice % len(states)]
         return [("done", state.pop(choice % len(state)), STATUSES[choice % len(STATUSES)])]
+
+    def _shelved(self, choice: int) -> list[Change]:
+        states = [state for state in (self.waiting, self.in_flight, self.past_pubrec) if state]
+        if not states:
+            return []
+        state = states[choice % len(states)]
+        self.shelf.append(state.pop(choice % len(state)))
+        return [shelved(self.shelf[-1])]
+
+    def _unshelved(self, choice: int) -> list[Change]:
+        if not self.shelf:
+            return []
+        return [("unshelved", self.shelf.pop(choice % len(self.shelf)))]
+
+    def _withheld(self, choice: int) -> list[Change]:
+        return [("withheld", choice + 1)]
 
     def _received(self, choice: int) -> list[Change]:
         return [("received", choice + 1)]

@@ -21,6 +21,7 @@ class SlowStore(Store):
     def __init__(self, durable: Store | None = None) -> None:
         super().__init__()
         self.durable: Store = durable or MemoryStore()
+        self.reports = self.durable.reports
         self.submitted = 0
         self._pending: deque[Change] = deque()
 

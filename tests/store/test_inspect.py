@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
 from device_sdk.errors import StoreError
-from device_sdk.store.inspect import QueueReader, check, purge
-from tests.store.contract import message
+from device_sdk.store.inspect import QueueReader, check, purge, purge_shelf, retry
+from device_sdk.store.schema import MIGRATIONS
+from tests.store.contract import message, shelved
 from tests.store.sqlite_rig import Rig
 
 
@@ -42,7 +43,7 @@ def test_the_figures_of_a_queue_in_use(rig: Rig) -> None:
     assert stat.pop("free_bytes") == 0
     assert stat == {
         "path": str(rig.path),
-        "schema": 1,
+        "schema": len(MIGRATIONS),
         "in_use": True,
         "messages": 6,
         "waiting": 4,
@@ -61,6 +62,8 @@ def test_the_figures_of_a_queue_in_use(rig: Rig) -> None:
         "expired": 1,
         "dropped": 0,
         "invalidated": 0,
+        "damaged": 0,
+        "shelf": {"refused": 0, "damaged": 0, "bytes": 0, "pushed_off": 0, "withheld": 0},
     }
 
 
@@ -152,6 +155,120 @@ def test_purge_needs_the_store_for_itself(rig: Rig) -> None:
     fill(rig)
     with pytest.raises(StoreError, match="has it open"):
         purge(rig.path)
+
+
+# The shelf
+
+
+def fill_shelf(rig: Rig) -> None:
+    """Messages 2 (sent), 3 (damaged) and 1 on the shelf; 4 in flight, 5 waits."""
+    rig.write(
+        *(message(number, b"%d" % number, keep_last=number == 1) for number in range(1, 5)),
+        message(5, b"five", topic_field=b"\0\1u"),
+        ("sent", 2, 7), ("sent", 4, 8),
+        shelved(2), shelved(3, "damaged"), shelved(1),
+    )  # fmt: skip
+
+
+def test_the_figures_tell_the_shelf_apart(rig: Rig) -> None:
+    fill_shelf(rig)
+    with QueueReader(rig.path) as reader:
+        stat = reader.stat()
+    assert stat["shelf"] == {"refused": 2, "damaged": 1, "bytes": 15, "pushed_off": 0, "withheld": 1}
+    assert (stat["messages"], stat["waiting"], stat["in_flight"], stat["bytes"]) == (2, 1, 1, 13)
+    assert (stat["accepted"], stat["refused"], stat["damaged"]) == (5, 2, 1)
+    assert check(rig.path) == []
+
+
+def test_the_shelf_is_read_apart_from_the_queue_the_oldest_first(rig: Rig) -> None:
+    fill_shelf(rig)
+    with QueueReader(rig.path) as reader:
+        assert [each.sequence for each in reader.export()] == [4, 5]
+        assert [each.sequence for each in reader.peek(9)] == [4, 5]
+        on_shelf = list(reader.shelf())
+    assert [(each.sequence, each.state, each.payload) for each in on_shelf] == [
+        (2, "refused", b"2"), (3, "damaged", b"3"), (1, "refused", b"1"),
+    ]  # fmt: skip
+    assert {(each.reason, each.at) for each in on_shelf} == {(shelved(1)[3], shelved(1)[4])}
+
+
+def test_a_long_shelf_is_read_in_steps(rig: Rig) -> None:
+    rig.write(*(message(number) for number in range(1, 501)), *(shelved(n) for n in range(500, 0, -1)))
+    with QueueReader(rig.path) as reader:
+        assert [each.sequence for each in reader.shelf()] == list(range(500, 0, -1))
+
+
+def test_retry_makes_new_messages_of_the_refused_ones_at_the_end_of_the_queue(rig: Rig) -> None:
+    fill_shelf(rig)
+    rig.store.close()
+    assert retry(rig.path) == 2
+    assert check(rig.path) == []
+    with QueueReader(rig.path) as reader:
+        assert [(each.sequence, each.payload) for each in reader.export()] == [
+            (4, b"4"), (5, b"five"), (6, b"2"), (7, b"1"),
+        ]  # fmt: skip
+        assert [each.sequence for each in reader.shelf()] == [3]
+        assert (reader.stat()["refused"], reader.stat()["accepted"]) == (2, 7)
+    saved = rig.open()
+    assert (saved.waiting, saved.waiting_bytes, saved.next_sequence) == (3, 8 + 5 + 5, 8)
+    assert (saved.withheld, saved.shelved, saved.latest) == ({7}, 1, {b"\0\1t": (7, 5)})
+    rig.write(message(8))
+    assert check(rig.path) == []
+
+
+def test_purging_the_shelf_leaves_the_queue_and_the_other_way_round(rig: Rig) -> None:
+    fill_shelf(rig)
+    rig.store.close()
+    assert purge(rig.path) == 1
+    assert check(rig.path) == []
+    with QueueReader(rig.path) as reader:
+        assert [each.sequence for each in reader.export()] == [4]
+        assert len(list(reader.shelf())) == 3
+    assert purge_shelf(rig.path) == 3
+    assert check(rig.path) == []
+    with QueueReader(rig.path) as reader:
+        assert ([each.sequence for each in reader.export()], list(reader.shelf())) == ([4], [])
+        stat = reader.stat()
+    assert (stat["refused"], stat["damaged"], stat["dropped"], stat["accepted"]) == (2, 1, 1, 5)
+    assert (rig.open().withheld, list(rig.store.reports)) == ({7}, [])
+
+
+@pytest.mark.parametrize("change", [purge_shelf, retry])
+def test_whoever_changes_the_shelf_needs_the_store_for_itself(rig: Rig, change: Callable[..., int]) -> None:
+    with pytest.raises(StoreError, match="has it open"):
+        change(rig.path)
+
+
+def test_messages_that_the_shelf_had_no_room_for_are_counted_in_the_file(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, max_shelf_messages=1)
+    rig.open()
+    rig.write(message(1), message(2), message(3), shelved(1), shelved(2), shelved(3, "damaged"))
+    assert [value for _, _, value in rig.store.reports] == ["2"]
+    with QueueReader(rig.path) as reader:
+        stat = reader.stat()
+    assert (stat["shelf"]["pushed_off"], stat["accepted"], stat["refused"], stat["damaged"]) == (2, 3, 2, 1)
+    assert check(rig.path) == []
+    rig.reopen()
+    assert not rig.store.reports
+    rig.store.close()
+
+
+def test_a_file_of_the_first_schema_is_read_without_being_changed(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    connection = sqlite3.connect(path)
+    connection.executescript((Path(__file__).parent / "databases" / "version-1.sql").read_text())
+    connection.close()
+    before = path.read_bytes()
+    with QueueReader(path) as reader:
+        assert [each.sequence for each in reader.export()] == [1, 3, 4, 6]
+        assert list(reader.shelf()) == []
+        stat = reader.stat()
+    assert (stat["schema"], stat["waiting"], stat["shelf"]["withheld"]) == (1, 2, 0)
+    assert path.read_bytes() == before
+    assert retry(path) == 0
+    with QueueReader(path) as reader:
+        assert reader.stat()["schema"] == len(MIGRATIONS)
+        assert [each.sequence for each in reader.export()] == [1, 3, 4, 6]
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_sdk.store.base import Store
+from device_sdk.store.base import Store, StorePolicy
 from device_sdk.store.memory import MemoryStore
 from tests.store.contract import StoreContract, message
 
@@ -10,6 +10,9 @@ from tests.store.contract import StoreContract, message
 class TestMemoryStore(StoreContract):
     def new_store(self) -> Store:
         return MemoryStore()
+
+    def new_store_with(self, policy: StorePolicy) -> Store:
+        return MemoryStore(policy)
 
     def reopened(self, store: Store) -> Store:
         return store

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from device_sdk.store.base import Store
+from device_sdk.store.base import Store, StorePolicy
+from device_sdk.store.memory import MemoryStore
 from tests.store.contract import StoreContract, message
 from tests.store.doubles import SlowStore
 
@@ -17,6 +18,9 @@ class _ExpeditedStore(SlowStore):
 class TestSlowStore(StoreContract):
     def new_store(self) -> Store:
         return _ExpeditedStore()
+
+    def new_store_with(self, policy: StorePolicy) -> Store:
+        return _ExpeditedStore(MemoryStore(policy))
 
     def reopened(self, store: Store) -> Store:
         assert isinstance(store, SlowStore)

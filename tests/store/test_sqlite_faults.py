@@ -73,8 +73,8 @@ def memory_disk(tmp_path: Path) -> Generator[Path]:
 @pytest.mark.parametrize(
     ("call", "error", "count"),
     [
-        ("pwrite64", "EIO", 55),
-        ("pwrite64", "ENOSPC", 55),
+        ("pwrite64", "EIO", 70),
+        ("pwrite64", "ENOSPC", 70),
         ("fdatasync", "EIO", 14),
         ("fsync", "EIO", 3),
         ("ftruncate", "EIO", 6),

@@ -27,6 +27,11 @@ class SqliteContract(StoreContract):
         self.made += 1
         return self.store(self.directory / f"{self.made}.db")
 
+    def new_store_with(self, policy: StorePolicy) -> Store:
+        self.made += 1
+        policy.durability = self.durability
+        return SqliteStore(self.directory / f"{self.made}.db", policy)
+
     def reopened(self, store: Store) -> Store:
         assert isinstance(store, SqliteStore)
         return self.store(store.path)

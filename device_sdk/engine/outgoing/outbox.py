@@ -273,6 +273,7 @@ class Outbox:
         replay.speak(version)
         self._next_sequence = saved.next_sequence
         session.skip_to(saved.last_packet_id)
+        session.restore_withheld(saved.withheld)
         for message in saved.messages:
             if message.released:
                 session.released[message.packet_id] = self.backlog.delivery_for(message)

@@ -46,7 +46,7 @@ class WriteAhead:
             store.submit(changes, session.change_number)
             self._outbox.waits.stored()
         self._outbox.request_page()
-        if (store.failure is not None) is not self._failing:
+        if (store.failure is not None) is not self._failing or store.reports:
             self.report()
 
     def expedite(self, change: int) -> None:
@@ -59,11 +59,14 @@ class WriteAhead:
         self.report()
 
     def report(self) -> None:
-        """Report that the store cannot write any more, or can again, or has begun a new file."""
+        """Report what became of the store: it fails, works again, has a new file or something to say."""
         store = self._store
         if store.notice is not None:
             text, store.notice = store.notice, None
             self._events.notify("store_replaced", text)
+        while store.reports:
+            kind, text, value = store.reports.popleft()
+            self._events.notify(kind, text, value=value)
         if (store.failure is not None) is self._failing:
             return
         self._failing = store.failure is not None
