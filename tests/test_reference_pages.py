@@ -14,7 +14,7 @@ from device_sdk.engine import arguments, connection, events, stream
 from device_sdk.engine.connecting import authentication
 from device_sdk.engine.incoming import router
 from device_sdk.engine.outgoing import backlog, bounds
-from device_sdk.mqtt import aliasing, framing, handshake, inbound, protocol, topics, wire
+from device_sdk.mqtt import aliasing, framing, handshake, inbound, protocol, topics
 from device_sdk.net import sockets, srv, tcp, websocket
 from device_sdk.store import base, database, files, pending, sqlite
 from device_sdk.store.base import StorePolicy
@@ -137,8 +137,6 @@ def size(count: int) -> str:
         ("our answers that it does not read", f"{protocol.MOST_ANSWERS:,}"),
         ("repetitions of a QoS 2 message", f"{inbound._MOST_HELD:,}"),
         ("AUTH rounds of one exchange", f"{authentication._MOST_ROUNDS}"),
-        ("properties of one packet", f"{wire.MAX_PROPERTIES}, of them {wire.MAX_USER_PROPERTIES}"),
-        ("properties of one packet", f"{wire.MAX_PROPERTY_BYTES:,} bytes"),
         ("assigned client identifier", f"{handshake.LONGEST_CLIENT_ID:,} characters"),
         (
             "decoded topic names kept",

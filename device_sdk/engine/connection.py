@@ -255,6 +255,8 @@ class Connection:
             self._events.stats.bytes_received += len(data)
             incoming.in_hand.came(len(data))
             events = protocol.receive_data(data, now) if data else protocol.receive_eof(now)
+            if protocol.inbound.unpacked:
+                incoming.in_hand.unpacked(protocol.inbound.take_unpacked())
             if incoming.sorts or incoming.in_hand.full:
                 events = incoming.sort(protocol, events)
             if self._authentication is None:

@@ -17,7 +17,7 @@ from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.events import PayloadNotText
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.packets import Pubcomp
-from device_sdk.mqtt.wire import decode_properties
+from device_sdk.mqtt.wire import decode_properties, decoded_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class Inbound:
     """The messages that arrive on one connection, and the acknowledgements that we owe for them.
 
     ``read_topic``: as in :class:`~device_sdk.mqtt.rules.ProtocolRules`; ``aliases``, ``topics``: the topic
-    names that the server has made us keep, by topic alias and by their encoded form. The handlers take the
+    names that the server has made us keep, by topic alias and by their encoded form; ``unpacked``: bytes of
+    memory that the properties of received messages take, since :meth:`take_unpacked`. The handlers take the
     first byte, the data, where the body starts and stops, and the list of events that they extend.
     """
 
@@ -57,6 +58,7 @@ class Inbound:
         "_version",
         "aliases",
         "topics",
+        "unpacked",
     )
 
     def __init__(
@@ -71,6 +73,7 @@ class Inbound:
         self._alias_maximum = options.topic_alias_maximum
         self.aliases: dict[int, str] = {}
         self.topics: dict[bytes, str] = {}
+        self.unpacked = 0
         self._unacknowledged: deque[Message] = deque()  # in receive order
         # Messages that the server has to count against our receive maximum: those of this connection only.
         self._incoming = 0
@@ -103,6 +106,7 @@ class Inbound:
                 end += 1
             else:
                 properties, end = decode_properties(data, end, stop, "publish")
+                self.unpacked += decoded_size(properties)
         if properties is not None or not topic:
             topic = self._resolve_alias(topic, properties)
             if properties and properties.get("payload_format_indicator"):
@@ -163,6 +167,11 @@ class Inbound:
         # PUBCOMP lets the server give the identifier to a new message; a restart that still knew it would
         # take that message for a repetition.
         self._output.answer(pubcomp, session.change_number)
+
+    def take_unpacked(self) -> int:
+        """Return ``unpacked``, and count from 0 again."""
+        unpacked, self.unpacked = self.unpacked, 0
+        return unpacked
 
     @property
     def unacknowledged(self) -> deque[Message]:

@@ -6,6 +6,8 @@ position after it. Source: MQTT 5.0 §1.5, §2.2.2.
 
 from __future__ import annotations
 
+from sys import getsizeof
+
 from device_sdk.errors import ArgumentError, ArgumentTypeError, MalformedPacketError, RemoteProtocolError
 from device_sdk.mqtt.codes import PROPERTIES, PROPERTY_BY_NAME, ReasonCode
 
@@ -17,11 +19,9 @@ if TYPE_CHECKING:
     from device_sdk.mqtt.codes import PropertyDefinition
 
 __all__ = [
-    "MAX_PROPERTIES",
-    "MAX_PROPERTY_BYTES",
-    "MAX_USER_PROPERTIES",
     "MAX_VARINT",
     "decode_properties",
+    "decoded_size",
     "encode_binary",
     "encode_properties",
     "encode_string",
@@ -32,11 +32,6 @@ __all__ = [
     "read_uint16",
     "read_varint",
 ]
-
-#: Bounds on one received property block; a hostile peer could make us build millions of objects otherwise.
-MAX_PROPERTIES = 64
-MAX_USER_PROPERTIES = 32
-MAX_PROPERTY_BYTES = 16_384
 
 #: The largest variable byte integer: four bytes of seven bits. Source: MQTT 5.0 §1.5.5.
 MAX_VARINT = 268_435_455
@@ -144,62 +139,61 @@ _READERS: Mapping[str, Callable[[bytes, int, int], tuple[Any, int]]] = {
 def decode_properties(data: bytes, start: int, end: int, packet: str) -> tuple[dict[str, Any], int]:
     """Read the property block at ``start`` of a packet that ends at ``end``.
 
-    ``packet`` is the packet's name in lower case, or ``"will"``.
+    ``packet`` is the packet's name in lower case, or ``"will"``. Any number of properties is read: a packet
+    is bounded as a whole. A response topic is not looked at, see decision 0025.
 
     Returns: the properties by snake_case name and the position after the block. ``user_property`` is a list
     of ``[name, value]``; ``subscription_identifier`` is an int, or a list when PUBLISH carries several.
     Raises: MalformedPacketError: an unknown property or a cut-off value. RemoteProtocolError: a property
-    that this packet must not have, a second one, a value out of range, or more than ``MAX_PROPERTIES``,
-    ``MAX_USER_PROPERTIES`` or ``MAX_PROPERTY_BYTES``.
+    that this packet must not have, a second one, or a value out of range.
     Source: MQTT 5.0 §2.2.2. Cost: linear in the bytes of the block.
     """
     length, position = read_varint(data, start, end)
     stop = position + length
     if stop > end:
         raise MalformedPacketError(f"{packet}: the properties are longer than the packet")
-    if length > MAX_PROPERTY_BYTES:
-        raise RemoteProtocolError(f"{packet}: {length} bytes of properties; we take {MAX_PROPERTY_BYTES}")
     properties: dict[str, Any] = {}
-    count = 0
     while position < stop:
         entry = PROPERTIES.get(data[position])
         if entry is None:
             raise MalformedPacketError(f"{packet}: unknown property 0x{data[position]:02x}")
+        name = entry.name
         if packet not in entry.packets:
-            raise RemoteProtocolError(f"{packet}: {entry.name} is not allowed in this packet")
-        count += 1
-        if count > MAX_PROPERTIES:
-            raise RemoteProtocolError(f"{packet}: more than {MAX_PROPERTIES} properties")
+            raise RemoteProtocolError(f"{packet}: {name} is not allowed in this packet")
         value, position = _READERS[entry.type](data, position + 1, stop)
-        _check_received(entry, value, packet)
-        if entry.name not in properties:
-            properties[entry.name] = [value] if entry.type == "utf8-pair" else value
+        if entry.maximum and not entry.minimum <= value <= entry.maximum:
+            raise _out_of_range(name, value, packet)
+        if name not in properties:
+            properties[name] = [value] if entry.type == "utf8-pair" else value
         elif packet not in entry.repeatable:
-            raise RemoteProtocolError(f"{packet}: {entry.name} appears twice")
+            raise RemoteProtocolError(f"{packet}: {name} appears twice")
+        elif type(properties[name]) is list:
+            properties[name].append(value)
         else:
-            _repeat(properties, entry.name, value, packet)
+            properties[name] = [properties[name], value]
     if "authentication_data" in properties and "authentication_method" not in properties:
         raise RemoteProtocolError(f"{packet}: authentication_data without authentication_method")
     return properties, position
 
 
-def _repeat(properties: dict[str, Any], name: str, value: object, packet: str) -> None:
-    present = properties[name]
-    if type(present) is not list:
-        present = properties[name] = [present]
-    present.append(value)
-    if name == "user_property" and len(present) > MAX_USER_PROPERTIES:
-        raise RemoteProtocolError(f"{packet}: more than {MAX_USER_PROPERTIES} user properties")
+def _out_of_range(name: str, value: int, packet: str) -> RemoteProtocolError:
+    """Source: MQTT 5.0 §3.3.2.3.4 [MQTT-3.3.2-8]."""
+    code = ReasonCode.TOPIC_ALIAS_INVALID if name == "topic_alias" else ReasonCode.PROTOCOL_ERROR
+    return RemoteProtocolError(f"{packet}: {name} must not be {value}", code)
 
 
-def _check_received(entry: PropertyDefinition, value: Any, packet: str) -> None:
-    """Apply the rules on values. Source: MQTT 5.0 §3.3.2.3.4 [MQTT-3.3.2-8], §3.3.2.3.5 [MQTT-3.3.2-14]."""
-    if entry.maximum and not entry.minimum <= value <= entry.maximum:
-        alias = entry.name == "topic_alias"
-        code = ReasonCode.TOPIC_ALIAS_INVALID if alias else ReasonCode.PROTOCOL_ERROR
-        raise RemoteProtocolError(f"{packet}: {entry.name} must not be {value}", code)
-    if entry.name == "response_topic" and ("#" in value or "+" in value):
-        raise RemoteProtocolError(f"{packet}: response_topic has a wildcard", ReasonCode.TOPIC_NAME_INVALID)
+def decoded_size(properties: Mapping[str, Any]) -> int:
+    """Return the bytes of memory that decoded properties take: up to thirty times those on the wire."""
+    size = getsizeof(properties)
+    for value in properties.values():
+        size += getsizeof(value)
+        if type(value) is not list:
+            continue
+        for item in value:
+            size += getsizeof(item)
+            if type(item) is list:  # a user property; Python has the empty text and short ones already
+                size += sum(getsizeof(text) for text in item if len(text) > 1 or text > "\xff")
+    return size
 
 
 # Writing

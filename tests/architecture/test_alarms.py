@@ -158,6 +158,9 @@ ALARMS = {
         ),
     ],
     "0020": [Alarm("Users look for `device_sdk.hil` and do not find it", unwatched=BY_USERS)],
+    "0025": [
+        Alarm("A subscriber that is busy decoding", unwatched=BY_BENCHMARKS),
+    ],
 }
 
 # 0007 is an index.

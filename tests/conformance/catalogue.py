@@ -111,7 +111,30 @@ def page() -> str:
                 key = version, each.id
                 proof = "<br>".join(map(_link, tests[key])) if key in tests else f"*{reasons.get(key, '')}*"
                 lines.append(f"| {each.id} | {each.paraphrase.replace('|', '&#124;')} | {proof} |")
-    return "\n".join(lines + _scenarios()) + "\n"
+    return "\n".join(lines + _departures() + _scenarios()) + "\n"
+
+
+def departures() -> list[dict[str, str]]:
+    """Return the statements that we break on purpose, each with its decision record."""
+    return _rows("departures.csv")
+
+
+def _departures() -> list[str]:
+    """Return the section about the statements that we break on purpose."""
+    lines = [
+        "",
+        "## Departures",
+        "",
+        "Where this client does something else than a statement demands, on purpose:",
+        "",
+        "| version | statement | what it does | why |",
+        "|---|---|---|---|",
+    ]
+    for row in departures():
+        record = row["record"]
+        link = f"[{record[:4]}](decisions/{record})"
+        lines.append(f"| {row['version']} | {row['id']} | {row['departure']} | {link} |")
+    return lines
 
 
 def _scenarios() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.catalogue import PAGE, exemptions, page, proofs, statements
+from tests.conformance.catalogue import PAGE, ROOT, departures, exemptions, page, proofs, statements
 
 
 def test_every_statement_that_binds_a_client_has_a_test_or_a_reason() -> None:
@@ -17,6 +17,13 @@ def test_tests_and_exemptions_name_only_statements_that_exist() -> None:
 def test_an_exemption_has_a_reason_and_no_test() -> None:
     assert [key for key, reason in exemptions().items() if len(reason) < 20] == []
     assert exemptions().keys() & proofs().keys() == set()
+
+
+def test_a_departure_is_of_a_statement_and_has_its_decision_record() -> None:
+    for row in departures():
+        assert (row["version"], row["id"]) in statements()
+        record = ROOT / "docs" / "decisions" / row["record"]
+        assert row["id"] in record.read_text(encoding="utf-8"), row
 
 
 def test_no_statement_was_lost() -> None:

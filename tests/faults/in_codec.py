@@ -174,11 +174,13 @@ IN_CODEC = (
         "if entry.maximum and not 0 <= value",
     ),
     Fault(
-        "a response topic may be received with a wildcard",
+        "a response topic with a wildcard ends the connection of who receives it",
         v5("MQTT-3.3.2-14"),
         _WIRE,
-        'if entry.name == "response_topic" and ("#" in value or "+" in value):',
-        'if entry.name == "response_topic" and "#" in value:',
+        "        if name not in properties:\n",
+        '        if name == "response_topic" and "#" in value:\n'
+        "            raise MalformedPacketError(name)\n"
+        "        if name not in properties:\n",
     ),
     Fault(
         "a response topic may be sent with a wildcard",

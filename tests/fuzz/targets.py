@@ -95,6 +95,8 @@ _READ_ONLY: dict[str, Callable[[Any, str], bool]] = {
     "client_id": lambda packet, version: version != "5.0" and not packet.client_id,
     # MQTT 3.1 says nothing about DUP at QoS 0.
     "dup": lambda packet, version: version == "3.1" and packet.qos == 0,
+    # Delivered as it came: decision 0025.
+    "response_topic": lambda packet, version: version == "5.0",
     # Servers send it, although the table of §3.14.2.1 leaves it out.
     "reason_code": lambda packet, version: packet.type == "disconnect" and packet.reason_code == 0x8C,
 }

@@ -39,7 +39,7 @@ from device_sdk.mqtt import (
 )
 from device_sdk.mqtt.codes import PROPERTIES, REASON_CODES, SUBACK_CODES_V3, VERSIONS, PropertyDefinition
 from device_sdk.mqtt.decode import decode_body
-from device_sdk.mqtt.wire import MAX_PROPERTIES, MAX_PROPERTY_BYTES, MAX_USER_PROPERTIES, encode_varint
+from device_sdk.mqtt.wire import encode_varint
 
 # Packets of every type
 
@@ -297,30 +297,6 @@ def test_auth_that_continues_without_a_method_is_a_protocol_error() -> None:
 def publish_with(block: bytes) -> bytes:
     body = b"\x00\x01t" + encode_varint(len(block)) + block
     return b"\x30" + encode_varint(len(body)) + body
-
-
-USER_PROPERTY = b"\x26\x00\x01k\x00\x01v"
-SUBSCRIPTION_IDENTIFIER = b"\x0b\x01"
-
-
-@pytest.mark.parametrize(
-    ("fits", "floods"),
-    [
-        (USER_PROPERTY * MAX_USER_PROPERTIES, USER_PROPERTY * (MAX_USER_PROPERTIES + 1)),
-        (SUBSCRIPTION_IDENTIFIER * MAX_PROPERTIES, SUBSCRIPTION_IDENTIFIER * (MAX_PROPERTIES + 1)),
-        (
-            b"\x03" + (MAX_PROPERTY_BYTES - 3).to_bytes(2, "big") + b"x" * (MAX_PROPERTY_BYTES - 3),
-            b"\x03" + (MAX_PROPERTY_BYTES - 2).to_bytes(2, "big") + b"x" * (MAX_PROPERTY_BYTES - 2),
-        ),
-    ],
-    ids=["user properties", "properties", "bytes"],
-)
-def test_property_flood_is_a_protocol_error(fits: bytes, floods: bytes) -> None:
-    assert decode_packet(publish_with(fits), "5.0")
-    with pytest.raises(RemoteProtocolError) as caught:
-        decode_packet(publish_with(floods), "5.0")
-    assert caught.value.reason_code == 0x82
-    assert not isinstance(caught.value, MalformedPacketError)
 
 
 # What the caller did wrong

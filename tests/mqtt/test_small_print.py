@@ -9,8 +9,7 @@ import pytest
 from device_sdk import Message, Will
 from device_sdk.mqtt import Connack
 from device_sdk.mqtt.codes import ReasonCode, reason_name
-from device_sdk.mqtt.wire import encode_varint
-from tests.mqtt.peer import Peer, connected, end_of, messages_in
+from tests.mqtt.peer import Peer, connected, end_of
 
 
 def has_output(peer: Peer) -> bool:
@@ -56,19 +55,6 @@ def test_a_server_may_assign_1024_characters_and_no_more() -> None:
             assert peer.options.client_id == "x" * length
         else:
             assert end_of(events).reason_code == 0x83
-
-
-def test_64_properties_are_taken_and_65_are_not() -> None:
-    users = bytes.fromhex("26 0001 6e 0001 76") * 32
-    for identifiers, fits in ((32, True), (33, False)):
-        block = users + b"\x0b\x01" * identifiers
-        body = b"\0\x01t" + encode_varint(len(block)) + block
-        events = connected().receive_bytes(b"\x30" + encode_varint(len(body)) + body)
-        if fits:
-            (message,) = messages_in(events)
-            assert (len(message.user_properties), message.subscription_identifiers) == (32, (1,) * 32)
-        else:
-            assert end_of(events).reason_code == 0x82
 
 
 def test_reason_code_0_has_three_names_and_the_first_is_success() -> None:

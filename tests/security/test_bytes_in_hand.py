@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from device_sdk.engine.incoming.in_hand import InHand
 from device_sdk.mqtt.encode import encode_packet
+from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.packets import Puback, Publish
+from device_sdk.mqtt.wire import decode_properties, encode_varint
 from tests.engine.rig import Rig
 
 KIB = 1024
@@ -77,3 +80,52 @@ def test_the_bytes_of_a_read_leave_with_the_last_of_its_messages(
         seen.append(weight.held)
         assert weight.full is (weight.held >= 120)
     assert seen == held
+
+
+PAIRS = 20_000
+# Five bytes each on the wire, a list with two strings in memory.
+SMALL_PAIRS = b"\x26\x00\x00\x00\x00" * PAIRS
+
+
+def flood() -> bytes:
+    """A PUBLISH of 100 KB whose properties take a mebibyte and more."""
+    body = b"\x00\x01t" + encode_varint(len(SMALL_PAIRS)) + SMALL_PAIRS
+    return b"\x30" + encode_varint(len(body)) + body
+
+
+def test_a_decoded_message_counts_with_the_memory_that_it_takes() -> None:
+    rig = Rig()
+    rig.connect()
+    rig.feed(flood())
+    with rig.engine.lock:
+        [message] = [item for item in rig.engine.events.take() if isinstance(item, Message)]
+    tracemalloc.start()
+    try:
+        kept = decode_properties(flood(), 7, len(flood()), "publish")
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept[0] == message.properties
+    assert taken <= rig.engine.incoming.in_hand.held < 2 * taken
+
+
+def test_reading_pauses_for_messages_that_are_small_on_the_wire_and_large_in_memory() -> None:
+    rig = Rig()
+    rig.connect()
+    received = 0
+    while reads(rig):
+        rig.feed(flood())
+        received += 1
+        assert received < 100
+    assert received == 10
+    assert finish(rig, 1)
+    assert reads(rig)
+
+
+def test_what_a_message_took_is_free_when_it_is_finished() -> None:
+    rig = Rig()
+    rig.connect()
+    for _ in range(30):
+        rig.feed(flood())
+        finish(rig, 1)
+    assert rig.engine.incoming.in_hand.held == 0

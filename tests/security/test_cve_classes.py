@@ -6,7 +6,7 @@ These classes are shown elsewhere:
 |---|---|
 | CVE-2021-41036: remaining length not checked against the buffer | tests/mqtt/test_protocol_connect.py `test_a_packet_above_our_maximum_is_refused_by_its_header`, `test_our_maximum_packet_size_is_exact_however_the_packet_arrives` |
 | CVE-2024-10525: SUBACK without reason codes, or too few | tests/mqtt/test_protocol_connect.py `test_a_wrong_answer_to_subscribe_is_an_error` |
-| CVE-2021-41039: CPU time by user properties | tests/security/test_linear_work.py, tests/mqtt/test_codec.py `test_property_flood_is_a_protocol_error` |
+| CVE-2021-41039: CPU time by user properties | tests/security/test_linear_work.py, tests/security/test_bytes_in_hand.py |
 | CVE-2019-11779: recursion over the levels of a topic | tests/mqtt/test_topics.py `test_thousands_of_levels_are_no_recursion`; below with a received topic |
 | CVE-2017-10910, NSWG-ECO-500: a crash by crafted packets | tests/fuzz, tests/mqtt/test_codec.py `test_arbitrary_bodies_raise_only_the_two_errors` |
 | wolfMQTT issues 443, 515, 521: wrong property, PINGRESP with a body, reserved SUBACK codes | the bad vectors, tests/mqtt/test_vectors.py |

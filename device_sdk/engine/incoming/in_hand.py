@@ -16,10 +16,13 @@ class InHand:
     """Bounds the received messages that are not finished, by number and by bytes, as far as reads tell.
 
     Bytes are counted once a read, not once a message: those of a read belong to the messages that it
-    completed, and leave with the last of them. ``full``: reading should pause. The engine's lock guards it.
+    completed, and leave with the last of them. With them go the bytes that their properties take decoded.
+    ``full``: reading should pause. The engine's lock guards it.
     """
 
-    __slots__ = ("_came", "_limit", "_most_between", "_most_bytes", "_reads", "count", "full", "held")
+    __slots__ = (
+        "_came", "_limit", "_most_between", "_most_bytes", "_reads", "_unpacked", "count", "full", "held",
+    )  # fmt: skip
 
     def __init__(self, limit: int, most_bytes: int, largest_packet: int) -> None:
         """Raises: ArgumentError, ArgumentTypeError: ``inbox_limit`` or ``inbox_bytes`` is out of range."""
@@ -29,6 +32,7 @@ class InHand:
         self.held = 0  # bytes
         self.full = False
         self._came = 0  # bytes since the last message was complete
+        self._unpacked = 0  # bytes of the properties since then
         self._most_between = largest_packet + _ONE_READ  # of these; beyond that were acknowledgements
         self._reads: deque[list[int]] = deque()  # messages not finished, bytes
 
@@ -36,10 +40,14 @@ class InHand:
         """Count the bytes of one read."""
         self._came += size
 
+    def unpacked(self, size: int) -> None:
+        """Count the bytes of memory that the properties of one read take."""
+        self._unpacked += size
+
     def arrived(self, messages: int) -> None:
         """Take messages in hand that are complete now; at least one."""
-        size = min(self._came, self._most_between)
-        self._came = 0
+        size = min(self._came, self._most_between) + self._unpacked
+        self._came = self._unpacked = 0
         self._reads.append([messages, size])
         self.count += messages
         self.held += size
