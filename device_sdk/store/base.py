@@ -314,7 +314,8 @@ class Store(ABC):
     """One client's session and queue.
 
     Threads: :meth:`submit`, :meth:`expedite`, :meth:`request_page` and :meth:`take_page` are called under the
-    engine's lock and never block, as is :meth:`backlog_messages`; any thread may read the attributes.
+    engine's lock and never block, as are :meth:`backlog_messages` and :meth:`first_unwritten`; any thread may
+    read the attributes.
     :meth:`open` and :meth:`close` may block.
 
     A store that cannot write gives the reason in ``failure``, keeps submitted changes in memory, retries by
@@ -333,7 +334,7 @@ class Store(ABC):
 
     def __init__(self) -> None:
         self.durable_through = 0
-        self.backlog_bytes = 0  # of messages handed over and not yet durable
+        self.backlog_bytes = 0  # of waiting messages that were handed over and are not durable yet
         self.failure: StoreError | None = None
         self.reports: deque[Report] = deque()
         self.notice: str | None = None  # a warning for the user while the store works; the engine takes it
@@ -351,7 +352,11 @@ class Store(ABC):
         """Make the changes up to this number durable without waiting for a batch to fill."""
 
     def backlog_messages(self) -> int:
-        """Return how many submitted messages are not durable yet."""
+        """Return how many waiting messages were submitted and are not durable yet."""
+        return 0
+
+    def first_unwritten(self, after: int) -> int:
+        """Return the sequence number of the first of these that is above ``after``; 0: there is none."""
         return 0
 
     @abstractmethod

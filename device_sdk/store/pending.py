@@ -33,9 +33,12 @@ LAZY_CHANGES = 500
 
 
 class NewMessage(SavedMessage):
-    """A message without a row; ``number``: its change; ``since``: when it was submitted (monotonic)."""
+    """A message without a row; ``number``: its change; ``since``: when it was submitted (monotonic).
 
-    __slots__ = ("number", "since", "size", "turn")
+    ``waits``: it was neither sent nor has it ended, not even while it is being written.
+    """
+
+    __slots__ = ("number", "since", "size", "turn", "waits")
 
     def __init__(self, number: int, since: float, change: Change) -> None:
         # SavedMessage.__init__ written out: this runs once a message.
@@ -47,6 +50,7 @@ class NewMessage(SavedMessage):
         self.number = number
         self.since = since
         self.turn = 0
+        self.waits = True
         # message_size() as well.
         self.size = len(self.topic_field) + len(self.properties) + len(self.payload)
 
@@ -73,6 +77,45 @@ class ShelfChanges:
         for sequence in [one for one in self.put if one in new]:
             split.put[sequence] = self.put.pop(sequence)
         return split
+
+
+# Not a dict: finding the first entry of a dict that is emptied from the front gets slower and slower.
+class NewMessages(OrderedDict[int, NewMessage]):
+    """The messages without a row by sequence number, oldest first.
+
+    ``waiting``, ``waiting_bytes``: how many of them wait; ``earlier``: those that are being written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 0
+        self.waiting_bytes = 0
+        self.earlier: NewMessages | None = None
+
+    def first_waiting(self, after: int) -> int:
+        """Return the sequence number of the first message above this one that waits, else 0."""
+        following = self.get(after + 1)
+        if following is not None and following.waits:
+            return following.sequence
+        return next((each.sequence for each in self.values() if each.waits and each.sequence > after), 0)
+
+    def arrived(self, message: NewMessage) -> None:
+        """Count a message that waits from now on."""
+        message.waits = True
+        self.waiting += 1
+        self.waiting_bytes += message.size
+
+    def left(self, message: NewMessage) -> None:
+        """Count a message that does not wait any more."""
+        if message.waits:
+            message.waits = False
+            self.waiting -= 1
+            self.waiting_bytes -= message.size
+
+    def left_earlier(self, sequence: int) -> None:
+        """The same for one that is being written, or has been."""
+        if self.earlier is not None and (message := self.earlier.get(sequence)) is not None:
+            self.earlier.left(message)
 
 
 class Pending:
@@ -102,8 +145,7 @@ class Pending:
     )
 
     def __init__(self) -> None:
-        # Not a dict: finding the first entry of a dict that is emptied from the front gets slower and slower.
-        self.new: OrderedDict[int, NewMessage] = OrderedDict()
+        self.new = NewMessages()
         self.new_bytes = 0
         self.gone: dict[int, str] = {}  # sequence -> how it ended
         self.sent: dict[int, tuple[int, int]] = {}  # sequence -> packet identifier, turn
@@ -128,6 +170,8 @@ class Pending:
             if change[0] == "message":
                 message = NewMessage(number, now, change)
                 self.new[message.sequence] = message
+                self.new.waiting += 1  # arrived() written out
+                self.new.waiting_bytes += message.size
                 self.new_bytes += message.size
                 self.next_sequence = message.sequence + 1
                 continue
@@ -181,6 +225,8 @@ class Pending:
             self._unshelved(0, ("unshelved", sequence))
         self.shelf.withheld |= later.shelf.withheld
         self.new.update(later.new)
+        self.new.waiting += later.new.waiting
+        self.new.waiting_bytes += later.new.waiting_bytes
         self.new_bytes += later.new_bytes
         self.received.update(later.received)
         self.subscriptions.update(later.subscriptions)
@@ -197,6 +243,7 @@ class Pending:
     def _end_new(self, message: NewMessage, status: str) -> None:
         del self.new[message.sequence]
         self.shelf.put.pop(message.sequence, None)
+        self.new.left(message)
         self.new_bytes -= message.size
         self.ended[status if status in self.ended else "dropped"] += 1
 
@@ -208,9 +255,11 @@ class Pending:
         message = self.new.get(sequence)
         if message is None:
             self.sent[sequence] = packet_id, turn
+            self.new.left_earlier(sequence)
             return True
         message.packet_id = packet_id
         message.turn = turn
+        self.new.left(message)
         return False
 
     def _released(self, turn: int, change: Change) -> bool:
@@ -230,6 +279,7 @@ class Pending:
             self.gone[sequence] = status
             self.sent.pop(sequence, None)
             self.released.pop(sequence, None)
+            self.new.left_earlier(sequence)
             return True
         self._end_new(message, status)
         return False
@@ -246,6 +296,8 @@ class Pending:
         for message in list(self.new.values()):
             if message.released and message.sequence not in self.shelf.put:
                 self._end_new(message, "acknowledged")
+            elif not message.waits and message.sequence not in self.shelf.put:
+                self.new.arrived(message)
             message.packet_id = 0
         self.sent.clear()
         self.released.clear()
@@ -271,8 +323,14 @@ class Pending:
         return True
 
     def _shelved(self, turn: int, change: Change) -> bool:
-        self.shelf.put[change[1]] = change[2:]
-        return change[1] not in self.new
+        sequence = change[1]
+        self.shelf.put[sequence] = change[2:]
+        message = self.new.get(sequence)
+        if message is None:
+            self.new.left_earlier(sequence)
+            return True
+        self.new.left(message)
+        return False
 
     def _unshelved(self, turn: int, change: Change) -> bool:
         message = self.new.get(change[1])

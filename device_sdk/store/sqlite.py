@@ -158,11 +158,11 @@ class SqliteStore(Store):
         with self._lock:
             pending = self._pending
             self._submitted = number
-            before = pending.new_bytes
+            before = pending.new.waiting_bytes
             if pending.add(changes, number, now):
                 self._note_progress()
             else:  # a new message makes nothing durable
-                self.backlog_bytes += pending.new_bytes - before
+                self.backlog_bytes += pending.new.waiting_bytes - before
             # Only a full batch can be due before the thread sees these changes by itself.
             if self._sleeps_until and (self._sleeps_until > now + self._soonest or pending.is_large()):
                 self._wake_if_due()
@@ -175,10 +175,16 @@ class SqliteStore(Store):
                 self._wake_if_due()
 
     def backlog_messages(self) -> int:
-        """Return how many messages have no row yet."""
+        """Return how many waiting messages have no row yet."""
         with self._lock:
-            written = 0 if self._writing is None else len(self._writing.new)
-            return len(self._pending.new) + written
+            written = 0 if self._writing is None else self._writing.new.waiting
+            return self._pending.new.waiting + written
+
+    def first_unwritten(self, after: int) -> int:
+        """Return the first waiting message above this sequence number that has no row yet, else 0."""
+        with self._lock:
+            found = 0 if self._writing is None else self._writing.new.first_waiting(after)
+            return found or self._pending.new.first_waiting(after)
 
     def request_page(self, after: int) -> None:
         """Make the thread read the next waiting messages."""
@@ -223,10 +229,10 @@ class SqliteStore(Store):
     def _note_progress(self) -> None:
         pending = self._pending
         first = pending.first()
-        backlog = pending.new_bytes
+        backlog = pending.new.waiting_bytes
         if self._writing is not None:
             first = min(first, self._writing.first())
-            backlog += self._writing.new_bytes
+            backlog += self._writing.new.waiting_bytes
         self.durable_through = self._submitted if first == NEVER else int(first) - 1
         self.backlog_bytes = backlog
 
@@ -343,6 +349,7 @@ class SqliteStore(Store):
             batch = self._pending
             self._pending = Pending() if messages else batch.take_new()
             self._writing = batch
+            self._pending.new.earlier = batch.new
         error = None
         try:
             if messages or not batch.is_empty():
@@ -354,7 +361,7 @@ class SqliteStore(Store):
             if error is not None:
                 batch.follow(self._pending)
                 self._pending = batch
-            self._writing = None
+            self._writing = self._pending.new.earlier = None
             self._note_progress()
         return error
 

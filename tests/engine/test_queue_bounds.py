@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from pytest_mock import MockerFixture
@@ -13,9 +13,9 @@ from device_sdk.errors import ClosedError, DeliveryExpiredError, DroppedError, Q
 from device_sdk.mqtt.message import Subscription
 from device_sdk.mqtt.packets import Connack, Puback, Publish, Pubrec, Suback
 from device_sdk.mqtt.session import Session
-from device_sdk.store.base import SavedMessage, StorePolicy
+from device_sdk.store.base import SavedMessage, StorePolicy, message_size
 from device_sdk.store.memory import MemoryStore
-from tests.engine.rig import Packets, Rig, SlowStore, payloads, set_pages
+from tests.engine.rig import Change, Packets, Rig, SlowStore, payloads, set_pages
 from tests.engine.test_queue_histories import LateStore
 
 PAGE = 4
@@ -61,22 +61,77 @@ def test_the_oldest_are_dropped_however_long_there_is_no_connection() -> None:
     rig = Rig(store=MemoryStore(), policy=StorePolicy(max_messages=20, overflow="drop_oldest"))
     for payload in numbers(0, 100):
         rig.publish(payload)
-    assert 20 <= queued(rig) <= 20 + PAGE
-    assert acknowledge_all(rig, rig.connect())[-20:] == numbers(80, 100)
-
-
-def test_a_store_that_is_too_slow_to_find_the_oldest_drops_the_newest() -> None:
-    store = LateStore()
-    rig = Rig(store=store, policy=StorePolicy(max_messages=20, overflow="drop_oldest"))
-    for payload in numbers(0, 100):
-        rig.publish(payload)
-    assert queued(rig) == 20 + PAGE
-    last = rig.publish(b"newest")
-    assert last.state == "dropped"
-    for payload in numbers(100, 103):
-        store.read()
-        assert not rig.publish(payload).done
     assert queued(rig) == 20
+    assert acknowledge_all(rig, rig.connect()) == numbers(80, 100)
+
+
+def test_the_oldest_of_an_earlier_process_are_dropped_as_far_as_the_store_has_read_them() -> None:
+    store, policy = LateStore(), StorePolicy(max_messages=20, overflow="drop_oldest")
+    first = Rig(store=store, policy=policy)
+    for payload in numbers(0, 20):
+        first.publish(payload)
+    first.engine.end()
+    first.engine.close_store()
+    rig = Rig(store=store, policy=policy)
+    held = [rig.publish(payload) for payload in numbers(100, 110)]
+    assert queued(rig) == 20
+    # The first page is gone; the next has not been read, so the oldest that are known made room.
+    assert [one.state for one in held] == ["dropped"] * 6 + ["stored"] * 4
+    store.read()
+    assert not rig.publish(b"110").done
+    assert held[6].state == "stored"
+    packets = rig.connect()
+    arrived: list[bytes] = []
+    while packets:
+        arrived += acknowledge_all(rig, packets)
+        store.read()
+        packets = rig.sent()
+    assert arrived == [*numbers(5, 20), *numbers(106, 111)]
+
+
+def test_a_queue_that_is_above_its_bound_since_an_earlier_process_does_not_grow() -> None:
+    store = LateStore()
+    first = Rig(store=store)
+    for payload in numbers(0, 40):
+        first.publish(payload)
+    first.engine.end()
+    first.engine.close_store()
+    rig = Rig(store=store, policy=StorePolicy(max_messages=20, overflow="drop_oldest"))
+    most = queued(rig)
+    assert most == 40
+    for payload in numbers(100, 200):
+        rig.publish(payload)
+        assert queued(rig) <= most
+        most = max(20, queued(rig))
+        store.read()
+    assert queued(rig) == 20
+    assert rig.events().count("dropped") == rig.engine.events.stats.dropped
+
+
+def test_drop_oldest_keeps_the_newest_of_what_a_failing_store_cannot_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Failing(SlowStore):
+        """Nothing is durable from the first message on."""
+
+        def backlog_messages(self) -> int:
+            return len(self.memory._waiting)
+
+        def first_unwritten(self, after: int) -> int:
+            return next((sequence for sequence in self.memory._waiting if sequence > after), 0)
+
+        def submit(self, changes: Sequence[Change], number: int) -> None:
+            super().submit(changes, number)
+            self.backlog_bytes = sum(map(message_size, self.memory._waiting.values()))
+
+    monkeypatch.setattr("device_sdk.engine.outgoing.bounds._MEMORY_MESSAGES", 10)
+    store = Failing()
+    rig = Rig(store=store, policy=StorePolicy(overflow="drop_oldest"))
+    store.fail()
+    for payload in numbers(0, 30):
+        assert not rig.publish(payload).done
+        assert queued(rig) <= 10
+    assert acknowledge_all(rig, rig.connect()) == numbers(20, 30)
 
 
 def test_a_message_that_is_rejected_replaces_nothing() -> None:
@@ -184,10 +239,13 @@ def test_buffered_qos_0_is_read_no_faster_than_the_network_takes_it(monkeypatch:
 
 
 def test_a_page_that_a_publisher_has_taken_is_sent_by_the_network() -> None:
-    store = LateStore()
-    rig = Rig(store=store, policy=StorePolicy(max_messages=20, overflow="drop_oldest"), inflight=5)
+    store, policy = LateStore(), StorePolicy(max_messages=20, overflow="drop_oldest")
+    first = Rig(store=store, policy=policy)
     for payload in numbers(0, 20):
-        rig.publish(payload)
+        first.publish(payload)
+    first.engine.end()
+    first.engine.close_store()
+    rig = Rig(store=store, policy=policy, inflight=5)
     packets = rig.connect()
     while rig.engine.outgoing.outbox.backlog.queue:
         packets = rig.feed(*(Puback(packet.packet_id) for packet in packets if packet.type == "publish"))

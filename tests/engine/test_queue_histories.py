@@ -149,9 +149,9 @@ class Model:
         assert stats.queued_bytes == sum(
             len(one.topic_field) + len(one.properties) + len(one.payload) for one in waiting
         )
-        # Above the bound: what a lost session gives back, and a page that is on its way.
-        assert stats.queued <= MOST + WINDOW + PAGE
-        assert stats.queued_bytes <= MOST_BYTES + WINDOW * LARGEST + PAGE_BYTES
+        # Above the bound: what a lost session gives back.
+        assert stats.queued <= MOST + WINDOW
+        assert stats.queued_bytes <= MOST_BYTES + WINDOW * LARGEST
 
     def finish(self) -> None:
         self.connect(1)

@@ -159,6 +159,10 @@ class RecordedStore(Store):
         """Return the other one's."""
         return self._store.backlog_messages()
 
+    def first_unwritten(self, after: int) -> int:
+        """Return the other one's."""
+        return self._store.first_unwritten(after)
+
     def request_page(self, after: int) -> None:
         """Ask the other one."""
         self._note("page after", after)

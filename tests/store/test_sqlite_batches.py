@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from pytest_mock import MockerFixture
 
+from device_sdk.store.database import Database
 from device_sdk.store.inspect import QueueReader
-from device_sdk.store.pending import BATCH_BYTES, BATCH_MESSAGES, LAZY_CHANGES, LAZY_S
+from device_sdk.store.pending import BATCH_BYTES, BATCH_MESSAGES, LAZY_CHANGES, LAZY_S, Pending
 from tests.store.contract import message
-from tests.store.sqlite_rig import Rig
+from tests.store.sqlite_rig import DEADLINE_S, Rig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -135,6 +137,40 @@ def test_the_backlog_is_what_is_not_durable(rig: Rig) -> None:
     assert rig.store.backlog_bytes == 4 + 3
     rig.advance(LINGER_S)
     assert rig.store.backlog_bytes == 0
+
+
+def test_the_backlog_is_only_what_waits(rig: Rig) -> None:
+    rig.submit(message(1), message(2), message(3), ("sent", 1, 7))
+    assert (rig.store.backlog_messages(), rig.store.backlog_bytes) == (2, 2 * 4 + 2)
+    assert [rig.store.first_unwritten(after) for after in range(4)] == [2, 2, 3, 0]
+    rig.submit(("lost",))
+    assert (rig.store.backlog_messages(), rig.store.first_unwritten(0)) == (3, 1)
+    rig.write()
+    assert (rig.store.backlog_messages(), rig.store.first_unwritten(0)) == (0, 0)
+
+
+def test_what_leaves_the_queue_while_it_is_being_written_is_no_backlog(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    write = Database.write
+
+    def slow(database: Database, batch: Pending) -> None:
+        begun.set()
+        assert may_end.wait(DEADLINE_S)
+        write(database, batch)
+
+    monkeypatch.setattr(Database, "write", slow)
+    rig.submit(message(1), message(2), message(3), message(4))
+    rig.store.expedite(rig.number)
+    assert begun.wait(DEADLINE_S)
+    rig.submit(("done", 1, "dropped"), ("sent", 2, 7), message(5), ("done", 2, "acknowledged"))
+    assert (rig.store.backlog_messages(), rig.store.backlog_bytes) == (3, 3 * 5)
+    assert [rig.store.first_unwritten(after) for after in (0, 3, 4, 5)] == [3, 4, 5, 0]
+    may_end.set()
+    rig.write()
+    assert rig.on_disk() == [3, 4, 5]
+    assert (rig.store.backlog_messages(), rig.store.backlog_bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("durability", ["sync", "batch", "os"])

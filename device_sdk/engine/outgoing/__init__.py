@@ -9,8 +9,11 @@ File                Its object                                          State th
 ``backlog.py``      :class:`Backlog`: messages that wait, in order      two lanes in memory, the counts
 ``pages.py``        :class:`Pages`: messages that only the store holds  how far they were read, weak
                                                                         references to their deliveries
+``places.py``       :class:`Places`: where the oldest of them are,    sequence numbers and bytes
+                    for ``drop_oldest``
 ``keep_last.py``    :class:`KeepLast`: the newest message of a topic    which message waits on a topic
 ``bounds.py``       :class:`Bounds`: whether one more may wait          the bounds
+``overflow.py``     :class:`Overflow`: what goes for a new message      dropped ones nobody has a delivery of
 ``replay.py``       :class:`Replay`: from the backlog into the window   the pace of the replay
 ``endings.py``      :class:`Endings`: ends without acknowledgement      what a closed client left
 ``delivery.py``     :class:`Delivery`: the handle of the application    the state of one message
@@ -18,10 +21,10 @@ File                Its object                                          State th
 ``ack_watch.py``    :class:`AckWatch`: a window that is stuck           the oldest message in flight
 ==================  ==================================================  ===============================
 
-Who knows whom: Outbox has a Backlog (with its Pages and its KeepLast), Bounds, Replay, Endings and Waits.
-Bounds and Replay know the Backlog, Replay the Endings. A Delivery knows Waits and nothing else, and Waits
-keeps no delivery. So there is no cycle: a dropped client is freed at once, even if the application keeps
-deliveries.
+Who knows whom: Outbox has a Backlog (with its Pages, their Places and its KeepLast), Bounds, Overflow,
+Replay, Endings and Waits. Bounds, Overflow and Replay know the Backlog, the latter two the Endings too. A
+Delivery knows Waits and nothing else, and Waits keeps no delivery. So there is no cycle: a dropped client is
+freed at once, even if the application keeps deliveries.
 
 Lock: the engine's guards everything here. The callers of all methods hold it, except those of
 :class:`Delivery`, which any thread may call, and of ``Waits.wait_done()`` and ``wait_stored()``, which take

@@ -40,8 +40,9 @@ class Backlog:
         self.bytes = 0  # of them
         self.memory_bytes = 0  # of those in the two lanes
         self.next_expiry: float | None = None  # when take_expired() is worth a call
-        self.pages = Pages(store)
-        self.keep_last = KeepLast(policy.keep_last) if policy.keep_last else None
+        drops_oldest = policy.overflow == "drop_oldest"
+        self.pages = Pages(store, drops_oldest=drops_oldest)
+        self.keep_last = KeepLast(policy.keep_last, by_sequence=drops_oldest) if policy.keep_last else None
         self._replaced = 0  # messages that are in a lane still, though newer ones took their place
         self._has_store = store is not None
         self._has_live_lane = policy.replay == "live"
@@ -146,10 +147,36 @@ class Backlog:
             delivery.expires_at = None  # the server is not told
         delivery.flags &= MESSAGE_FLAGS
 
-    def pop_oldest(self) -> Delivery | None:
-        """Take the oldest message in memory; ``None``: there is none, or an older one is beyond."""
-        oldest = self._pop(self.queue)
-        return oldest if oldest is not None or self.pages.beyond else self._pop(self.live)
+    def oldest_is_unread(self) -> bool:
+        """Whether the oldest message is of an earlier process, and the store has not returned it yet."""
+        lane = _older_lane(self.queue, self.live)
+        return self.pages.unplaced > 0 and (lane is None or self.pages.is_beyond(lane[0].sequence))
+
+    def pop_oldest(self) -> tuple[int, Delivery | None] | None:
+        """Take the oldest message that is in memory, or whose place beyond is known.
+
+        Returns: its sequence number, and its delivery if anybody holds it; ``None``: there is none.
+        """
+        lane, places = _older_lane(self.queue, self.live), self.pages.places
+        first = None if places is None else places.first()
+        if lane is not None and (first is None or lane[0].sequence < first[0]):
+            delivery = lane.popleft()
+            self._left(delivery)
+            return delivery.sequence, delivery
+        return None if first is None else self._pop_beyond(*first)
+
+    def pop(self, sequence: int) -> tuple[int, Delivery | None] | None:
+        """As :meth:`pop_oldest`, with the message that has this sequence number."""
+        size = 0 if self.pages.places is None else self.pages.places.take(sequence)
+        if size:
+            return self._pop_beyond(sequence, size)
+        for lane in (self.queue, self.live):
+            for delivery in lane:
+                if delivery.sequence == sequence and delivery.status == QUEUED:
+                    lane.remove(delivery)
+                    self._left(delivery)
+                    return sequence, delivery
+        return None
 
     def pop_older(self, topic_field: bytes) -> tuple[int, Delivery | None] | None:
         """Take the message that waits on a topic of ``keep_last`` for a newer one.
@@ -166,7 +193,7 @@ class Backlog:
             self.memory_bytes -= size
             self._replaced += 1
         else:
-            self.pages.left(1)
+            self.pages.left_early(sequence, size)
         self.messages -= 1
         self.bytes -= size
         return sequence, older
@@ -268,13 +295,13 @@ class Backlog:
 
     # Inside
 
-    def _pop(self, lane: deque[Delivery]) -> Delivery | None:
-        while lane:
-            delivery = lane.popleft()
-            if delivery.status == QUEUED:
-                self._left(delivery)
-                return delivery
-        return None
+    def _pop_beyond(self, sequence: int, size: int) -> tuple[int, Delivery | None]:
+        if self.keep_last is not None:
+            self.keep_last.discard_sequence(sequence)
+        self.pages.left_early(sequence, size)
+        self.messages -= 1
+        self.bytes -= size
+        return sequence, self.pages.find(sequence)
 
     def _left(self, delivery: Delivery, *, beyond: bool = False) -> None:
         """A message left without being sent."""
@@ -284,7 +311,7 @@ class Backlog:
         self.messages -= 1
         self.bytes -= size
         if beyond:
-            self.pages.left(1)
+            self.pages.left_early(delivery.sequence, size)
         else:
             self.memory_bytes -= size
 
@@ -315,3 +342,11 @@ def size_of(delivery: Delivery) -> int:
 
 def _sequence(delivery: Delivery) -> int:
     return delivery.sequence
+
+
+def _older_lane(*lanes: deque[Delivery]) -> deque[Delivery] | None:
+    """Return the lane that has the oldest message; ``None``: all are empty."""
+    for lane in lanes:
+        while lane and lane[0].status != QUEUED:
+            lane.popleft()  # replaced by a newer one, and counted then
+    return min((lane for lane in lanes if lane), key=lambda lane: lane[0].sequence, default=None)

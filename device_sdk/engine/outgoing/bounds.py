@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from device_sdk.store.base import PAGE_BYTES, PAGE_MESSAGES
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.engine.outgoing.backlog import Backlog
@@ -19,18 +17,23 @@ _NO_BOUND = 1 << 62
 class Bounds:
     """The bounds of a backlog and of what the store has not written yet. Not thread-safe."""
 
-    __slots__ = ("_backlog", "_store", "max_buffered", "max_bytes", "max_messages")
+    __slots__ = ("_backlog", "_max_unwritten", "_store", "max_buffered", "max_bytes", "max_messages")
 
     def __init__(self, policy: StorePolicy, store: Store | None, backlog: Backlog) -> None:
         on_disk = store is not None and store.on_disk
         self.max_messages = policy.max_messages or (_NO_BOUND if on_disk else _MEMORY_MESSAGES)
         self.max_bytes = policy.max_bytes or (_DISK_BYTES if on_disk else _MEMORY_BYTES)
-        self.max_buffered = min(self.max_bytes, _MEMORY_BYTES)  # bytes on their way to network or store
+        self.max_buffered = min(self.max_bytes, _MEMORY_BYTES)  # bytes that may wait for the network
+        # Bytes that may wait for the store. A smaller queue needs no second bound: they are a part of it.
+        self._max_unwritten = _MEMORY_BYTES if self.max_bytes > _MEMORY_BYTES else _NO_BOUND
         self._store = store
         self._backlog = backlog
 
-    def is_full(self, size: int, topic_field: bytes) -> bool:
-        """Whether there is no room for a message of ``size`` bytes, in the place of the one it replaces."""
+    def is_full(self, size: int, topic_field: bytes, *, in_memory: bool = True) -> bool:
+        """Whether there is no room for a message of ``size`` bytes, in the place of the one it replaces.
+
+        ``in_memory``: and not for what the store has not written.
+        """
         backlog = self._backlog
         messages, total = backlog.messages, backlog.bytes + size
         if backlog.keep_last is not None and (older := backlog.keep_last.get(topic_field)) is not None:
@@ -39,21 +42,29 @@ class Bounds:
         if messages >= self.max_messages or total > self.max_bytes:
             return True
         store = self._store  # asked here first: a call more would be noticed in publish()
-        suspect = store is not None and (store.failure or store.backlog_bytes > self.max_buffered)
-        return bool(suspect) and self.store_is_behind()
+        suspect = store is not None and (store.failure or store.backlog_bytes + size > self._max_unwritten)
+        return bool(suspect) and in_memory and self.store_is_behind(size, topic_field)
 
-    def store_is_behind(self) -> bool:
-        """Whether the store holds as much in memory as is allowed, being too slow or unable to write."""
-        store = self._store
+    def store_is_behind(self, size: int, topic_field: bytes) -> bool:
+        """Whether the store, too slow or unable to write, would hold more in memory than it may.
+
+        One message is always allowed: the bound of the queue is that of a large one.
+        """
+        store, keep_last = self._store, self._backlog.keep_last
         if store is None:
             return False
-        failing = store.failure is not None and store.backlog_messages() >= _MEMORY_MESSAGES
-        return failing or store.backlog_bytes > self.max_buffered
+        messages, others = 1, store.backlog_bytes
+        older = None if keep_last is None else keep_last.get(topic_field)
+        if older is not None and store.first_unwritten(older[0] - 1) == older[0]:
+            messages -= 1
+            others -= older[1]
+        if others > 0 and others + size > self._max_unwritten:
+            return True
+        return store.failure is not None and store.backlog_messages() + messages > _MEMORY_MESSAGES
 
-    def is_far_over(self) -> bool:
-        """Whether more than a page waits above the bounds: more than the next page can bring back to them."""
-        messages = self._backlog.messages - self.max_messages
-        return messages >= PAGE_MESSAGES or self._backlog.bytes - self.max_bytes > PAGE_BYTES
+    def first_unwritten(self, after: int) -> int:
+        """As :meth:`Store.first_unwritten`; 0 without a store."""
+        return 0 if self._store is None else self._store.first_unwritten(after)
 
     def text(self, hint: str) -> str:
         """Say how full the queue is, for an error; the hint comes last."""

@@ -16,17 +16,20 @@ _CACHE_SIZE = 1_000
 class KeepLast:
     """Which message waits on each of the topics that match one of the filters. Not thread-safe.
 
+    ``by_sequence``: it is asked by sequence number too, see :meth:`discard_sequence`.
+
     Raises: ArgumentError: a topic filter that is not one.
     """
 
-    __slots__ = ("_applies", "_filters", "_waiting")
+    __slots__ = ("_applies", "_filters", "_topics", "_waiting")
 
-    def __init__(self, topic_filters: tuple[str, ...]) -> None:
+    def __init__(self, topic_filters: tuple[str, ...], *, by_sequence: bool = False) -> None:
         for topic_filter in topic_filters:
             validate_filter(topic_filter)
         self._filters = topic_filters
         self._applies: dict[bytes, bool] = {}
         self._waiting: dict[bytes, tuple[int, int]] = {}
+        self._topics: dict[int, bytes] | None = {} if by_sequence else None
 
     def applies(self, topic_field: bytes) -> bool:
         """Whether one of the filters matches the topic."""
@@ -41,6 +44,8 @@ class KeepLast:
     def put(self, topic_field: bytes, sequence: int, size: int) -> None:
         """Note that this message of so many bytes waits now."""
         self._waiting[topic_field] = (sequence, size)
+        if self._topics is not None:
+            self._topics[sequence] = topic_field
 
     def get(self, topic_field: bytes) -> tuple[int, int] | None:
         """Return sequence number and bytes of what waits on the topic."""
@@ -48,12 +53,21 @@ class KeepLast:
 
     def pop(self, topic_field: bytes) -> tuple[int, int] | None:
         """Forget what waits on the topic and return its sequence number and bytes."""
-        return self._waiting.pop(topic_field, None)
+        found = self._waiting.pop(topic_field, None)
+        if found is not None and self._topics is not None:
+            self._topics.pop(found[0], None)
+        return found
 
     def discard(self, topic_field: bytes, sequence: int) -> None:
         """Forget this message, if it is the one that waits."""
         if self._waiting.get(topic_field, (0, 0))[0] == sequence:
-            del self._waiting[topic_field]
+            self.pop(topic_field)
+
+    def discard_sequence(self, sequence: int) -> None:
+        """As :meth:`discard`, for a message whose topic the caller does not know."""
+        topic_field = None if self._topics is None else self._topics.get(sequence)
+        if topic_field is not None:
+            self.discard(topic_field, sequence)
 
     def forget(self, kept: set[int], through: int) -> None:
         """Forget the messages up to this sequence number, but for those that are kept."""
@@ -62,7 +76,13 @@ class KeepLast:
             for topic_field, found in self._waiting.items()
             if found[0] > through or found[0] in kept
         }
+        self._index()
 
     def restore(self, waiting: Mapping[bytes, tuple[int, int]]) -> None:
         """Take over what waits since an earlier process."""
         self._waiting.update(waiting)
+        self._index()
+
+    def _index(self) -> None:
+        if self._topics is not None:
+            self._topics = {found[0]: topic_field for topic_field, found in self._waiting.items()}

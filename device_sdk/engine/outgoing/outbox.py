@@ -6,9 +6,10 @@ from device_sdk.engine.outgoing.backlog import Backlog, size_of
 from device_sdk.engine.outgoing.bounds import Bounds
 from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.outgoing.endings import Endings
+from device_sdk.engine.outgoing.overflow import Overflow
 from device_sdk.engine.outgoing.replay import TOO_LATE, Replay
 from device_sdk.engine.outgoing.waits import Waits
-from device_sdk.errors import DeliveryExpiredError, DroppedError, QueueFullError
+from device_sdk.errors import DeliveryExpiredError, DroppedError
 from device_sdk.mqtt.session import DROPPED, EXPIRED, SENT
 from device_sdk.store.base import AGED, KEEP_LAST, PAGE_BYTES, PAGE_MESSAGES
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Outbox"]
 
-_NO_ROOM = "wait for acknowledgements or choose another overflow"
-_STORE_LATE = "the store is too slow or cannot write"
-_OUTDATED = "a newer message on its topic replaced it (keep_last)"
 _LOST = "the store lost it: its file was damaged, see the event store_replaced"
 
 
@@ -46,6 +44,7 @@ class Outbox:
         self.backlog = Backlog(policy, store, self.waits)
         self.bounds = Bounds(policy, store, self.backlog)
         self._endings = Endings(session, store, self.backlog.pages, self.waits)
+        self.overflow = Overflow(policy.overflow, session, self.backlog, self.bounds, self._endings)
         self._replay = Replay(session, policy.replay_rate, self.backlog, self._endings)
         self.max_buffered = self.bounds.max_buffered  # bytes that may wait for the network
         self.sent_qos0 = Delivery(self.waits, b"", b"", 0, b"", None)  # every QoS 0 message sent at once
@@ -92,11 +91,11 @@ class Outbox:
         if self.bounds.is_full(size, delivery.topic_field):
             if policy.overflow == "block" and size <= self.bounds.max_bytes:
                 return None
-            if not self._make_room(delivery, size, now or 0.0, dropped):
+            if not self.overflow.make_room(delivery, size, self.take_page, now or 0.0, dropped):
                 return dropped
         if backlog.keep_last is not None and backlog.keep_last.applies(delivery.topic_field):
             delivery.flags |= KEEP_LAST
-            dropped += self._outdate(delivery.topic_field)
+            self.overflow.outdate(delivery.topic_field, dropped)
         if policy.max_age is not None and now is not None and delivery.expires_at is None:
             delivery.flags |= AGED
             delivery.expires_at = now + policy.max_age
@@ -127,49 +126,6 @@ class Outbox:
         """Queue messages of a lost session again, before everything that waits."""
         self.backlog.put_back(messages)
         self._recount()
-
-    def _make_room(self, delivery: Delivery, size: int, now: float, dropped: list[Delivery]) -> bool:
-        """Drop the oldest messages for this one, or this one; False: the latter. Raises: QueueFullError."""
-        bounds, overflow = self.bounds, self._policy.overflow
-        if size > bounds.max_bytes:
-            raise QueueFullError(
-                f"payload: a message of {size} bytes does not fit into a queue of {bounds.max_bytes} bytes"
-            )
-        while True:
-            behind = bounds.store_is_behind()
-            if overflow == "reject":
-                raise QueueFullError(bounds.text(_STORE_LATE if behind else _NO_ROOM))
-            if overflow == "drop_newest" or behind:
-                return self._drop_newest(delivery, dropped)
-            why = bounds.text("the oldest message was dropped")  # while it is there still
-            oldest = self.backlog.pop_oldest()
-            while oldest is None and self.take_page(now):
-                oldest = self.backlog.pop_oldest()
-            if oldest is None:  # it is on its way from the store: the next call finds it
-                return bool(dropped) or not bounds.is_far_over() or self._drop_newest(delivery, dropped)
-            self._endings.end(oldest, DROPPED, DroppedError(why))
-            dropped.append(oldest)
-            if not bounds.is_full(size, delivery.topic_field):
-                return True
-
-    def _drop_newest(self, delivery: Delivery, dropped: list[Delivery]) -> bool:
-        self._endings.end(delivery, DROPPED, DroppedError(self.bounds.text("the new message was dropped")))
-        dropped.append(delivery)
-        return False
-
-    def _outdate(self, topic_field: bytes) -> list[Delivery]:
-        """Drop the message that waits on this topic; return its delivery if anybody holds it."""
-        found = self.backlog.pop_older(topic_field)
-        if found is None:
-            return []
-        sequence, older = found
-        if older is None:
-            self._session.record(("done", sequence, DROPPED))
-            self.backlog.pages.forget(sequence)
-            return []
-        self._endings.end(older, DROPPED, DroppedError(_OUTDATED))
-        self.backlog.tidy()
-        return [older]
 
     # Out of the queue
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from weakref import ref
 
+from device_sdk.engine.outgoing.places import Places
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.engine.outgoing.delivery import Delivery
@@ -18,15 +20,17 @@ class Pages:
     """The waiting messages beyond those in memory, in the order of their sequence numbers.
 
     A message beyond has no object here. Its delivery is known as long as the application holds it, so that a
-    million queued messages cost nothing. Not thread-safe: the engine's lock guards it.
+    million queued messages cost nothing. ``places``: for a queue that drops its oldest messages, where those
+    are that came beyond in this process; else ``None``. Not thread-safe: the engine's lock guards it.
     """
 
     __slots__ = (
         "_cursor", "_gone", "_known", "_last", "_new", "_store", "_sweep_at",
-        "asked", "asked_through", "beyond", "new_bytes",
+        "asked", "asked_through", "beyond", "new_bytes", "places",
     )  # fmt: skip
 
-    def __init__(self, store: Store | None) -> None:
+    def __init__(self, store: Store | None, *, drops_oldest: bool = False) -> None:
+        self.places = Places() if drops_oldest and store is not None else None
         self.beyond = 0  # messages that only the store holds
         self._store = store
         self._cursor = 0  # those above this sequence number have not been read
@@ -50,6 +54,8 @@ class Pages:
         self._last = delivery.sequence
         self._new += 1
         self.new_bytes += size
+        if self.places is not None:
+            self.places.append(delivery.sequence, size)
         self.remember(delivery)
 
     def remember(self, delivery: Delivery) -> None:
@@ -100,15 +106,33 @@ class Pages:
         else:
             self.beyond = min(self.beyond, self._new)
             self.new_bytes = self.new_bytes if self.beyond else 0
+        if self.places is not None:
+            self.places.passed(self._cursor if page else self.asked_through)
         return [message for message in page if message.sequence not in gone]
 
     def left(self, messages: int) -> None:
-        """So many messages are not beyond any more."""
+        """So many messages of a page are not beyond any more."""
         self.beyond -= messages
 
+    def left_early(self, sequence: int, size: int) -> None:
+        """A message of so many bytes has left before it was read."""
+        self.beyond -= 1
+        if self.places is not None:
+            self.places.take(sequence)
+        if self.asked and sequence > self.asked_through:
+            self._new -= 1
+            self.new_bytes -= size
+
+    @property
+    def unplaced(self) -> int:
+        """How many messages beyond are from an earlier process: their places are not known."""
+        return self.beyond - (0 if self.places is None else len(self.places))
+
     def reset(self, beyond: int) -> None:
-        """So many messages are beyond, whatever was counted."""
+        """So many messages are beyond, whatever was counted; their places are not known."""
         self.beyond = beyond
+        if self.places is not None:
+            self.places = Places()
 
     def deliveries(self) -> list[Delivery]:
         """Return every delivery that is still referenced, including those of messages in memory."""

@@ -193,6 +193,12 @@ class Publisher:
         self._stats.published += 1
         if dropped:
             self.report_ended(dropped)
+        if self.outbox.overflow.unheld:
+            unheld = self.outbox.overflow.take_unheld()
+            self._stats.dropped += unheld
+            self._events.notify(
+                "dropped", f"{unheld} messages that waited in the store made room for newer ones"
+            )
         if self.journal is not None:
             self.journal.hand_over()
         return delivery
