@@ -162,7 +162,8 @@ class BaseClient(ABC):
             credentials: called before each attempt to connect, in a thread of its own; returns ``(user_name,
                 password)`` or an object with these attributes.
             receive_maximum: QoS 1 and 2 messages the broker may send ahead of our acknowledgement (MQTT 5.0).
-            maximum_packet_size: bytes of the largest packet that is accepted from the broker.
+            maximum_packet_size: bytes of the largest packet that is accepted from the broker; in MQTT 3.x a
+                larger message is skipped.
             topic_alias_maximum: topic aliases that the broker may use (MQTT 5.0).
             use_topic_aliases: send a topic name once per connection, if the broker allows aliases (MQTT 5.0).
             use_identifiers: route by subscription identifiers, if the broker has them (MQTT 5.0).

@@ -14,7 +14,7 @@ from device_sdk.engine import arguments, connection, events, stream
 from device_sdk.engine.connecting import authentication
 from device_sdk.engine.incoming import router
 from device_sdk.engine.outgoing import backlog, bounds
-from device_sdk.mqtt import aliasing, framing, handshake, inbound, protocol, topics
+from device_sdk.mqtt import aliasing, framing, handshake, inbound, protocol, skipping, topics
 from device_sdk.net import sockets, srv, tcp, websocket
 from device_sdk.store import base, database, files, pending, sqlite
 from device_sdk.store.base import StorePolicy
@@ -138,6 +138,7 @@ def size(count: int) -> str:
         ("repetitions of a QoS 2 message", f"{inbound._MOST_HELD:,}"),
         ("AUTH rounds of one exchange", f"{authentication._MOST_ROUNDS}"),
         ("assigned client identifier", f"{handshake.LONGEST_CLIENT_ID:,} characters"),
+        ("a message with such a text", f"{skipping.IN_A_ROW - 1} connections"),
         (
             "decoded topic names kept",
             f"{inbound._TOPIC_CACHE_SIZE:,} of up to {inbound._LONGEST_CACHED_TOPIC}",

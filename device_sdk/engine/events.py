@@ -30,6 +30,7 @@ class ClientEvent:
     its shelf were deleted, their number is the value), ``auth``,
     ``server_reference`` (MQTT 5.0 §4.11, never followed by itself), ``unexpected_response`` (to a request
     that no longer waits), ``invalid_payload`` (received as text, and is not),
+    ``skipped`` (a received message that is not delivered; the 1st, 2nd, 4th ...),
     ``internal_error`` (a mistake in this package: the connection was ended and a new one is tried).
     """
 
@@ -52,7 +53,7 @@ class Stats:
 
     Gauges: ``queued`` messages and ``queued_bytes`` that wait, ``in_flight`` messages sent and not finished,
     ``acks_held`` received messages whose acknowledgement waits for a handler. ``dropped`` counts outgoing
-    messages, ``discarded`` received ones of QoS 0.
+    messages, ``discarded`` received ones of QoS 0, ``skipped`` received ones that could not be delivered.
     """
 
     acknowledged: int
@@ -70,6 +71,7 @@ class Stats:
     received: int
     reconnects: int
     refused: int
+    skipped: int
 
     __slots__ = tuple(__annotations__)
 

@@ -10,6 +10,7 @@ from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
     ConnectionEnded,
+    MessageSkipped,
     PayloadNotText,
     SessionUnknown,
     SubscribeAcknowledged,
@@ -193,6 +194,9 @@ class Reactions:
         text = f"{event.topic}: the payload is declared as UTF-8 and is not from byte {event.position} on"
         self._events.notify("invalid_payload", text)
 
+    def _on_skipped(self, connection: Connection, event: MessageSkipped, now: float) -> None:
+        self._incoming.on_skipped(event)
+
     def _on_auth(self, connection: Connection, event: AuthReceived, now: float) -> None:
         self._events.notify("auth", f"the server sent AUTH with reason code 0x{event.reason_code:02x}")
 
@@ -271,4 +275,5 @@ _REACTIONS: dict[type, Callable[[Reactions, Connection, Any, float], None]] = {
     UnsubscribeAcknowledged: Reactions._on_answer,
     AuthReceived: Reactions._on_auth,
     PayloadNotText: Reactions._on_payload_not_text,
+    MessageSkipped: Reactions._on_skipped,
 }

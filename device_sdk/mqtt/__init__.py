@@ -11,6 +11,7 @@ not the Protocol; packets that concern the whole connection are returned to it.
 ``handshake.py``   CONNECT and CONNACK: request, grant, and the checks of the answer
 ``framing.py``     cuts received bytes into packets: lengths, partial packets, time limits
 ``inbound.py``     PUBLISH from the server, PUBACK and PUBREC in receive order, PUBREL and PUBCOMP
+``skipping.py``    messages of other clients that cannot be delivered, and when they are skipped
 ``outbound.py``    our PUBLISH, PUBACK or PUBREC, PUBREL and PUBCOMP; the repeats on a new connection
 ``output.py``      packets waiting to be sent: the server's limits, order, write-ahead gates, last packet
 ``aliasing.py``    topic aliases of outgoing messages

@@ -17,6 +17,7 @@ __all__ = [
     "AuthReceived",
     "ConnectAcknowledged",
     "ConnectionEnded",
+    "MessageSkipped",
     "PayloadNotText",
     "SessionUnknown",
     "SubscribeAcknowledged",
@@ -77,6 +78,22 @@ class PayloadNotText:
     def __init__(self, topic: str, position: int) -> None:
         self.topic = topic
         self.position = position
+
+
+class MessageSkipped:
+    r"""A message was received and is not delivered; it is acknowledged in its turn. See decision 0025.
+
+    ``topic``: its topic name, ``\xff`` for a byte that is not UTF-8; ``size``: bytes of the packet;
+    ``reason``: why, in words.
+    """
+
+    __slots__ = ("qos", "reason", "size", "topic")
+
+    def __init__(self, topic: str, qos: int, size: int, reason: str) -> None:
+        self.topic = topic
+        self.qos = qos
+        self.size = size
+        self.reason = reason
 
 
 class ConnectionEnded:

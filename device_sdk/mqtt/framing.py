@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Handler = Callable[[int, bytes, int, int, list[Any]], Packet | None]
     # Direction ("received" or "sent"), first byte, data, where the body starts and stops.
     OnPacket = Callable[[str, int, bytes, int, int], None]
+    # First byte, data, where the topic name starts and where it and the packet identifier end; the message.
+    OnHead = Callable[[int, bytes, int, int], Any]
+    # That message, the bytes of its packet, events to extend.
+    OnPassed = Callable[[Any, int, list[Any]], None]
 
 __all__ = ["Framing", "no_packet", "too_early", "unexpected"]
 
@@ -32,6 +36,7 @@ _PACKET_NAMES = (
 # A packet must be complete after _PATIENCE seconds, and one more for every _SLOWEST bytes of it.
 _PATIENCE = 60.0
 _SLOWEST = 100
+_PUBLISH = 3
 
 
 def no_packet(first: int, data: bytes, start: int, stop: int, events: list[Any]) -> None:
@@ -75,10 +80,13 @@ class Framing:
         "_began",
         "_given",
         "_handlers",
+        "_left",
         "_limit",
         "_needed",
         "_on_packet",
         "_partial",
+        "_passed",
+        "_passing",
         "_paused",
         "_watched",
         "last_received",
@@ -96,6 +104,10 @@ class Framing:
         self._needed = 0
         self._began: float | None = None  # when the first byte of that packet came; None: with the next byte
         self._paused = False
+        # A message larger than the limit on its way past us: it, and how many bytes of it are still to come.
+        self._passing: tuple[OnHead, OnPassed] | None = None
+        self._passed: Any = None
+        self._left = 0
 
     def use(self, handlers: list[Handler]) -> None:
         """Hand packets to these handlers from now on, the next packet of :meth:`feed` included."""
@@ -113,6 +125,14 @@ class Framing:
         self._on_packet, self._watched = on_packet, packet_types
         self.use(self._given)
 
+    def let_pass(self, on_head: OnHead, on_passed: OnPassed) -> None:
+        """Pass over a PUBLISH above the limit, without keeping it, instead of refusing it.
+
+        ``on_head`` is called with its topic name and packet identifier, ``on_passed`` when all of it has
+        arrived. The ``on_packet`` of :meth:`watch` never sees it.
+        """
+        self._passing = on_head, on_passed
+
     def feed(
         self, data: bytes, now: float, events: list[Any], accept: Callable[[Packet, list[Any]], bool]
     ) -> None:
@@ -123,7 +143,9 @@ class Framing:
         """
         self.last_received = now
         began = None
-        if self._partial:
+        if self._left:
+            data = self._pass_on(data, now, events)
+        elif self._partial:
             if self._began is None:
                 self._began = now
             self._partial += data
@@ -145,9 +167,16 @@ class Framing:
                     break
             stop = start + length
             if stop > size or length > surely_fits:
-                self._check_early(first, stop - position)
+                total = stop - position
+                if total > self._limit and self._is_to_pass(first):
+                    if wanted := self._pass_over(first, data, (position, start, stop), events):
+                        needed = wanted
+                        break
+                    position, self._began = stop, now if position or began is None else began
+                    continue
+                self._check_early(first, total)
                 if stop > size:
-                    needed = stop - position
+                    needed = total
                     break
             packet = self._handlers[first >> 4](first, data, start, stop, events)
             position = stop
@@ -174,10 +203,13 @@ class Framing:
         self._paused = paused
 
     def deadline(self) -> float | None:
-        """When the partial packet must be complete; ``None``: there is none, or reading is paused."""
-        if not self._partial or self._began is None or self._paused:
+        """When the partial packet must be complete; ``None``: there is none, or reading is paused.
+
+        One that is passed over must have come with this speed until now: its length may be garbage.
+        """
+        if self._began is None or self._paused or not (self._partial or self._left):
             return None
-        return self._began + _PATIENCE + self._needed / _SLOWEST
+        return self._began + _PATIENCE + (self._needed - self._left) / _SLOWEST
 
     def _long_length(self, data: bytes, position: int, size: int) -> tuple[int, int]:
         """Decode a remaining length of 2 to 4 bytes: return it and where the body starts, 0 if incomplete."""
@@ -193,6 +225,46 @@ class Framing:
                     raise MalformedPacketError("remaining length is not in its shortest form")
                 return length, index + 1
         raise MalformedPacketError("remaining length has more than four bytes")
+
+    def _is_to_pass(self, first: int) -> bool:
+        """Whether a packet that is too large is a message that we may pass over."""
+        return self._passing is not None and first >> 4 == _PUBLISH
+
+    def _pass_over(self, first: int, data: bytes, places: tuple[int, int, int], events: list[Any]) -> int:
+        """Begin to pass over a message; return how many bytes of it have to be there first, 0: it has begun.
+
+        ``places``: where it and its body start, and its end.
+        """
+        position, start, stop = places
+        end = start + 2
+        if end <= len(data):
+            end += (data[start] << 8 | data[start + 1]) + (2 if first & 6 else 0)
+            if end > stop:
+                raise MalformedPacketError("topic name of a PUBLISH is longer than its packet")
+        if end > len(data):
+            return end - position
+        assert self._passing is not None
+        self._passed = self._passing[0](first, data, start, end)
+        self._needed = stop - position
+        self._left = max(0, stop - len(data))
+        if not self._left:
+            self._end_passing(events)
+        return 0
+
+    def _pass_on(self, data: bytes, now: float, events: list[Any]) -> bytes:
+        """Pass over more of a message; return the bytes behind it."""
+        if self._began is None:
+            self._began = now
+        rest = data[self._left :]
+        self._left = max(0, self._left - len(data))
+        if not self._left:
+            self._end_passing(events)
+        return rest
+
+    def _end_passing(self, events: list[Any]) -> None:
+        message, self._passed = self._passed, None
+        assert self._passing is not None
+        self._passing[1](message, self._needed, events)
 
     def _check_early(self, first: int, total: int) -> None:
         """Refuse a packet that can only be a fault, instead of waiting for 256 MB of garbage."""

@@ -14,10 +14,11 @@ from collections import deque
 from device_sdk.errors import MalformedPacketError, RemoteProtocolError
 from device_sdk.mqtt.decode import read_acknowledgement
 from device_sdk.mqtt.encode import encode_packet
-from device_sdk.mqtt.events import PayloadNotText
+from device_sdk.mqtt.events import MessageSkipped, PayloadNotText
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.packets import Pubcomp
-from device_sdk.mqtt.wire import decode_properties, decoded_size
+from device_sdk.mqtt.skipping import Head, read_head
+from device_sdk.mqtt.wire import decode_properties, decoded_size, encode_varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,9 +90,6 @@ class Inbound:
         if end > stop:
             raise MalformedPacketError("topic name of a PUBLISH is longer than its packet")
         raw = data[start:end]
-        topic = self.topics.get(raw)
-        if topic is None:
-            topic = self._new_topic(raw)
         packet_id = 0
         if qos:
             if end + 2 > stop:
@@ -101,28 +99,118 @@ class Inbound:
                 raise RemoteProtocolError("PUBLISH with packet identifier 0")
             end += 2
         properties = None
-        if self._has_properties:
-            if end < stop and not data[end]:
-                end += 1
-            else:
-                properties, end = decode_properties(data, end, stop, "publish")
-                self.unpacked += decoded_size(properties)
-        if properties is not None or not topic:
-            topic = self._resolve_alias(topic, properties)
-            if properties and properties.get("payload_format_indicator"):
-                _check_text(topic, data[end:stop], events)
+        try:
+            topic = self.topics.get(raw)
+            if topic is None:
+                topic = self._new_topic(raw)
+            if self._has_properties:
+                if end < stop and not data[end]:
+                    end += 1
+                else:
+                    properties, end = decode_properties(data, end, stop, "publish")
+                    self.unpacked += decoded_size(properties)
+            if properties is not None or not topic:
+                topic = self._resolve_alias(topic, properties)
+        except RemoteProtocolError as error:
+            if not self._skips(error, first, data, start, stop, events):
+                raise
+            return
+        if properties and properties.get("payload_format_indicator"):
+            _check_text(topic, data[end:stop], events)
         message = Message(topic, data[end:stop], qos, first & 1 == 1, first & 8 == 8, packet_id, properties)
         if qos:
             if self._incoming >= self._receive_maximum:
-                raise RemoteProtocolError(
-                    f"more than {self._receive_maximum} unacknowledged messages, our receive maximum", 0x93
-                )
+                raise self._too_many()
             if qos == 1:
                 self._incoming += 1
             elif self._is_repeated(message):
                 return
             self._unacknowledged.append(message)
         events.append(message)
+
+    def _too_many(self) -> RemoteProtocolError:
+        return RemoteProtocolError(
+            f"more than {self._receive_maximum} unacknowledged messages, our receive maximum", 0x93
+        )
+
+    # Messages of other clients that are skipped, see decision 0025
+
+    def on_oversized(self, first: int, data: bytes, start: int, stop: int) -> Message:
+        """The head of a PUBLISH of MQTT 3.x that is larger than we take: its end comes to :meth:`skip`."""
+        head = read_head(first, data, start, stop, has_properties=False)
+        qos = (first >> 1) & 3
+        if qos > 2 or (first & 8 and not qos and self._version != "3.1"):
+            raise MalformedPacketError("PUBLISH with illegal QoS or DUP bits")
+        try:
+            topic = self._new_topic(data[start : start + 2 + len(head.topic)])
+        except RemoteProtocolError:
+            if not self._session.unreadable.met():
+                raise
+            topic = head.shown
+        return Message(topic, b"", qos, packet_id=head.packet_id)
+
+    def skip_oversized(self, message: Message, size: int, events: list[Any]) -> None:
+        """The end of a PUBLISH that is larger than we take."""
+        if message.qos and self._incoming >= self._receive_maximum:
+            raise self._too_many()
+        self._skip(message, size, "it is larger than maximum_packet_size", events)
+
+    def _skips(
+        self, error: RemoteProtocolError, first: int, data: bytes, start: int, stop: int, events: list[Any]
+    ) -> bool:
+        """Skip a message that cannot be read, if that is the fault of another client and we may."""
+        qos = (first >> 1) & 3
+        try:
+            head = read_head(first, data, start, stop, has_properties=self._has_properties)
+        except RemoteProtocolError:
+            return False
+        is_full = qos and self._incoming >= self._receive_maximum
+        if is_full or not self._names_topic(head) or not self._session.unreadable.met():
+            return False
+        topic = self._set_alias(head, data[start : start + 2 + len(head.topic)])
+        message = Message(topic, b"", qos, packet_id=head.packet_id)
+        size = 1 + len(encode_varint(stop - start)) + stop - start
+        self._skip(message, size, str(error), events)
+        return True
+
+    def _names_topic(self, head: Head) -> bool:
+        """Whether the server has used topic name and alias as it must."""
+        if not self._has_properties:
+            return True
+        if not head.alias:
+            return bool(head.topic)
+        known = head.topic or head.alias in self.aliases or head.alias in self._session.unreadable.aliases
+        return bool(known) and head.alias <= self._alias_maximum
+
+    def _set_alias(self, head: Head, field: bytes) -> str:
+        """Set or use the topic alias of a message that is skipped; return its topic name, for people."""
+        aliases, unreadable = self.aliases, self._session.unreadable.aliases
+        alias = head.alias
+        if alias and not head.topic:
+            return aliases.get(alias) or unreadable[alias]
+        try:
+            topic = self._new_topic(field)
+        except RemoteProtocolError:
+            topic = head.shown
+            if alias:
+                aliases.pop(alias, None)
+                unreadable[alias] = topic
+        else:
+            if alias:
+                aliases[alias] = topic
+        return topic
+
+    def _skip(self, message: Message, size: int, reason: str, events: list[Any]) -> None:
+        """Acknowledge a message in its turn, and tell of it instead of delivering it."""
+        if message.qos:
+            message.handled = True
+            if message.qos == 1:
+                self._incoming += 1
+            elif self._is_repeated(message):
+                return
+            self._unacknowledged.append(message)
+            self.acknowledge_handled()
+        events.append(MessageSkipped(message.topic, message.qos, size, reason))
 
     def acknowledge_handled(self) -> None:
         """Queue PUBACK or PUBREC for the messages marked ``handled``, as far as receive order allows.
@@ -225,7 +313,10 @@ class Inbound:
         try:
             return self.aliases[alias]
         except KeyError:
-            raise RemoteProtocolError(f"topic alias {alias} has not been set", 0x82) from None
+            problem = f"topic alias {alias} has not been set"
+        if alias in self._session.unreadable.aliases:
+            problem = f"topic alias {alias} stands for a topic name that cannot be read"
+        raise RemoteProtocolError(problem, 0x82)
 
 
 def _check_text(topic: str, payload: bytes, events: list[Any]) -> None:

@@ -42,7 +42,8 @@ class ConnectOptions:
 
     ``keep_alive`` seconds, 0 (off) to 65,535; ``session_expiry`` seconds, 0 to 4,294,967,295 (never);
     ``receive_maximum`` QoS 1 and 2 messages that the server may send unacknowledged, 1 to 65,535;
-    ``maximum_packet_size`` bytes of one received packet, also enforced for MQTT 3.x, 64 to 268,435,460;
+    ``maximum_packet_size`` bytes of one received packet, 64 to 268,435,460: in MQTT 3.x larger
+    messages are skipped;
     ``topic_alias_maximum`` aliases that the server may use, 0 to 65,535; ``connect_timeout`` seconds to wait
     for CONNACK; ``announces_limits``: put these limits in the properties of CONNECT, else only
     ``properties`` are sent; ``bridge``: ask the server to treat the client as a bridge.

@@ -21,6 +21,7 @@ from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
     ConnectionEnded,
+    MessageSkipped,
     PayloadNotText,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         | SubscribeAcknowledged
         | UnsubscribeAcknowledged
         | AuthReceived
+        | MessageSkipped
         | PayloadNotText
         | ConnectionEnded
     )
@@ -339,6 +341,8 @@ class Protocol:
         self.output.limit(server)
         self.state = CONNECTED
         self.framing.use(_handlers(self.version, self.inbound, self.outbound))
+        if self.version != "5.0":  # which has announced our maximum: there it is the server's own fault
+            self.framing.let_pass(self.inbound.on_oversized, self.inbound.skip_oversized)
         handshake.forget_what_is_lost()
         if present or handshake.assumes_session:
             events.append(ConnectAcknowledged(present, server, []))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from math import ceil
 
 from device_sdk.errors import LocalProtocolError
+from device_sdk.mqtt.skipping import Unreadable
 from device_sdk.mqtt.wire import encode_varint
 
 TYPE_CHECKING = False
@@ -139,6 +140,7 @@ class Session:
         self.in_flight: dict[int, Outgoing] = {}  # PUBLISH sent, in the order of sending
         self.released: dict[int, Outgoing] = {}  # PUBREC received, in the order of the PUBRECs
         self.received: dict[int, Message | None] = {}  # incoming QoS 2: not yet released by PUBREL
+        self.unreadable = Unreadable()
         self.requests: dict[int, Any] = {}  # SUBSCRIBE and UNSUBSCRIBE; these end with the connection
         self.withheld: set[int] = set()  # of messages given up unanswered: the server may still have them
         self.last_packet_id = 0
@@ -243,6 +245,7 @@ class Session:
 
         Source: MQTT 5.0 §3.2.2.3.7 [MQTT-3.2.2-16].
         """
+        self.unreadable.begin()
         if assigned:
             self.record(("fact", "client_id", client_id))
             self.known = False

@@ -125,6 +125,12 @@ def _read_pair(data: bytes, position: int, end: int) -> tuple[list[str], int]:
     return [name, value], position
 
 
+def _read_binary_pair(data: bytes, position: int, end: int) -> tuple[list[bytes], int]:
+    name, position = read_binary(data, position, end)
+    value, position = read_binary(data, position, end)
+    return [name, value], position
+
+
 _READERS: Mapping[str, Callable[[bytes, int, int], tuple[Any, int]]] = {
     "byte": read_byte,
     "uint16": read_uint16,
@@ -133,14 +139,22 @@ _READERS: Mapping[str, Callable[[bytes, int, int], tuple[Any, int]]] = {
     "utf8": read_string,
     "utf8-pair": _read_pair,
     "binary": read_binary,
+    "binary-pair": _read_binary_pair,
 }
 
 
-def decode_properties(data: bytes, start: int, end: int, packet: str) -> tuple[dict[str, Any], int]:
+def decode_properties(
+    data: bytes,
+    start: int,
+    end: int,
+    packet: str,
+    definitions: Mapping[int, PropertyDefinition] = PROPERTIES,
+) -> tuple[dict[str, Any], int]:
     """Read the property block at ``start`` of a packet that ends at ``end``.
 
-    ``packet`` is the packet's name in lower case, or ``"will"``. Any number of properties is read: a packet
-    is bounded as a whole. A response topic is not looked at, see decision 0025.
+    ``packet`` is the packet's name in lower case, or ``"will"``; ``definitions`` say how strict to be. Any
+    number of properties is read: a packet is bounded as a whole. A response topic is not looked at, see
+    decision 0025.
 
     Returns: the properties by snake_case name and the position after the block. ``user_property`` is a list
     of ``[name, value]``; ``subscription_identifier`` is an int, or a list when PUBLISH carries several.
@@ -154,7 +168,7 @@ def decode_properties(data: bytes, start: int, end: int, packet: str) -> tuple[d
         raise MalformedPacketError(f"{packet}: the properties are longer than the packet")
     properties: dict[str, Any] = {}
     while position < stop:
-        entry = PROPERTIES.get(data[position])
+        entry = definitions.get(data[position])
         if entry is None:
             raise MalformedPacketError(f"{packet}: unknown property 0x{data[position]:02x}")
         name = entry.name

@@ -17,6 +17,7 @@ from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
     ConnectionEnded,
+    MessageSkipped,
     PayloadNotText,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
@@ -109,6 +110,9 @@ class Reactions:
         text = f"{event.topic}: the payload is declared as UTF-8 and is not from byte {event.position} on"
         self._events.notify("invalid_payload", text)
 
+    def _on_skipped(self, connection: Connection, event: MessageSkipped) -> None:
+        self._incoming.on_skipped(event)
+
     def _on_auth(self, connection: Connection, event: AuthReceived) -> None:
         """Ignore AUTH: paho-mqtt has no callback for it."""
 
@@ -119,6 +123,7 @@ _REACTIONS: dict[type, Callable[[Reactions, Connection, Any], None]] = {
     SubscribeAcknowledged: Reactions._on_answer,
     UnsubscribeAcknowledged: Reactions._on_answer,
     PayloadNotText: Reactions._on_payload_not_text,
+    MessageSkipped: Reactions._on_skipped,
     AuthReceived: Reactions._on_auth,
 }
 

@@ -160,6 +160,7 @@ ALARMS = {
     "0020": [Alarm("Users look for `device_sdk.hil` and do not find it", unwatched=BY_USERS)],
     "0025": [
         Alarm("A subscriber that is busy decoding", unwatched=BY_BENCHMARKS),
+        Alarm("`stats.skipped` of a program whose broker only cuts", unwatched=BY_USERS),
     ],
 }
 

@@ -75,3 +75,30 @@ def test_the_drop_in_receives_any_properties(mosquitto: ChildBroker, kind: str) 
     finally:
         client.disconnect()
         client.loop_stop()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_large_payload_of_mqtt_3_1_1_is_skipped_and_the_next_message_arrives(
+    mosquitto: ChildBroker, qos: int
+) -> None:
+    publish_retained(mosquitto, "3.1.1", payload=bytes(400_000))
+    received: list[Message] = []
+    with Client(mosquitto.url("3.1.1"), version="3.1.1") as client:
+        client.subscribe("#", qos=qos, on_message=received.append).wait(10)
+        eventually(lambda: client.stats.skipped == 1)
+        client.publish("poison", b"small", qos=1, retain=True).wait(10)
+        eventually(lambda: received)
+        assert (client.stats.connects, client.stats.acks_held) == (1, 0)
+    assert [(message.topic, message.payload) for message in received] == [("poison", b"small")]
+
+
+def test_async_client_skips_a_large_payload_of_mqtt_3_1_1_too(mosquitto: ChildBroker) -> None:
+    publish_retained(mosquitto, "3.1.1", payload=bytes(400_000))
+
+    async def main() -> None:
+        async with AsyncClient(mosquitto.url("3.1.1"), version="3.1.1") as client:
+            await client.subscribe("#", qos=1).wait(10)
+            await eventually_in_loop(lambda: client.stats.skipped == 1)
+            assert client.stats.connects == 1
+
+    asyncio.run(asyncio.wait_for(main(), 30))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from device_sdk.engine.incoming.in_hand import InHand
     from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
     from device_sdk.errors import DeviceSdkError
-    from device_sdk.mqtt.events import SubscribeAcknowledged, UnsubscribeAcknowledged
+    from device_sdk.mqtt.events import MessageSkipped, SubscribeAcknowledged, UnsubscribeAcknowledged
     from device_sdk.mqtt.message import Subscription
     from device_sdk.mqtt.protocol import Protocol
     from device_sdk.mqtt.session import Session
@@ -138,6 +138,17 @@ class Subscriber:
             in_hand = f"{self.in_hand.count} messages of {self.in_hand.held} bytes"
             self._events.notify("dropped", f"{lost} received QoS 0 messages: {in_hand} are in hand already")
         return kept
+
+    def on_skipped(self, event: MessageSkipped) -> None:
+        """Count a message that is not delivered; tell of the 1st, 2nd, 4th, 8th ..."""
+        stats = self._events.stats
+        stats.skipped += 1
+        count = stats.skipped
+        if count & (count - 1):
+            return
+        so_far = "" if count == 1 else f" ({count} messages skipped so far)"
+        text = f"{event.topic!a}: skipped {event.size} bytes, QoS {event.qos}: {event.reason}{so_far}"
+        self._events.notify("skipped", text, value=event.topic)
 
     # The life of the client
 
