@@ -76,7 +76,8 @@ class Faults:
         """Note a fault. A path that the file does not have gets the line of the table around it."""
         place = path
         while place and place not in self._lines:
-            place = re.sub(r"(^|\.)[^.\[\]]*$|\[\d+\]$", "", place)
+            around = re.sub(r"(^|\.)[^.\[\]]*$|\[\d+\]$", "", place)
+            place = around if around != place else ""  # a key in quotes may have brackets of its own
         self._found.append(Fault(path, problem, self._lines.get(place, 0)))
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from device_sdk.config.faults import ConfigFaults
+from device_sdk.config.faults import ConfigFaults, Faults
 from device_sdk.config.toml import line_numbers, parse_toml, read_text
 from device_sdk.errors import ConfigError
 
@@ -70,3 +70,12 @@ def test_what_is_no_toml_is_a_fault_with_its_line() -> None:
     with pytest.raises(ConfigFaults, match=r"(?s)node\.toml has one error:.*line 2: not TOML") as caught:
         parse_toml("a = 1\nb = \n", "node.toml")
     assert caught.value.faults[0].line == 2
+
+
+@pytest.mark.parametrize("key", ["a[b", "a[", "[", "a]b", "x.a[b", "a[1]b", "a\n[2J"])
+def test_a_key_with_brackets_of_its_own_is_a_fault_like_any_other(key: str) -> None:
+    faults = Faults({"": 1})
+    faults.add(key, "there is no such key")
+    with pytest.raises(ConfigFaults) as caught:
+        faults.raise_if_any("node.toml")
+    assert len(caught.value.faults) == 1
