@@ -12,6 +12,7 @@ import selectors
 import threading
 from time import monotonic, sleep
 
+from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.engine.connecting.attempt import Opener
 from device_sdk.engine.incoming.dispatch import Dispatch
@@ -47,6 +48,7 @@ class NetworkThread:
         self._selector.register(self._wake_fd, selectors.EVENT_READ)
         self._watched: tuple[int, int] | None = None  # descriptor of the transport and events, 0: none now
         self._opener = Opener(engine, open_seconds)
+        self._folding = Folding(log)
         self._cancelled = False
         self._goodbye: float | None = None  # when a closing client stops waiting for its DISCONNECT to leave
         self._thread = threading.Thread(target=self._run, name="device-sdk network", daemon=True)
@@ -163,7 +165,7 @@ class NetworkThread:
             self._opener.abandon()
             self._engine.on_fault(error, monotonic())
         except Exception as another:
-            log.warning("the network thread goes on after two errors", error=another)
+            self._folding.warning("network", "", "the network thread goes on after two errors", error=another)
         sleep(_FAULT_SECONDS)
 
     def _end(self) -> None:
@@ -187,6 +189,7 @@ class CallbackThread:
         self._engine = engine
         self._dispatch = Dispatch(engine.lock, engine.incoming.router, engine.events, default_handler)
         self._wake_network = wake_network
+        self._folding = Folding(log)
         self._parked = False
         self._stopping = False
         self._work = threading.Lock()  # a binary semaphore: released once for each wake-up
@@ -235,7 +238,8 @@ class CallbackThread:
                 handled = self._run_batch(batch)
             except Exception as error:
                 handled = 0
-                log.warning("the callback thread goes on after an error", error=error)
+                text = "the callback thread goes on after an error"
+                self._folding.warning("callbacks", "", text, error=error)
                 sleep(_FAULT_SECONDS)
 
     def _next_batch(self, handled: int) -> list[Any] | None:

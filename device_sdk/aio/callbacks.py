@@ -148,8 +148,7 @@ class Callbacks:
                 await self._finish(result)
         except (Exception, asyncio.CancelledError) as error:
             if type(argument) is ClientEvent and not self._is_cancelled():
-                # Only to the log: an event about it would fail in the same way, for ever.
-                log.warning("on_event raised for the event %s", argument.kind, error=error)
+                self._engine.events.reporter.hook_failed(argument, error)
             else:
                 self._report(function, error)
 

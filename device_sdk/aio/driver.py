@@ -11,6 +11,7 @@ import os
 from threading import get_ident
 from time import monotonic
 
+from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.engine.connecting.attempt import Opener
 
@@ -45,6 +46,7 @@ class LoopDriver:
         self._timer_at = 0.0
         self._watched: tuple[int, bool, bool] | None = None  # what the loop watches: Engine.interest()
         self._opener = Opener(engine, open_seconds)
+        self._folding = Folding(log)
         self._watchers: dict[Future[bool], Callable[[], bool]] = {}
 
     # From any thread
@@ -246,6 +248,6 @@ class LoopDriver:
             self._engine.on_fault(error, monotonic())
             self._unwatch()
         except Exception as another:
-            log.warning("the client goes on after two errors", error=another)
+            self._folding.warning("loop", "", "the client goes on after two errors", error=another)
         self._scheduled = True
         self.loop.call_later(_FAULT_SECONDS, self._turn)

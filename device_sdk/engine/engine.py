@@ -402,8 +402,10 @@ class Engine:
         outgoing = self.outgoing
         if outgoing.journal is not None:
             outgoing.journal.close()
-            with self.lock:
+        with self.lock:
+            if outgoing.journal is not None:
                 outgoing.report_dropped(outgoing.outbox.settle())
+            self.events.end()
 
 
 _LACKING = {"use_topic_aliases": "topic aliases", "use_identifiers": "subscription identifiers"}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
+from device_sdk._folding import Folding, without_numbers
 from device_sdk._log import Log
+from device_sdk._printable import printable
 from device_sdk.engine.connecting.back_off import NEVER, SOON
 
 TYPE_CHECKING = False
@@ -21,8 +25,9 @@ log = Log("device_sdk.engine")
 class ClientEvent:
     """Something an operator may want to know: ``kind`` (a word), ``text`` (a sentence), ``error`` or None.
 
+    ``text`` is one line that is safe to show; ``str(error)`` is too, if it is a :class:`DeviceSdkError`.
     ``value``: machine-readable detail (the server reference, a number of messages, or the address for
-    ``connected``), else None.
+    ``connected``), else None; a text is exactly what the server sent.
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
     ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``,
@@ -40,7 +45,7 @@ class ClientEvent:
         self, kind: str, text: str, error: BaseException | None = None, value: str | None = None
     ) -> None:
         self.kind = kind
-        self.text = text
+        self.text = printable(text)
         self.error = error
         self.value = value
 
@@ -91,42 +96,61 @@ class Stats:
 
 
 class Reporter:
-    """Takes events to the log and to ``on_event``. Runs where callbacks run, without the lock."""
+    """Takes events to the log and to ``on_event``. Runs where callbacks run, without the lock.
 
-    __slots__ = ("_failed_in_a_row", "on_event")
+    ``on_event`` gets each event. The log gets few lines of those that repeat, see
+    :class:`~device_sdk._folding.Folding`.
+    """
 
-    def __init__(self, on_event: Callable[[ClientEvent], object] | None) -> None:
+    __slots__ = ("_folding", "_written", "on_event")
+
+    def __init__(
+        self, on_event: Callable[[ClientEvent], object] | None, clock: Callable[[], float] = monotonic
+    ) -> None:
         self.on_event = on_event
-        self._failed_in_a_row = 0  # attempts to connect, as far as they have been reported
+        self._folding = Folding(log, clock)
+        self._written = ""  # the last line about the connection in the log
 
     def report(self, event: ClientEvent) -> object:
         """Log one event and return the result of ``on_event``. Never raises."""
-        if event.kind == "connect_failed":
-            self._log_failure(event)
-        elif event.kind in _EXPECTED:
-            if event.kind == "connected":
-                self._failed_in_a_row = 0
-            log.info("%s: %s", event.kind, event.text)
-        else:
-            log.warning("%s: %s", event.kind, event.text, error=event.error if event.kind in _BUGS else None)
+        self._log(event)
         if self.on_event is None:
             return None
         try:
             return self.on_event(event)
         except BaseException as error:
-            # Only to the log: an event about it would fail in the same way, for ever.
-            log.warning("on_event raised for the event %s", event.kind, error=error)
+            self.hook_failed(event, error)
             return None
 
-    def _log_failure(self, event: ClientEvent) -> None:
-        """Log the 1st, 2nd, 4th, 8th ... of a row: a node can be offline for days."""
-        self._failed_in_a_row += 1
-        count = self._failed_in_a_row
-        if count & (count - 1):
+    def hook_failed(self, event: ClientEvent, error: BaseException) -> None:
+        """Log that ``on_event`` raised. Only that: an event about it would fail in the same way, for ever."""
+        text = "on_event raised for the event %s"
+        self._folding.warning("on_event", _place_of(error), text, event.kind, error=error)
+
+    def sum_up(self, _: object = None) -> None:
+        """Log the sums of what was left out."""
+        self._folding.sum_up()
+
+    def _log(self, event: ClientEvent) -> None:
+        kind, error = event.kind, event.error
+        if kind == "connected":
+            self._log_connected(event)
             return
-        text = event.text if count == 1 else f"{event.text} ({count} failures in a row)"
-        needs_somebody = getattr(event.error, "retry", SOON) == NEVER
-        (log.warning if needs_somebody else log.info)("%s: %s", event.kind, text)
+        bug = error if kind in _BUGS else None
+        detail = _place_of(bug) if bug is not None else "" if error is None else without_numbers(str(error))
+        if kind in _EXPECTED or (kind == "connect_failed" and getattr(error, "retry", SOON) != NEVER):
+            written = self._folding.info(kind, detail, "%s: %s", kind, event.text)
+        else:
+            written = self._folding.warning(kind, detail, "%s: %s", kind, event.text, error=bug)
+        if written and kind in ("disconnected", "connect_failed"):
+            self._written = kind
+
+    def _log_connected(self, event: ClientEvent) -> None:
+        """Log it unless the log says so already; with the sums of the time before."""
+        if self._written != event.kind:
+            self._written = event.kind
+            log.info("%s: %s", event.kind, event.text)
+            self._folding.sum_up()
 
 
 class Events:
@@ -151,6 +175,10 @@ class Events:
         self.queue.clear()
         return taken
 
+    def end(self) -> None:
+        """Queue the last of the reports. The caller holds the lock."""
+        self.append((self.reporter.sum_up, None))
+
     def notify(
         self, kind: str, text: str, error: BaseException | None = None, value: str | None = None
     ) -> None:
@@ -165,3 +193,12 @@ def failure_text(function: object, error: BaseException) -> str:
         return f"{name} raised {type(error).__name__}: {error}"
     except Exception:
         return f"a {type(function).__name__} raised {type(error).__name__}"
+
+
+def _place_of(error: BaseException) -> str:
+    """Return kind and place of an exception: what makes two of them the same mistake."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = "" if frame is None else f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+    return f"{type(error).__name__} {place}"

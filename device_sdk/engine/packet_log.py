@@ -8,8 +8,7 @@ Threads: those of the connection, see :meth:`PacketLog.on_packet` and :meth:`Pac
 
 from __future__ import annotations
 
-import logging
-
+from device_sdk._log import Log
 from device_sdk.errors import DeviceSdkError
 from device_sdk.mqtt.decode import decode_body
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PacketLog", "describe"]
 
-log = logging.getLogger("device_sdk.packets")
+log = Log("device_sdk.packets")
 
 # Also the user name: several cloud services take an access token there.
 _SECRET = frozenset({"user_name", "password", "authentication_data"})

@@ -17,6 +17,7 @@ import ssl
 import threading
 from contextlib import suppress
 
+from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.errors import (
     ArgumentError,
@@ -313,10 +314,11 @@ class _Fault:
 class _Terms:
     """State that the handshakes of one transport share: the options, and the session to resume."""
 
-    __slots__ = ("_context", "_session", "options")
+    __slots__ = ("_context", "_folding", "_session", "options")
 
     def __init__(self, options: TLSOptions) -> None:
         self.options = options
+        self._folding = Folding(_log)
         self._session: ssl.SSLSession | None = None
         self._context: ssl.SSLContext | None = None  # that of the session
 
@@ -336,6 +338,16 @@ class _Terms:
             if session is not None and (session.has_ticket or connection.version() == "TLSv1.2"):
                 self._session = session
 
+    def warn_if_insecure(self, context: ssl.SSLContext, where: str) -> None:
+        """Log what a context does not check."""
+        what = ""
+        if context.verify_mode != ssl.CERT_REQUIRED:
+            what = "the broker's certificate is not checked"
+        elif not context.check_hostname:
+            what = "the name in the certificate is not checked"
+        if what:
+            self._folding.warning("insecure", what, "%s: INSECURE, %s", where, what)
+
     def forget_session(self) -> None:
         """Make the next handshake a full one."""
         self._session = None
@@ -352,8 +364,8 @@ class TlsTransport(Layer):
     Raises: ArgumentError: there is no name to look for in the certificate.
     """
 
-    __slots__ = ("_ended", "_fault", "_incoming", "_last_words", "_outgoing", "_owed", "_pending", "_piece",
-                 "_ssl", "_terms", "server_name")  # fmt: skip
+    __slots__ = ("_ended", "_fault", "_incoming", "_last_words", "_outgoing", "_owed", "_pending",
+                 "_piece", "_ssl", "_terms", "server_name")  # fmt: skip
 
     def __init__(self, inner: Transport, options: TLSOptions, host: str = "") -> None:
         super().__init__(inner, f"tls {inner.description.removeprefix('tcp ')}")
@@ -399,10 +411,7 @@ class TlsTransport(Layer):
             context = self._terms.options.current_context()
         except ArgumentError as error:  # a file was fine and has changed
             raise TlsError(f"{cannot_open}: {error}") from error
-        if context.verify_mode != ssl.CERT_REQUIRED:
-            _log.warning("%s: INSECURE, the broker's certificate is not checked", self.description)
-        elif not context.check_hostname:
-            _log.warning("%s: INSECURE, the name in the certificate is not checked", self.description)
+        self._terms.warn_if_insecure(context, self.description)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         ssl_object = context.wrap_bio(
             incoming,

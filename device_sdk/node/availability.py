@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from device_sdk._log import Log
 from device_sdk.errors import DeviceSdkError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ __all__ = ["OFFLINE", "ONLINE", "Availability"]
 ONLINE = b"online"
 OFFLINE = b"offline"
 
-log = logging.getLogger("device_sdk.node")
+log = Log("device_sdk.node")
 
 
 class Availability:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from device_sdk._folding import Folding
+from device_sdk._log import Log
 from device_sdk.drivers.base import driver_class
 from device_sdk.errors import DeviceSdkError
 from device_sdk.node.availability import Availability
@@ -31,7 +32,7 @@ _WORKERS_S = 3.0
 # How often a drain checks for room in the queue, and asks ``hurry()``.
 _POLL_S = 0.1
 
-log = logging.getLogger("device_sdk.node")
+log = Log("device_sdk.node")
 
 
 class Service:
@@ -55,15 +56,18 @@ class Service:
         self._availability = Availability(
             self._client, config.node.availability, [sensor.availability for sensor in config.sensor]
         )
+        self._outlets: list[_Outlet] = []
         start = clock()
         buses: dict[str, list[Sensor]] = {}
         for table in config.sensor:
             phase = phase_offset(config.node.id, table.name, table.interval)
+            outlet = _Outlet(table, self._client, self._availability, clock)
+            self._outlets.append(outlet)
             sensor = Sensor(
                 table.name,
                 partial(_make_driver, table),
                 Schedule(table.interval, start, phase),
-                on_readings=_Outlet(table, self._client, self._availability),
+                on_readings=outlet,
                 on_online=partial(self._availability.set, table.availability),
                 clock=clock,
             )
@@ -107,6 +111,8 @@ class Service:
         if drain is None:
             drain = self.config.node.drain
         self._stop_workers()
+        for outlet in self._outlets:
+            outlet.end()
         deadline = time.monotonic() + drain
         said = self._say_offline(deadline, hurry)
         reason = self.error
@@ -164,12 +170,21 @@ class Service:
 class _Outlet:
     """Numbers and publishes the samples of one sensor. Called by its worker."""
 
-    def __init__(self, table: SensorTable, client: Client, availability: Availability) -> None:
+    def __init__(
+        self,
+        table: SensorTable,
+        client: Client,
+        availability: Availability,
+        clock: Callable[[], float],
+    ) -> None:
         self._table = table
         self._client = client
         self._availability = availability
         self._seq = 0
-        self._lost = 0  # in a row
+        self._losing = False
+        self._lost = 0  # samples of which the log does not know
+        self._told = False  # by the log that samples are lost, and not yet how many
+        self._folding = Folding(log, clock)
 
     def __call__(self, readings: tuple[Reading, ...]) -> None:
         table = self._table
@@ -178,14 +193,29 @@ class _Outlet:
         try:
             self._client.publish(table.topic, payload, qos=table.qos, retain=table.retain)
         except DeviceSdkError as error:
-            if not self._lost:
-                log.warning("sensor %s: samples are lost from now on: %s", table.name, error)
-            self._lost += 1
+            self._lose(error)
             return
-        if self._lost:
-            log.warning("sensor %s: %d samples were lost, now they are taken again", table.name, self._lost)
-            self._lost = 0
+        if self._losing:
+            self._losing = False
+            if self._told:
+                self._tell_lost(", now they are taken again")
         self._availability.pay()
+
+    def end(self) -> None:
+        """Log the samples that were lost since the log said so."""
+        if self._lost:
+            self._tell_lost("")
+
+    def _lose(self, error: DeviceSdkError) -> None:
+        self._lost += 1
+        if not self._losing:
+            self._losing = True
+            text = "sensor %s: samples are lost from now on: %s"
+            self._told |= self._folding.warning("lost", "", text, self._table.name, error)
+
+    def _tell_lost(self, rest: str) -> None:
+        log.warning("sensor %s: %d samples were lost%s", self._table.name, self._lost, rest)
+        self._lost, self._told = 0, False
 
 
 def _make_driver(table: SensorTable) -> Driver:

@@ -6,12 +6,13 @@ dead sensor delays only those that share its bus.
 
 from __future__ import annotations
 
-import logging
 import time
 from enum import StrEnum
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
+from device_sdk._folding import Folding, without_numbers
+from device_sdk._log import Log
 from device_sdk.errors import DeviceNotFoundError, DeviceSdkError, DriverError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 30.0
 """The wait before a sensor is opened again doubles from the first to the longest."""
 
-log = logging.getLogger("device_sdk.node")
+log = Log("device_sdk.node")
 
 
 class State(StrEnum):
@@ -90,6 +91,7 @@ class Sensor:
         self._attempts = 0  # to open it, in a row
         self._retry_at = clock()
         self._told: tuple[State, str] | None = None
+        self._folding = Folding(log, clock)
 
     @property
     def due(self) -> float:
@@ -116,7 +118,13 @@ class Sensor:
             try:
                 self._driver.close()
             except Exception as error:
-                log.warning("sensor %s: closing it failed: %s", self.name, _words(error))
+                why = _words(error)
+                self._warn("closing", why, "sensor %s: closing it failed: %s", why)
+
+    def end(self) -> None:
+        """Close the driver for good, and log the sums of what the log left out."""
+        self.close()
+        self._folding.sum_up()
 
     def _read(self) -> tuple[Reading, ...]:
         if self._driver is None:
@@ -131,7 +139,7 @@ class Sensor:
         return readings
 
     def _failed(self, error: Exception) -> None:
-        log.debug("sensor %s", self.name, exc_info=error)
+        log.debug("sensor %s", self.name, error=error)
         self._failures += 1
         absent = isinstance(error, DeviceNotFoundError)
         if self.state in ONLINE and not absent and self._failures < REOPEN_AFTER:
@@ -145,7 +153,10 @@ class Sensor:
         self._enter(State.ABSENT if absent else State.BACKOFF, _words(error))
 
     def _enter(self, state: State, why: str = "") -> None:
-        """Change the state and log it once, not again for each attempt that fails in the same way."""
+        """Change the state and log it once, not again for each attempt that fails in the same way.
+
+        One that comes and goes is logged as a fault that repeats.
+        """
         was_online, self.state = self.state in ONLINE, state
         if (state in ONLINE) != was_online:
             self._on_online(state in ONLINE)
@@ -153,9 +164,15 @@ class Sensor:
         if state is State.OPENING or news == self._told:
             log.debug("sensor %s: %s%s", self.name, state, why and f": {why}")
             return
-        self._told = news
-        level = logging.INFO if state is State.OK else logging.WARNING
-        log.log(level, "sensor %s: %s%s", self.name, state, why and f": {why}")
+        if state is State.OK:
+            log.info("sensor %s: %s", self.name, state)
+            self._told = news
+        elif self._warn(state, why, "sensor %s: %s%s", state, why and f": {why}"):
+            self._told = news
+
+    def _warn(self, kind: str, why: str, text: str, *values: object) -> bool:
+        """Log a fault that can repeat. Returns: whether the line was written."""
+        return self._folding.warning(kind, without_numbers(why), text, self.name, *values)
 
 
 class Worker:
@@ -202,7 +219,7 @@ class Worker:
                 self._stopping.wait(self.step())
         finally:
             for sensor in self.sensors:
-                sensor.close()
+                sensor.end()
 
 
 def _check_any_measured(readings: tuple[Reading, ...]) -> None:

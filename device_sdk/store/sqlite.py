@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 
+from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.errors import StoreError
 from device_sdk.store.base import Page, SavedMessage, SavedSession, Store, StorePolicy
@@ -38,6 +39,7 @@ _ATTEMPTS = 3  # in a row: after making room, after beginning a new file
 _OPENING, _OPEN, _CLOSING, _CLOSED = range(4)
 
 log = Log("device_sdk.store")
+_repeating = Folding(log)  # of all stores: their paths tell them apart
 
 
 class _PageRequest:
@@ -275,7 +277,7 @@ class SqliteStore(Store):
                 if not self._turn(database):
                     break
             except Exception as error:
-                log.warning("%s: unexpected", self.path, error=error)
+                _repeating.warning(self.path, repr(error), "%s: unexpected", self.path, error=error)
                 self._settle(f"{self.path}: {error!r}")
                 self._page.postpone(self._retry_at)
         self._end(database)
@@ -320,7 +322,7 @@ class SqliteStore(Store):
             try:
                 on_progress()
             except Exception as error:
-                log.warning("%s: on_progress failed", self.path, error=error)
+                _repeating.warning(self.path, "progress", "%s: on_progress failed", self.path, error=error)
 
     def _commit(self, database: Database) -> None:
         """Write all waiting changes; on a full disk, those that make room or need none."""

@@ -18,10 +18,13 @@ BELOW_SHELLS = {"errors", "mqtt", "net", "store", "engine"}
 BELOW_NODE = BELOW_SHELLS | {"config", "drivers", "client_base", "threads", "client", "aio", "paho"}
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
+    "_folding": set(),
     "_log": set(),
     "_load": {"errors"},
     "_peers": set(),
+    "_printable": set(),
     "_text": set(),
+    "_traceback": set(),
     "_weak": set(),
     "errors": set(),
     "mqtt": {"errors"},
@@ -41,7 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": BELOW_NODE,
     "__main__": {"cli"},
 }
-FOR_EVERYBODY = {"_version", "_log", "_load", "_peers", "_text", "_weak"}
+FOR_EVERYBODY = {
+    "_version", "_folding", "_log", "_load", "_peers", "_printable", "_text", "_traceback", "_weak",
+}  # fmt: skip
 
 # File pattern -> rooms it may import besides. The demo starts a real broker and cuts the network to it.
 EXCEPTIONS: dict[str, set[str]] = {"cli/demo/*.py": {"testing"}}
@@ -49,7 +54,7 @@ EXCEPTIONS: dict[str, set[str]] = {"cli/demo/*.py": {"testing"}}
 # File pattern -> modules it may import inside a function, because most programs never need them.
 LAZY_IMPORTS: dict[str, set[str]] = {
     "__init__.py": {"importlib.import_module"},
-    "_log.py": {"logging"},
+    "_log.py": {"logging", "device_sdk._traceback.safe_traceback"},
     "cli/demo/view.py": {"rich.live.Live", "rich.table.Table"},
 }
 

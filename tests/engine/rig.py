@@ -237,7 +237,8 @@ class Rig:
         expiry: float | None = None,
     ) -> Delivery:
         """Publish; where the policy would block this fails."""
-        field = len(topic).to_bytes(2, "big") + topic.encode()
+        name = topic.encode()
+        field = len(name).to_bytes(2, "big") + name
         now = self.clock()
         with self.engine.lock:
             delivery = self.engine.outgoing.publish(

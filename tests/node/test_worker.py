@@ -205,6 +205,36 @@ def test_a_closing_that_fails_is_logged_and_goes_no_further(
     assert caplog.messages == ["sensor climate: closing it failed: OSError: gone"]
 
 
+def test_a_sensor_that_comes_and_goes_has_few_lines_and_the_last_is_true(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "device_sdk.node")
+    sensor = bench.add("climate", FakeDriver(reads=[GOOD, CRC] * 1_000), interval=1)
+    bench.states(sensor, 2_000)
+    lines = caplog.messages
+    assert len(lines) < 25
+    assert lines[:4] == [
+        "sensor climate: ok",
+        "sensor climate: degraded: the CRC is wrong",
+        "sensor climate: ok",
+        "sensor climate: degraded: the CRC is wrong (2 times in 2 s)",
+    ]
+    sensor.run()
+    assert caplog.messages[-1].startswith("sensor climate: ok")
+    sensor.end()
+    assert caplog.messages[-1].startswith("sensor climate: degraded: the CRC is wrong (1,000 times in ")
+
+
+def test_a_driver_whose_error_is_new_each_time_does_not_fill_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(FakeDriver, "close", side_effect=OSError("gone"))
+    failures = [BusError(f"at {chr(97 + number % 20)} after {number} bytes: broken") for number in range(500)]
+    sensor = bench.add("climate", FakeDriver(opens=failures))
+    bench.states(sensor, 500)
+    assert len(caplog.messages) < 100
+
+
 # With threads
 
 
