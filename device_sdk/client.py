@@ -8,6 +8,7 @@ import threading
 import weakref
 from time import monotonic
 
+from device_sdk._printable import printable
 from device_sdk._weak import fresh, weakly
 from device_sdk.client_base import BaseClient
 from device_sdk.engine.arguments import disconnect_fields, seconds
@@ -108,7 +109,9 @@ class Client(BaseClient):
         outcome.set()  # for others in connect()
         if decided and error is not None:
             raise fresh(error)
-        raise TimeoutError(f"no connection to {self._engine.transport.description} within {timeout:g} s")
+        raise TimeoutError(
+            printable(f"no connection to {self._engine.transport.description} within {timeout:g} s")
+        )
 
     def close(self, drain: float = 5.0, *, reason_code: int = 0, session_expiry: int | None = None) -> None:
         """Finish what is queued for at most ``drain`` seconds, disconnect, and end the threads.

@@ -40,6 +40,8 @@ Reason codes are plain integers here, so that this module depends on nothing; th
 
 from __future__ import annotations
 
+from device_sdk._printable import printable
+
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
@@ -80,9 +82,16 @@ class DeviceSdkError(Exception):
 
     ``retry`` says whether a client's next attempt to connect can succeed: ``"soon"``, ``"later"`` (the other
     end is busy) or ``"never"`` (not without a change of configuration). It sets the delay between attempts.
+
+    ``str(error)`` is one line of at most 2,000 characters (the list of a :class:`ConfigError`: one for each
+    fault) that is safe to log and to show, whoever chose a text in it: line ends, control characters and
+    those that change the direction are written as in a Python literal. Attributes hold what was received.
     """
 
     retry: str = "soon"
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     def __reduce__(self) -> tuple[object, ...]:
         # The default calls the class with the finished text as its only argument: an error that a process

@@ -9,6 +9,7 @@ import weakref
 from asyncio import get_running_loop, sleep
 from functools import partial
 
+from device_sdk._printable import printable
 from device_sdk._weak import fresh, weakly
 from device_sdk.aio.callbacks import Callbacks
 from device_sdk.aio.driver import LoopDriver
@@ -236,7 +237,9 @@ class AsyncClient(BaseClient):
         self._check_open()
         if decided and error is not None:
             raise fresh(error)
-        raise TimeoutError(f"no connection to {self._engine.transport.description} within {timeout:g} s")
+        raise TimeoutError(
+            printable(f"no connection to {self._engine.transport.description} within {timeout:g} s")
+        )
 
     async def close(
         self, drain: float = 5.0, *, reason_code: int = 0, session_expiry: int | None = None

@@ -6,6 +6,8 @@ subscription still requested, and both may be awaited again.
 
 from __future__ import annotations
 
+from device_sdk._printable import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -96,7 +98,7 @@ class AsyncDelivery:
     def _outcome(self, what: str, timeout: float | None) -> None:
         delivery = self.delivery
         if not delivery.done:
-            raise TimeoutError(f"{self!r} was not {what} within {timeout:g} s")
+            raise TimeoutError(printable(f"{self!r} was not {what} within {timeout:g} s"))
         if delivery.error is not None:
             raise delivery.error
 

@@ -4,6 +4,7 @@ A command is a function ``(arguments) -> exit code`` in a module that is importe
 
 ===================  ====================================================================
 ``common.py``        exit codes, argument types, the parser with its global options
+``terminal.py``      everything that is printed
 ``connection.py``    options for the connection to the broker, and the client from them
 ``pubsub.py``        ``pub``, ``sub``
 ``queue.py``         ``queue``
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 from device_sdk._load import load
 from device_sdk._version import __version__
 from device_sdk.cli.common import ExitCode, add_log_level, exit_code_for, set_up_logging
+from device_sdk.cli.terminal import SafeParser, complain, show_defects_safely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     An expected error becomes one line on standard error. Only a defect of the program shows a traceback.
     """
     set_up_logging("warning")
+    show_defects_safely()
     try:
         arguments = _parser().parse_args(argv)
         code = _command(arguments.command)(arguments.arguments)
@@ -67,13 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         expected = exit_code_for(error)
         if expected is None:
             raise
-        print(f"device-sdk: {error}", file=sys.stderr)
+        complain(error)
         return expected
 
 
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
-    parser = argparse.ArgumentParser(
+    parser = SafeParser(
         prog="device-sdk",
         description="MQTT device SDK for Raspberry Pi and Linux single-board computers.",
         epilog="commands:\n"

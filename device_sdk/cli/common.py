@@ -7,6 +7,7 @@ import logging
 import math
 from enum import IntEnum
 
+from device_sdk.cli.terminal import LogFormatter, SafeParser
 from device_sdk.errors import (
     ArgumentError,
     ConfigError,
@@ -74,7 +75,7 @@ def exit_code_for(error: Exception) -> ExitCode | None:
 
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of one command, with the options that every command has."""
-    parser = argparse.ArgumentParser(
+    parser = SafeParser(
         prog=f"device-sdk {name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -109,10 +110,17 @@ class _SetLogLevel(argparse.Action):
         set_up_logging(str(values))
 
 
-def set_up_logging(level: str) -> None:
-    """Send log records of ``level`` and above to standard error. Later calls change the level."""
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger().setLevel(level.upper())
+def set_up_logging(level: int | str, who: str = "") -> None:
+    """Send log records of ``level`` and above to standard error. Later calls change the level.
+
+    ``who``: the process, if it is not the command itself.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        LogFormatter(f"%(asctime)s %(levelname)-7s {who and who + ' '}%(name)s: %(message)s")
+    )
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger().setLevel(level.upper() if isinstance(level, str) else level)
 
 
 class Ticker:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
 
+from device_sdk._log import Log
 from device_sdk.cli.common import ExitCode, add_log_level, command_parser, exit_code_for, set_up_logging
 from device_sdk.cli.stop_signals import StopSignals
+from device_sdk.cli.terminal import complain, say, say_json, say_text
 from device_sdk.node.config import load_config
 from device_sdk.node.example import EXAMPLE
 from device_sdk.node.link import make_client
@@ -22,7 +23,7 @@ __all__ = ["config", "run"]
 # How often the main thread checks that every worker still runs.
 _LOOK_S = 60.0
 
-log = logging.getLogger("device_sdk.node")
+log = Log("device_sdk.node")
 
 
 def run(argv: list[str]) -> int:
@@ -43,10 +44,10 @@ def run(argv: list[str]) -> int:
         log.info("stopping: waiting up to %g s for the broker", service.config.node.drain)
         lost = service.stop(hurry=lambda: signals.count > 1)
     if not healthy:
-        print("device-sdk: a worker ended by itself, its traceback is above", file=sys.stderr)
+        complain("a worker ended by itself, its traceback is above")
         return ExitCode.FAILED
     if lost:
-        print(f"device-sdk: {lost} messages are lost: {service.error}", file=sys.stderr)
+        complain(f"{lost} messages are lost: {service.error}")
         return _cause(service.error)
     log.info("stopped, the broker has everything")
     return ExitCode.OK
@@ -64,16 +65,16 @@ def config(argv: list[str]) -> int:
         add_log_level(action, default=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.action == "example":
-        print(EXAMPLE, end="")
+        say_text(EXAMPLE)
         return ExitCode.OK
     if arguments.action == "schema":
-        print(json.dumps(node_schema(), indent=2))
+        say_json(node_schema(), indent=2)
         return ExitCode.OK
     checked = _load(arguments.config)
     _, transport = make_client(checked, with_store=False)
     count = len(checked.sensor)
     sensors = "1 sensor" if count == 1 else f"{count} sensors"
-    print(f"{arguments.config}: no errors; node {checked.node.id}, {sensors}, {transport.description}")
+    say(f"{arguments.config}: no errors; node {checked.node.id}, {sensors}, {transport.description}")
     return ExitCode.OK
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from device_sdk.cli.common import ExitCode, command_parser, positive_int, positive_seconds
 from device_sdk.cli.connection import add_connection, connect_once, one_time_client
+from device_sdk.cli.terminal import complain, say_json, say_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from device_sdk.engine.incoming.inbox import Inbox
     from device_sdk.engine.outgoing.delivery import Delivery
 
-    Show = Callable[[Message], bytes]
+    Show = Callable[[Message], None]
 
 __all__ = ["pub", "sub"]
 
@@ -102,25 +102,24 @@ def _print_messages(inbox: Inbox, show: Show, count: int | None, timeout: float 
     try:
         while shown != count:
             message = inbox.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            sys.stdout.buffer.write(show(message) + b"\n")
-            sys.stdout.buffer.flush()
+            show(message)
             shown += 1
     except (TimeoutError, KeyboardInterrupt) as end:
         if count is not None:
-            print(f"device-sdk: {shown} of {count} messages arrived", file=sys.stderr)
+            complain(f"{shown} of {count} messages arrived")
             return ExitCode.TIMEOUT if isinstance(end, TimeoutError) else ExitCode.INTERRUPTED
     return ExitCode.OK
 
 
-def _print_payload(message: Message) -> bytes:
-    return message.payload
+def _print_payload(message: Message) -> None:
+    say_message(message.payload)
 
 
-def _print_with_topic(message: Message) -> bytes:
-    return message.topic.encode() + b" " + message.payload
+def _print_with_topic(message: Message) -> None:
+    say_message(message.payload, message.topic.encode())
 
 
-def _print_json(message: Message) -> bytes:
+def _print_json(message: Message) -> None:
     """One JSON object; a payload that is not UTF-8 text goes into ``payload_base64`` instead."""
     shown: dict[str, object] = {
         "time": round(time.time(), 3),
@@ -132,4 +131,4 @@ def _print_json(message: Message) -> bytes:
         shown["payload"] = message.payload.decode()
     except UnicodeDecodeError:
         shown["payload_base64"] = base64.b64encode(message.payload).decode()
-    return json.dumps(shown).encode()
+    say_json(shown, flush=True)

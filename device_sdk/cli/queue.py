@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from device_sdk.cli.common import ExitCode, add_log_level, command_parser, positive_int
+from device_sdk.cli.terminal import ask, complain, say, say_json
 from device_sdk.mqtt.wire import decode_properties
 from device_sdk.store.base import SHELVED
 from device_sdk.store.inspect import QueueReader, check, purge, purge_shelf, retry
@@ -96,16 +96,16 @@ def _stat(arguments: argparse.Namespace) -> int:
     with QueueReader(arguments.path) as reader:
         figures = reader.stat()
     if arguments.json:
-        print(json.dumps(figures["shelf"] if arguments.refused else figures, default=str))
+        say_json(figures["shelf"] if arguments.refused else figures)
         return ExitCode.OK
     use = "a client has it open" if figures["in_use"] else "no client has it open"
     name = figures["facts"].get("client_id", "unknown")
-    print(f"{_shown(figures['path'])}: {use}; client identifier {_shown(str(name))}")
+    say(f"{figures['path']}: {use}; client identifier {name}")
     if not arguments.refused:
         _print_figures(_FIGURES, figures)
         for topic_filter in figures["subscriptions"]:
-            print(f"  subscribed to {_shown(topic_filter)}")
-        print("on the shelf, not sent any more:")
+            say(f"  subscribed to {topic_filter}")
+        say("on the shelf, not sent any more:")
     _print_figures(_SHELF_FIGURES, figures["shelf"])
     return ExitCode.OK
 
@@ -113,12 +113,7 @@ def _stat(arguments: argparse.Namespace) -> int:
 def _print_figures(table: dict[str, str], figures: dict[str, Any]) -> None:
     width = max(map(len, _FIGURES.values()))
     for name, words in table.items():
-        print(f"  {words:<{width}}  {figures[name]:>12,}")
-
-
-def _shown(text: str) -> str:
-    """Return a text that a terminal may be given: without control characters."""
-    return text if text.isprintable() else ascii(text)
+        say(f"  {words:<{width}}  {figures[name]:>12,}")
 
 
 def _peek(arguments: argparse.Namespace) -> int:
@@ -133,9 +128,9 @@ def _peek(arguments: argparse.Namespace) -> int:
         more = f" ... ({len(message.payload)} bytes)" if len(message.payload) > _SHOWN_BYTES else ""
         text = payload.decode("utf-8", "backslashreplace")
         shown = text if text.isprintable() else repr(payload)
-        print(f"{message.sequence} {message.state} qos={message.qos} {_shown(message.topic)} {shown}{more}")
+        say(f"{message.sequence} {message.state} qos={message.qos} {message.topic} {shown}{more}")
         if message.status is not None:
-            print(f"    {_time(message.at)}: {_shown(message.reason)}")
+            say(f"    {_time(message.at)}: {message.reason}")
     return ExitCode.OK
 
 
@@ -156,41 +151,41 @@ def _export(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     problems = check(arguments.path)
     for problem in problems:
-        print(f"{arguments.path}: {problem}")
+        say(f"{arguments.path}: {problem}")
     if not problems:
-        print(f"{arguments.path}: everything is in order")
+        say(f"{arguments.path}: everything is in order")
     return ExitCode.FAILED if problems else ExitCode.OK
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    print(f"{retry(arguments.path)} messages are in the queue again")
+    say(f"{retry(arguments.path)} messages are in the queue again")
     return ExitCode.OK
 
 
 def _purge(arguments: argparse.Namespace) -> int:
     if not arguments.yes and not _confirmed(arguments.path, shelf=arguments.refused):
-        print("nothing was deleted", file=sys.stderr)
+        complain("nothing was deleted")
         return ExitCode.FAILED
     deleted = (purge_shelf if arguments.refused else purge)(arguments.path)
-    print(f"{deleted} messages deleted")
+    say(f"{deleted} messages deleted")
     return ExitCode.OK
 
 
 def _confirmed(path: str, *, shelf: bool) -> bool:
     if not sys.stdin.isatty():
-        print("device-sdk: standard input is no terminal; repeat the command with --yes", file=sys.stderr)
+        complain("standard input is no terminal; repeat the command with --yes")
         return False
     with QueueReader(path) as reader:
         figures = reader.stat()
     what = f"{figures['waiting']} messages that wait in"
     if shelf:
         what = f"{sum(figures['shelf'][name] for name in SHELVED)} messages that are not sent any more from"
-    return input(f"Delete {what} {_shown(path)}? [y/N] ").strip().lower() in ("y", "yes")
+    return ask(f"Delete {what} {path}? [y/N]") in ("y", "yes")
 
 
 def _print_json(messages: Iterable[StoredMessage]) -> None:
     for message in messages:
-        print(json.dumps(_fields(message)))
+        say_json(_fields(message))
 
 
 def _fields(message: StoredMessage) -> dict[str, object]:

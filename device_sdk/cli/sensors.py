@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import time
@@ -19,6 +18,7 @@ from device_sdk.cli.common import (
     positive_int,
     positive_seconds,
 )
+from device_sdk.cli.terminal import say, say_json
 from device_sdk.drivers import DRIVERS, discover, driver_class, open_driver
 from device_sdk.drivers.bus import list_buses
 from device_sdk.errors import ArgumentError
@@ -81,7 +81,7 @@ def _list(arguments: argparse.Namespace) -> None:
     width = max(map(len, DRIVERS))
     for kind in sorted(DRIVERS):
         summary = (driver_class(kind).__doc__ or "").strip().splitlines()[0]
-        print(f"{kind:<{width}}  {summary}")
+        say(f"{kind:<{width}}  {summary}")
 
 
 def _discover(arguments: argparse.Namespace) -> None:
@@ -90,16 +90,16 @@ def _discover(arguments: argparse.Namespace) -> None:
         channels = [channel.name for channel in sensor.channels]
         if arguments.json:
             shown = {"driver": sensor.kind, "options": dict(sensor.options), "channels": channels}
-            print(json.dumps({**shown, "description": sensor.description}))
+            say_json({**shown, "description": sensor.description})
             continue
         options = " ".join(f"-o {shlex.quote(f'{name}={value}')}" for name, value in sensor.options.items())
-        print(f"{sensor.kind} {options}\n    {sensor.description}: {', '.join(channels)}")
+        say(f"{sensor.kind} {options}", f"    {sensor.description}: {', '.join(channels)}")
     if not arguments.json:
         count = "1 sensor" if len(found) == 1 else f"{len(found) or 'no'} sensors"
         buses = ", ".join(list_buses(arguments.root)) or "none"
-        print(f"The kernel reads {count}. I2C buses: {buses}; their chips are not probed.")
+        say(f"The kernel reads {count}. I2C buses: {buses}; their chips are not probed.")
         words = "the words above" if found else "host"
-        print(f"Next: 'device-sdk sensors read' and {words}; 'device-sdk sensors list' names the drivers.")
+        say(f"Next: 'device-sdk sensors read' and {words}; 'device-sdk sensors list' names the drivers.")
 
 
 def _read(arguments: argparse.Namespace) -> None:
@@ -137,7 +137,7 @@ def _print_json(kind: str, readings: tuple[Reading, ...]) -> None:
         "time": readings[0].time,
         "readings": {r.channel: {"value": r.value, "unit": r.unit, "quality": r.quality} for r in readings},
     }
-    print(json.dumps(sample))
+    say_json(sample)
 
 
 def _print_table(kind: str, readings: tuple[Reading, ...]) -> None:
@@ -145,4 +145,4 @@ def _print_table(kind: str, readings: tuple[Reading, ...]) -> None:
     rows += [(r.channel, "-" if r.value is None else str(r.value), r.unit, r.quality) for r in readings]
     name, value, unit, _ = (max(len(row[column]) for row in rows) for column in range(4))
     for row in rows:
-        print(f"{row[0]:<{name}}  {row[1]:>{value}}  {row[2]:<{unit}}  {row[3]}")
+        say(f"{row[0]:<{name}}  {row[1]:>{value}}  {row[2]:<{unit}}  {row[3]}")

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from device_sdk._printable import printable
 from device_sdk._text import did_you_mean
 from device_sdk.errors import ConfigError
 
@@ -61,8 +62,11 @@ class ConfigFaults(ConfigError):
 
     def __init__(self, name: str, faults: Sequence[Fault]) -> None:
         count = "one error" if len(faults) == 1 else f"{len(faults)} errors"
-        super().__init__("\n  ".join([f"{name} has {count}:", *map(str, faults)]))
+        super().__init__(f"{name} has {count}:")
         self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return "\n  ".join([super().__str__(), *(printable(str(fault)) for fault in self.faults)])
 
 
 class Faults:

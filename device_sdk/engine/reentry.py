@@ -13,6 +13,8 @@ lock. The lock is an RLock for what it knows, not for being taken twice: who has
 
 from __future__ import annotations
 
+from device_sdk._printable import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
@@ -31,8 +33,10 @@ def refuse_reentry(lock: threading.RLock, what: str) -> None:
 def reentered(what: str) -> RuntimeError:
     """Return the error of a call that has interrupted the client."""
     return RuntimeError(
-        f"{what} in the handler of a signal that has interrupted the client at work; "
-        "set a flag in the handler, or start a thread there that makes the call"
+        printable(
+            f"{what} in the handler of a signal that has interrupted the client at work; "
+            "set a flag in the handler, or start a thread there that makes the call"
+        )
     )
 
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 
+from device_sdk._printable import printable
 from device_sdk.errors import (
     ArgumentError,
     ClosedError,
@@ -272,7 +273,7 @@ class MemoryListener:
         with _lock:
             came = self._changed.wait_for(lambda: self._waiting or not self._is_listening(), timeout)
             if not came:
-                raise TimeoutError(f"nobody connected to {self.url} within {timeout} s")
+                raise TimeoutError(printable(f"nobody connected to {self.url} within {timeout} s"))
             if not self._waiting:
                 raise ClosedError(f"the listener {self.url} is closed")
             return self._waiting.popleft()

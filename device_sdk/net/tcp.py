@@ -7,6 +7,7 @@ import os
 import socket
 import time
 
+from device_sdk._printable import printable
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
 from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl
@@ -196,7 +197,9 @@ class TcpDialer:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode())
             except OSError as error:
                 hint = _explain_interface(self._interface, error)
-                raise OSError(error.errno, f"interface {self._interface}: {error.strerror}{hint}") from error
+                raise OSError(
+                    error.errno, printable(f"interface {self._interface}: {error.strerror}{hint}")
+                ) from error
         if self._bind is not None:
             _, address, port = self._bind
             try:
@@ -204,7 +207,9 @@ class TcpDialer:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((address, port))
             except OSError as error:
-                raise OSError(error.errno, f"bind {address} port {port}: {error.strerror}") from error
+                raise OSError(
+                    error.errno, printable(f"bind {address} port {port}: {error.strerror}")
+                ) from error
 
 
 def _parse_bind(bind: str | tuple[str, int]) -> tuple[int, str, int]:

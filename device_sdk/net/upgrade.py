@@ -7,6 +7,7 @@ import re
 from urllib.parse import quote
 
 from device_sdk._peers import recognise
+from device_sdk._printable import printable
 from device_sdk.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     Headers = Mapping[str, str] | Callable[[dict[str, str]], Mapping[str, str]]
 
-__all__ = ["DEFAULT_PATH", "Upgrade", "printable"]
+__all__ = ["DEFAULT_PATH", "Upgrade", "line_of"]
 
 DEFAULT_PATH = "/mqtt"
 
@@ -175,13 +176,13 @@ class Upgrade:
         return body
 
     def _refusal(self, status: int, reason: bytes, head: bytes, body: bytes) -> ConnectFailedError:
-        answer = f"{status} {printable(reason)}".rstrip()
-        if text := printable(body)[:_QUOTED_BODY_CHARACTERS]:
-            answer += f": {text!r}"
+        answer = f"{status} {line_of(reason)}".rstrip()
+        if text := line_of(body)[:_QUOTED_BODY_CHARACTERS]:
+            answer += f": '{text}'"
         advice = _ADVICE.get(status, "see what the server's log says")
         if status in _REDIRECTS:
             target = _LOCATION.search(head)
-            where = printable(target[1])[:_QUOTED_BODY_CHARACTERS] if target else "a place it does not name"
+            where = line_of(target[1])[:_QUOTED_BODY_CHARACTERS] if target else "a place it does not name"
             advice = f"it points to {where}; redirects are not followed, so write the right URL"
         failure = self._failure(f"answers {answer}; {advice}")
         # The next token of a callable may be a better one.
@@ -227,7 +228,6 @@ def _checked_headers(
     return dict(headers)
 
 
-def printable(data: bytes) -> str:
-    """Return a peer's text in one line, without control characters."""
-    text = data.decode("utf-8", "replace")
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+def line_of(data: bytes) -> str:
+    """Return a peer's text in one line, safe to show."""
+    return printable(" ".join(data.decode("utf-8", "replace").split()))

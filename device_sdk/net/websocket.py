@@ -10,7 +10,7 @@ from device_sdk.errors import ArgumentError, MissingDependency, TransportClosedE
 from device_sdk.net.base import ParsedUrl, open_transport
 from device_sdk.net.layer import Layer, Link
 from device_sdk.net.stack import TCP_STREAM_OPTIONS
-from device_sdk.net.upgrade import Upgrade, printable
+from device_sdk.net.upgrade import Upgrade, line_of
 
 try:
     from websockets.exceptions import PayloadTooBig
@@ -236,5 +236,5 @@ def _how_closed(frame: Frame) -> str:
     code = int.from_bytes(frame.data[:2], "big") if frame.data else CloseCode.NO_STATUS_RCVD
     if code in (CloseCode.NORMAL_CLOSURE, CloseCode.NO_STATUS_RCVD):
         return ""
-    reason = printable(bytes(frame.data[2:])) or "no reason given"
+    reason = line_of(bytes(frame.data[2:])) or "no reason given"
     return f"the server closed with code {code}: {reason}"

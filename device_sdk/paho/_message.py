@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from device_sdk._printable import printable
 from device_sdk.mqtt.session import ACKNOWLEDGED, REFUSED, SENT
 from device_sdk.paho._codes import error_string
 from device_sdk.paho.enums import MessageState, MQTTErrorCode
@@ -191,7 +192,7 @@ class MQTTMessageInfo:
         if self.rc == _QUEUE_SIZE:
             raise ValueError("Message is not queued due to ERR_QUEUE_SIZE")
         if self.rc > 0:
-            raise RuntimeError(f"Message publish failed: {error_string(self.rc)}")
+            raise RuntimeError(printable(f"Message publish failed: {error_string(self.rc)}"))
 
 
 def info_for(listener: Listener, mid: int, delivery: Delivery | None = None) -> MQTTMessageInfo:

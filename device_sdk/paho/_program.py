@@ -10,6 +10,7 @@ import logging
 import threading
 import weakref
 
+from device_sdk._log import shown
 from device_sdk.mqtt.topics import FilterTree
 from device_sdk.paho._attributes import Callbacks
 from device_sdk.paho._codes import LOGGING_LEVEL
@@ -136,6 +137,7 @@ class Program:
     def log(self, level: LogLevel, text: str, *values: object) -> None:
         """Pass a message to ``on_log`` and the logger; an exception in ``on_log`` is dropped."""
         client = self._client()
+        values = tuple(map(shown, values))  # whoever chose them
         on_log = getattr(client, "on_log", None)
         if on_log is not None:
             try:

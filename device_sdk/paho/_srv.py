@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from device_sdk._printable import printable
+
 try:
     import dns.resolver as resolver
 except ImportError:
@@ -26,6 +28,6 @@ def find_brokers(domain: str | None, *, encrypted: bool) -> list[tuple[str, int]
     try:
         answers = list(resolver.resolve(f"{service}._tcp.{domain}", "SRV"))
     except (resolver.NXDOMAIN, resolver.NoAnswer, resolver.NoNameservers) as error:
-        raise ValueError(f"No answer/NXDOMAIN for SRV in {domain}") from error
+        raise ValueError(printable(f"No answer/NXDOMAIN for SRV in {domain}")) from error
     answers.sort(key=lambda found: (found.priority, -found.weight))
     return [(answer.target.to_text().rstrip("."), answer.port) for answer in answers]

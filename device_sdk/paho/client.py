@@ -14,6 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from device_sdk._load import load
+from device_sdk._printable import printable
 from device_sdk._weak import weakly
 from device_sdk.paho import _constants
 from device_sdk.paho._acks import Acknowledgements
@@ -226,7 +227,7 @@ class Client:
     ) -> None:
         transport = transport.lower()
         if transport not in TRANSPORTS:
-            raise ValueError(f'transport must be "websockets", "tcp" or "unix", not {transport}')
+            raise ValueError(printable(f'transport must be "websockets", "tcp" or "unix", not {transport}'))
         _check_version(callback_api_version, warns=not self._is_1_x)
         identifier = client_id.decode() if isinstance(client_id, bytes) else client_id or ""
         if protocol == MQTTProtocolVersion.MQTTv5:
@@ -320,7 +321,7 @@ class Client:
 
     def _check_closed(self, name: str) -> None:
         if not self._life.is_closed(self._connection.sock is not None):
-            raise RuntimeError(f"updating {name} on established connection is not supported")
+            raise RuntimeError(printable(f"updating {name} on established connection is not supported"))
 
     host: str = setting(
         _check_closed,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from device_sdk._printable import printable
 from device_sdk.errors import RemoteProtocolError
 from device_sdk.mqtt import wire
 from device_sdk.mqtt.codes import PACKET_TYPES, PROPERTIES, PROPERTY_BY_NAME
@@ -110,7 +111,7 @@ class VariableByteIntegers:
     def encode(x: int) -> bytes:
         """Write a number. Raises: ValueError: not 0..268,435,455."""
         if not 0 <= x <= wire.MAX_VARINT:
-            raise ValueError(f"a variable byte integer must be 0..{wire.MAX_VARINT:,}, not {x}")
+            raise ValueError(printable(f"a variable byte integer must be 0..{wire.MAX_VARINT:,}, not {x}"))
         return wire.encode_varint(x)
 
     @staticmethod
@@ -327,7 +328,7 @@ class Properties:
 
 def _check_number(name: str, entry: PropertyDefinition, value: object) -> None:
     if not isinstance(value, int):
-        raise TypeError(f"the property {name} must be an int, not {type(value).__name__}")
+        raise TypeError(printable(f"the property {name} must be an int, not {type(value).__name__}"))
     if not entry.minimum <= value <= entry.maximum:
         raise MQTTException(f"the property {name} must be {entry.minimum}..{entry.maximum}, not {value}")
 

@@ -10,6 +10,7 @@ import warnings
 from functools import total_ordering
 from types import MappingProxyType
 
+from device_sdk._printable import printable
 from device_sdk.mqtt.codes import PACKET_TYPES, RECEIVED_REASON_CODES, reason_name
 from device_sdk.mqtt.codes import ReasonCode as Code
 from device_sdk.paho.packettypes import PacketTypes
@@ -84,14 +85,18 @@ class ReasonCode:
         except KeyError:
             if self.value not in self.names:
                 raise KeyError(self.value) from None
-            raise ValueError(f"packet type {self.packetType} has no reason code {self.value}") from None
+            raise ValueError(
+                printable(f"packet type {self.packetType} has no reason code {self.value}")
+            ) from None
 
     def getId(self, name: str) -> int:
         """Return the number of a name in this packet. Raises: KeyError: it has no such reason code."""
         try:
             return int(_IDENTIFIERS[self.packetType, name])
         except KeyError:
-            raise KeyError(f"packet type {self.packetType} has no reason code named {name!r}") from None
+            raise KeyError(
+                printable(f"packet type {self.packetType} has no reason code named {name!r}")
+            ) from None
 
     def set(self, name: str) -> None:
         """Change the reason code to the one of that name. Raises: KeyError, as :meth:`getId`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk._printable import printable
 from device_sdk.paho._oneshot import Task
 from device_sdk.paho.client import MQTTv5, MQTTv311
 
@@ -47,7 +48,7 @@ def callback(
     ``callback``.
     """
     if not 0 <= qos <= 2:
-        raise ValueError(f"qos must be 0, 1 or 2, not {qos}")
+        raise ValueError(printable(f"qos must be 0, 1 or 2, not {qos}"))
     task = Task(
         client_id=client_id,
         userdata=userdata,
@@ -93,7 +94,7 @@ def simple(
     at :func:`callback`; a ``msg_count`` below 1 is a ValueError too.
     """
     if msg_count < 1:
-        raise ValueError(f"msg_count must be 1 or more, not {msg_count}")
+        raise ValueError(printable(f"msg_count must be 1 or more, not {msg_count}"))
     messages: list[MQTTMessage] = []
 
     def collect(client: Client, userdata: Any, message: MQTTMessage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk._printable import printable
 from device_sdk.paho.exception import MQTTException
 
 TYPE_CHECKING = False
@@ -56,7 +57,7 @@ class SubscribeOptions:
     def _check(self) -> None:
         for name in ("retainHandling", "QoS"):
             if getattr(self, name) not in (0, 1, 2):
-                raise AssertionError(f"{name} must be 0, 1 or 2, not {getattr(self, name)}")
+                raise AssertionError(printable(f"{name} must be 0, 1 or 2, not {getattr(self, name)}"))
 
     def pack(self) -> bytes:
         """Return the option byte of SUBSCRIBE. Raises: AssertionError, as the constructor."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import device_sdk
 import device_sdk_hil
+from device_sdk._printable import printable
 
 if TYPE_CHECKING:
     from device_sdk_hil.timeline import Timeline
@@ -110,10 +111,9 @@ class Dut:
 
         self._timeline.wait_until(look, f"{pattern!r} in the log of the DUT", timeout)
         if not found:
-            raise AssertionError(
-                f"the DUT ended with status {self._exit_status} and never logged {pattern!r}; its last lines:"
-                + "".join(f"\n  {line}" for line in self.log[-_LAST_LINES:])
-            )
+            problem = f"the DUT ended with status {self._exit_status} and never logged {pattern!r}"
+            lines = [f"{problem}; its last lines:", *self.log[-_LAST_LINES:]]
+            raise AssertionError("\n  ".join(map(printable, lines)))
         return found[0]
 
     # End
@@ -182,7 +182,7 @@ def with_values(config: str, **values: str) -> str:
         line = f'{name} = "{value}"'.replace("\\", r"\\")
         config, count = re.subn(rf"(?m)^{name} = .*$", line, config)
         if not count:
-            raise ValueError(f"the configuration has no line '{name} = ...'")
+            raise ValueError(printable(f"the configuration has no line '{name} = ...'"))
     return config
 
 

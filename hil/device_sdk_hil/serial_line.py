@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING
 
+from device_sdk._printable import printable
 from device_sdk.net.base import parse_url
 from device_sdk.testing.pty_line import PtyLine
 
@@ -154,7 +155,9 @@ class RealSerialLine(SerialLine):
         self._run(self._table.plug)
         if not self._wait_for_port(True):
             raise TimeoutError(
-                f"{self._table.path} is not back {self._rig.patience:g} s after the rig's command 'plug'"
+                printable(
+                    f"{self._table.path} is not back {self._rig.patience:g} s after the rig's command 'plug'"
+                )
             )
         self._is_out = False
         self._timeline.record(_SOURCE, "plug")
@@ -170,7 +173,7 @@ class RealSerialLine(SerialLine):
         )
         if done.returncode:
             raise RuntimeError(
-                f"the rig's command {command} failed with status {done.returncode}: {done.stderr}"
+                printable(f"the rig's command {command} failed with status {done.returncode}: {done.stderr}")
             )
 
     def _wait_for_port(self, wanted: bool) -> bool:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from threading import Condition
 from typing import TYPE_CHECKING, Any
 
+from device_sdk._printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -38,7 +40,7 @@ class Event:
 
     def __str__(self) -> str:
         data = " ".join(f"{name}={value}" for name, value in self.data.items())
-        return f"{self.time:9.3f}  {self.source:<12} {self.kind:<10} {data}".rstrip()
+        return printable(f"{self.time:9.3f}  {self.source:<12} {self.kind:<10} {data}".rstrip())
 
 
 class Fault:
@@ -98,7 +100,7 @@ class Timeline:
             self._last.append(event)
             if not self._file.closed:
                 fields = {"time": event.time, "source": source, "kind": kind, "data": data}
-                self._file.write(json.dumps(fields, ensure_ascii=False, default=str) + "\n")
+                self._file.write(json.dumps(fields, default=str) + "\n")
             self._changed.notify_all()
         return event
 
@@ -135,7 +137,9 @@ class Timeline:
         timeout = self.patience if timeout is None else timeout
         with self._changed:
             if not self._changed.wait_for(predicate, timeout):
-                raise TimeoutError(f"waited {timeout:g} s in vain for {what or 'a condition of the test'}")
+                raise TimeoutError(
+                    printable(f"waited {timeout:g} s in vain for {what or 'a condition of the test'}")
+                )
 
     def last_events(self) -> str:
         """Return the latest events as a text for people."""

@@ -157,6 +157,17 @@ ALARMS = {
             unwatched="nothing in the source says what a change was for",
         ),
     ],
+    "0027": [
+        Alarm(
+            "A log line, an error or an event with a control character in it",
+            ("tests/security/test_hostile_text.py", "tests/architecture/test_outside_text.py"),
+        ),
+        Alarm(
+            "A fault of the field that the log does not show because it was folded into another",
+            unwatched=BY_USERS,
+        ),
+        Alarm("Programs that compare `str(error)` with what a broker sent", unwatched=BY_USERS),
+    ],
     "0020": [Alarm("Users look for `device_sdk.hil` and do not find it", unwatched=BY_USERS)],
     "0025": [
         Alarm("A subscriber that is busy decoding", unwatched=BY_BENCHMARKS),

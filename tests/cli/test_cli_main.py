@@ -127,9 +127,12 @@ def test_a_command_is_imported_only_when_it_is_used() -> None:
     assert loaded == str(
         [
             "device_sdk._load",
+            "device_sdk._printable",
+            "device_sdk._traceback",
             "device_sdk._version",
             "device_sdk.cli",
             "device_sdk.cli.common",
+            "device_sdk.cli.terminal",
             "device_sdk.errors",
         ]
     )

@@ -8,7 +8,6 @@ the middle of the run. In the end every sequence number that was published must 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import time
@@ -24,6 +23,7 @@ from device_sdk.cli.demo.scene import Network, Report, Scene
 from device_sdk.cli.demo.subscriber import SubscriberProcess
 from device_sdk.cli.demo.view import make_view
 from device_sdk.cli.stop_signals import StopSignals
+from device_sdk.cli.terminal import say, say_json
 from device_sdk.errors import ArgumentError, ConnectFailedError, DeviceSdkError
 from device_sdk.net.base import parse_url
 from device_sdk.testing.broker_process import BROKERS, find_broker
@@ -50,7 +50,7 @@ def demo(argv: list[str]) -> int:
             report = _run(arguments, plan, signals, broker.url(arguments.version), broker)
     _print_report(report)
     if arguments.json:
-        print(json.dumps(asdict(report)))
+        say_json(asdict(report))
     if report.lost:
         return ExitCode.FAILED
     return ExitCode.OK if report.published else ExitCode.INTERRUPTED
@@ -145,20 +145,20 @@ def _forget_sessions(url: str, client_ids: tuple[str, ...], version: str) -> Non
 
 def _introduce(plan: Plan, asked: float, broker: str) -> None:
     if plan.seconds > asked:
-        print(f"Running {plan.seconds:.1f} s instead of {asked:g} s: the outage does not fit otherwise.")
-    print(
+        say(f"Running {plan.seconds:.1f} s instead of {asked:g} s: the outage does not fit otherwise.")
+    say(
         f"Publishing this machine's sensors {1 / plan.interval:.3g} times per second to {broker}.", flush=True
     )
 
 
 def _print_report(report: Report) -> None:
-    print()
+    say("")
     for name, value in asdict(report).items():
-        print(f"{name:<17}{value:>8}")
-    print()
+        say(f"{name:<17}{value:>8}")
+    say("")
     if report.lost:
-        print(f"{report.lost} of {report.published} samples never reached the subscriber.")
+        say(f"{report.lost} of {report.published} samples never reached the subscriber.")
     elif report.published:
-        print("Every sample reached the subscriber.")
+        say("Every sample reached the subscriber.")
     else:
-        print("Interrupted before the first sample.")
+        say("Interrupted before the first sample.")

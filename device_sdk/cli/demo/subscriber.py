@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from device_sdk import Client, ReconnectPolicy
+from device_sdk.cli.common import set_up_logging
 from device_sdk.cli.demo.plan import LONGEST_WAIT_S
+from device_sdk.cli.terminal import as_json, complain, say_json
 from device_sdk.errors import DeviceSdkError
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ class SubscriberProcess:
         )  # fmt: skip
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
-            print(json.dumps(self._options), file=self._process.stdin, flush=True)
+            self._process.stdin.write(as_json(self._options) + "\n")
+            self._process.stdin.flush()
         self._listener = threading.Thread(target=self._listen, name="demo-subscriber", daemon=True)
         self._listener.start()
         self._subscribed.wait(_READY_S)
@@ -133,8 +136,7 @@ class SubscriberProcess:
 def main() -> int:
     """Subscribe and report until standard input ends."""
     options = json.loads(sys.stdin.readline())
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s subscriber %(name)s: %(message)s")
-    logging.getLogger().setLevel(options["log_level"])
+    set_up_logging(options["log_level"], who="subscriber")
     received: deque[int] = deque()
 
     def record(message: Message) -> None:
@@ -158,7 +160,7 @@ def main() -> int:
         with suppress(BrokenPipeError):
             _report(client, received)
     except (DeviceSdkError, TimeoutError) as error:
-        print(f"demo subscriber: {error}", file=sys.stderr)
+        complain(error, "demo subscriber")
         return 1
     finally:
         client.close(drain=0)
@@ -184,7 +186,7 @@ def _report_until_parent_leaves(client: Client, received: deque[int]) -> None:
 
 def _report(client: Client, received: deque[int]) -> None:
     numbers = [received.popleft() for _ in range(len(received))]
-    print(json.dumps({"state": client.state, "received": numbers}), flush=True)
+    say_json({"state": client.state, "received": numbers}, flush=True)
 
 
 if __name__ == "__main__":

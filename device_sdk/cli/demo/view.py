@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from device_sdk.cli.terminal import say
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -86,10 +88,10 @@ class PlainView(View):
         """Print one line, under a heading the first time."""
         if self._heading_due:
             self._heading_due = False
-            print(_PLAIN_HEADING)
+            say(_PLAIN_HEADING)
         s = snapshot
         network = "up" if s.network_up else "DOWN"
-        print(
+        say(
             f"{s.elapsed:4.0f} s  {network:<7}  {s.node_state:<10}  {s.subscriber_state:<10}"
             f"  {s.published:9}  {s.acknowledged:12}  {s.received:8}"
             f"  {s.queue:5} {bar(s.queue, s.queue_expected, 10)}  {s.sample}",
@@ -98,7 +100,7 @@ class PlainView(View):
 
     def note(self, text: str) -> None:
         """Print the remark on a line of its own."""
-        print(f"---- {text}", flush=True)
+        say(f"---- {text}", flush=True)
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
+from device_sdk._printable import printable
 from device_sdk.engine.arguments import made_up_client_id
 from device_sdk.errors import ArgumentError, DeliveryExpiredError, NotConnectedError, SubscribeRefused
 from device_sdk.mqtt.message import Message, Subscription
@@ -91,7 +92,7 @@ class Call:
                 self._calls.forget_topic(self.where)  # a later call asks again
             return error
         problem = f"{self.where} was not subscribed to within {self._timeout:g} s"
-        return TimeoutError(f"the request on {self._topic} was not sent: {problem}")
+        return TimeoutError(printable(f"the request on {self._topic} was not sent: {problem}"))
 
     def begin(self) -> float:
         """Expect the response; return the expiry of the request, whose properties are complete now."""
@@ -130,7 +131,9 @@ class Call:
     def answer(self) -> Message:
         """Return the response. Raises: TimeoutError: there was none in time."""
         if self.response is None:
-            raise TimeoutError(f"no response to the request on {self._topic} within {self._timeout:g} s")
+            raise TimeoutError(
+                printable(f"no response to the request on {self._topic} within {self._timeout:g} s")
+            )
         return self.response
 
 

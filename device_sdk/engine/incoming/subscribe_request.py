@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from device_sdk._printable import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -63,7 +65,9 @@ class SubscribeRequest:
     def answer(self, timeout: float | None) -> list[int]:
         """Return or raise what :meth:`wait` does, after a wait of ``timeout`` seconds."""
         if not self.done:
-            raise TimeoutError(f"no answer for {', '.join(self.topic_filters)} within {timeout:g} s")
+            raise TimeoutError(
+                printable(f"no answer for {', '.join(self.topic_filters)} within {timeout:g} s")
+            )
         if self.error is not None:
             raise self.error
         return self.reason_codes

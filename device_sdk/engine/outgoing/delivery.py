@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk._printable import printable
 from device_sdk.mqtt.session import PENDING_STATES, QUEUED, SENT, STORED, Outgoing
 
 TYPE_CHECKING = False
@@ -74,7 +75,7 @@ class Delivery(Outgoing):
         if not self.done and not self._waits.wait_done(self, timeout):
             failure = self._waits.failure
             why = "" if failure is None else f"; no connection: {failure}"
-            raise TimeoutError(f"{self!r} was not acknowledged within {timeout:g} s{why}")
+            raise TimeoutError(printable(f"{self!r} was not acknowledged within {timeout:g} s{why}"))
         if self.error is not None:
             raise self.error
 
