@@ -8,10 +8,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["did_you_mean"]
+__all__ = ["did_you_mean", "nearest"]
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """Return the known name that is near, ``""`` if none is."""
+    return next(iter(difflib.get_close_matches(wrong, list(known), n=1)), "")
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'right'?"`` when one of the known names is near, else an empty text."""
-    near = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(wrong, known)
+    return f"; did you mean {near!r}?" if near else ""

@@ -8,6 +8,7 @@ import threading
 import weakref
 from time import monotonic
 
+from device_sdk._arguments import explained
 from device_sdk._printable import printable
 from device_sdk._weak import fresh, weakly
 from device_sdk.client_base import BaseClient
@@ -81,6 +82,7 @@ class Client(BaseClient):
                 self._engine.drop_connection()
                 raise
 
+    @explained
     def connect(self, timeout: float = 10.0) -> None:
         """Start, and wait until the broker has accepted the connection.
 

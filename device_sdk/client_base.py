@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from time import monotonic
 
+from device_sdk._arguments import explained
 from device_sdk._weak import weakly
 from device_sdk.engine.arguments import (
     LARGEST_PAYLOAD,
@@ -92,6 +93,7 @@ class BaseClient(ABC):
     _closed = False
     _consumers_class: type[Consumers] = Consumers
 
+    @explained
     def __init__(
         self,
         url: str | Transport | Sequence[str | Transport],

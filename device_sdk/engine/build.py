@@ -26,6 +26,7 @@ __all__ = ["brokers_for", "store_for"]
 STORES = {"path": "device_sdk.store.sqlite:SqliteStore"}
 
 _TLS_OPTIONS = "device_sdk.net.tls:TLSOptions"
+_DID_YOU_MEAN = "device_sdk._text:did_you_mean"  # only for an error, see there
 
 # Options of a transport that a client has as arguments -> the name there.
 _NOT_IN_NETWORK = {"url": "url", "tls": "tls", "proxy": "proxy", "largest_packet": "maximum_packet_size"}
@@ -93,8 +94,13 @@ def brokers_for(
     for name in (*demands, *wishes):
         if name not in granted:
             streams = ", ".join(sorted({broker.transport.description for broker in brokers}))
-            raise ArgumentError(name, f"is no option of {streams}")
+            hint = load(_DID_YOU_MEAN)(name, {option for place in places for option in _options_of(place)})
+            raise ArgumentError(name, f"is no option of {streams}{hint}")
     return brokers
+
+
+def _options_of(place: object) -> frozenset[str]:
+    return (isinstance(place, str) and transport_options(parse_url(place))) or frozenset()
 
 
 def _checked_network(network: object) -> dict[str, Any]:

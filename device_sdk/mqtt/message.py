@@ -5,6 +5,7 @@ Written out by hand, not as dataclasses: importing :mod:`dataclasses` costs a th
 
 from __future__ import annotations
 
+from device_sdk._arguments import explained
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 
 TYPE_CHECKING = False
@@ -182,6 +183,7 @@ class Will(Record):
 
     __slots__ = ("payload", "properties", "qos", "retain", "topic")
 
+    @explained
     def __init__(
         self,
         topic: str,
@@ -208,6 +210,7 @@ class Subscription(Record):
 
     __slots__ = ("no_local", "qos", "retain_as_published", "retain_handling", "topic")
 
+    @explained
     def __init__(
         self,
         topic: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk._load import load
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 from device_sdk.mqtt.codes import VERSIONS
 from device_sdk.mqtt.encode import encode_packet
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectOptions", "check_range"]
 
 _BRIDGE = 0x80
+_VERSION_HINT = "device_sdk._words:version_hint"  # only for an error, see there
 
 
 def check_range(argument: str, value: object, low: int, high: int) -> int:
@@ -86,7 +88,8 @@ class ConnectOptions:
         bridge: bool = False,
     ) -> None:
         if version not in VERSIONS:
-            raise ArgumentError("version", f'must be "5.0", "3.1.1" or "3.1", not {version!r}')
+            hint = load(_VERSION_HINT)(version)
+            raise ArgumentError("version", f'must be "5.0", "3.1.1" or "3.1", not {version!r}{hint}')
         if will is not None and not isinstance(will, Will):
             raise ArgumentTypeError("will", f"must be a Will, not {type(will).__name__}")
         if will is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sys import getsizeof
 
+from device_sdk._load import load
 from device_sdk.errors import ArgumentError, ArgumentTypeError, MalformedPacketError, RemoteProtocolError
 from device_sdk.mqtt.codes import PROPERTIES, PROPERTY_BY_NAME, ReasonCode
 
@@ -32,6 +33,8 @@ __all__ = [
     "read_uint16",
     "read_varint",
 ]
+
+_DID_YOU_MEAN = "device_sdk._text:did_you_mean"  # only for an error, see there
 
 #: The largest variable byte integer: four bytes of seven bits. Source: MQTT 5.0 §1.5.5.
 MAX_VARINT = 268_435_455
@@ -312,7 +315,8 @@ def encode_properties(properties: Mapping[str, Any], packet: str) -> bytes:
     for name, value in properties.items():
         entry = PROPERTY_BY_NAME.get(name)
         if entry is None:
-            raise ArgumentError(str(name), "is not an MQTT 5.0 property")
+            hint = load(_DID_YOU_MEAN)(str(name), PROPERTY_BY_NAME)
+            raise ArgumentError(str(name), f"is not an MQTT 5.0 property{hint}")
         if packet not in entry.packets:
             raise ArgumentError(name, f"is not allowed in the properties of {packet}")
         write = _WRITERS[entry.type]

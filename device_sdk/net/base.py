@@ -54,6 +54,7 @@ ENTRY_POINT_GROUP = "device_sdk.transports"
 DEFAULT_PORTS = {"mqtt": 1883, "tcp": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
 _EXAMPLE = "mqtt://broker.example:1883"
+_SCHEME_HINT = "device_sdk._words:scheme_hint"  # only for an error, see there
 
 
 class Transport(ABC):
@@ -232,7 +233,7 @@ def parse_url(url: str) -> ParsedUrl:
         _reject(url, "contains white space or a control character; percent-encode it, a space is %20")
     scheme, separator, rest = url.partition(":")
     if not separator or not rest.startswith(("/", "@")):
-        _reject(url, f"has no scheme; write for example {_EXAMPLE!r}")
+        _reject(url, f"has no scheme; write {_with_scheme(url)!r}")
     scheme = scheme.lower()
     if not (scheme[:1].isalpha() and scheme.isascii() and scheme.translate(_WITHOUT_PUNCTUATION).isalnum()):
         _reject(url, f"does not start with a scheme; write for example {_EXAMPLE!r}")
@@ -269,6 +270,21 @@ def _reject(url: str, problem: str) -> NoReturn:
     scheme, separator, _ = secret.partition("://")
     shown = f"{scheme if separator else ''}{separator}***@{public}" if at else url
     raise ArgumentError("url", f"{shown!r} {problem}")
+
+
+def _with_scheme(text: str) -> str:
+    """Return the URL that a text without a scheme may mean, or an example."""
+    if text.startswith("/"):
+        return f"serial://{text}" if text.startswith("/dev/") else f"unix:{text}"
+    scheme, _, rest = text.partition(":")
+    if scheme.lower() in TRANSPORTS and rest:
+        return f"{scheme}://{rest}"
+    host, _, port = text.rpartition(":") if text.count(":") == 1 else (text, "", "")
+    if text.count(":") > 1 and _IPV6_CHARACTERS.issuperset(text):
+        return f"mqtt://[{text}]"
+    if "@" in text or not (host or text).translate(_HOST_PUNCTUATION).isalnum():
+        return _EXAMPLE  # it may hold a password
+    return f"{'mqtts' if port == '8883' else 'mqtt'}://{text}"
 
 
 def _host_and_port(url: str, text: str) -> tuple[str, int]:
@@ -380,6 +396,7 @@ def _from_entry_points(scheme: str) -> Any:
     entry_points = load("importlib.metadata:entry_points")
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if scheme not in found:
-        schemes = ", ".join(sorted({*TRANSPORTS, *found}))
-        raise ArgumentError("url", f"no transport for {scheme!r} is installed; there are: {schemes}")
+        known = sorted({*TRANSPORTS, *found})
+        problem = f"no transport for {scheme!r} is installed{load(_SCHEME_HINT)(scheme, known)}"
+        raise ArgumentError("url", f"{problem}; there are: {', '.join(known)}")
     return found[scheme].load()

@@ -17,6 +17,7 @@ import ssl
 import threading
 from contextlib import suppress
 
+from device_sdk._arguments import explained
 from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.errors import (
@@ -94,6 +95,7 @@ class TLSOptions:
                  "_lock", "_minimum_version", "_signature", "insecure", "server_name",
                  "session_resumption")  # fmt: skip
 
+    @explained
     def __init__(
         self,
         *,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 
+from device_sdk._arguments import explained
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 
 TYPE_CHECKING = False
@@ -122,6 +123,7 @@ class StorePolicy:
         "replay_rate",
     )
 
+    @explained
     def __init__(
         self,
         *,

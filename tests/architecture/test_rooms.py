@@ -20,12 +20,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "_folding": set(),
     "_log": set(),
+    "_arguments": set(),
     "_load": {"errors"},
     "_peers": set(),
     "_printable": set(),
     "_text": set(),
     "_traceback": set(),
     "_weak": set(),
+    "_words": {"errors"},
     "errors": set(),
     "mqtt": {"errors"},
     "net": {"errors"},
@@ -45,7 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 FOR_EVERYBODY = {
-    "_version", "_folding", "_log", "_load", "_peers", "_printable", "_text", "_traceback", "_weak",
+    "_arguments", "_version", "_folding", "_log", "_load", "_peers", "_printable", "_text", "_traceback",
+    "_weak", "_words",
 }  # fmt: skip
 
 # File pattern -> rooms it may import besides. The demo starts a real broker and cuts the network to it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk._arguments import explained
 from device_sdk.errors import ArgumentError
 
 TYPE_CHECKING = False
@@ -46,6 +47,7 @@ class ReconnectPolicy:
 
     __slots__ = ("first", "longest", "stable")
 
+    @explained
     def __init__(self, first: float = 1.0, longest: float = 60.0, stable: float = 30.0) -> None:
         if not 0 < first <= longest:
             raise ArgumentError("first", f"must be above 0 and at most longest, not {first!r}")
