@@ -157,6 +157,7 @@ class RefusedError(DeviceSdkError):
 
     ``reason_code`` is the number on the wire (MQTT 3.x return codes included); ``reason_string``
     and ``user_properties`` come from an MQTT 5.0 broker and are ``None`` and ``()`` if it sent none.
+    ``advice`` ends the text.
     """
 
     def __init__(
@@ -165,8 +166,10 @@ class RefusedError(DeviceSdkError):
         reason_code: int,
         reason_string: str | None = None,
         user_properties: tuple[tuple[str, str], ...] = (),
+        advice: str = "",
     ) -> None:
-        super().__init__(f"{problem}: {reason_string}" if reason_string else problem)
+        said = f"{problem}: {reason_string}" if reason_string else problem
+        super().__init__(f"{said}; {advice}" if advice else said)
         self.reason_code = reason_code
         self.reason_string = reason_string
         self.user_properties = user_properties

@@ -5,6 +5,7 @@ A command is a function ``(arguments) -> exit code`` in a module that is importe
 ===================  ====================================================================
 ``common.py``        exit codes, argument types, the parser with its global options
 ``terminal.py``      everything that is printed
+``output.py``        standard output and standard error that may be closed or full
 ``connection.py``    options for the connection to the broker, and the client from them
 ``pubsub.py``        ``pub``, ``sub``
 ``queue.py``         ``queue``
@@ -18,17 +19,19 @@ A command is a function ``(arguments) -> exit code`` in a module that is importe
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from device_sdk._load import load
 from device_sdk._version import __version__
 from device_sdk.cli.common import ExitCode, add_log_level, exit_code_for, set_up_logging
+from device_sdk.cli.output import drop_errors, lost_output, watch_output
 from device_sdk.cli.terminal import SafeParser, complain, show_defects_safely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from device_sdk.cli.output import WatchedOutput
 
 __all__ = ["COMMANDS", "main"]
 
@@ -52,26 +55,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An expected error becomes one line on standard error. Only a defect of the program shows a traceback.
     """
+    output = watch_output()
     set_up_logging("warning")
     show_defects_safely()
     try:
-        arguments = _parser().parse_args(argv)
-        code = _command(arguments.command)(arguments.arguments)
+        return _watched(argv, output)
+    finally:
+        drop_errors()
+
+
+def _watched(argv: Sequence[str] | None, output: WatchedOutput | None) -> int:
+    try:
+        code = _run(argv)
         sys.stdout.flush()
-        return int(code)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        expected = exit_code_for(error)
+        if expected is not None:
+            complain(error)
+            return expected
+        if output is None or output.failure is None:
+            raise
+    if output is not None and output.failure is not None:  # argparse has no word about it
+        return lost_output(output.failure)
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = _parser().parse_args(argv)
+        return int(_command(arguments.command)(arguments.arguments))
     except SystemExit as end:
         # argparse has printed the error or the help.
         return end.code if isinstance(end.code, int) else ExitCode.USAGE
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        return _reader_went_away()
-    except Exception as error:
-        expected = exit_code_for(error)
-        if expected is None:
-            raise
-        complain(error)
-        return expected
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,10 +111,3 @@ def _parser() -> argparse.ArgumentParser:
 def _command(name: str) -> Callable[[list[str]], int]:
     command: Callable[[list[str]], int] = load(COMMANDS[name][0])
     return command
-
-
-def _reader_went_away() -> int:
-    """End quietly when standard output was closed, as in ``device-sdk sub ... | head -1``."""
-    # Buffered output must go somewhere, or Python complains again at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitCode.INTERRUPTED

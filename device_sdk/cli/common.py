@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import sys
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any, NoReturn
 
 from device_sdk.cli.terminal import LogFormatter, SafeParser
 from device_sdk.errors import (
@@ -23,6 +26,7 @@ from device_sdk.errors import (
 __all__ = [
     "LOG_LEVELS",
     "ExitCode",
+    "Parser",
     "Ticker",
     "add_log_level",
     "command_parser",
@@ -73,9 +77,33 @@ def exit_code_for(error: Exception) -> ExitCode | None:
     return next((code for kind, code in _CODE_OF_ERROR if isinstance(error, kind)), None)
 
 
-def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+class Parser(SafeParser):
+    """The parser of a command that explains options of other commands.
+
+    ``foreign``: option, as other commands spell it -> what to write.
+    """
+
+    foreign: Mapping[str, str] = {}
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, as argparse does; ``-h HOST`` of mosquitto_pub, for one, must not look like success."""
+        words = list(sys.argv[1:] if args is None else args)
+        for word, following in zip(words, [*words, "-"][1:], strict=True):
+            value = word[2:] or ("" if following.startswith("-") else following)
+            if word.startswith("-h") and value and "-h" in self.foreign:
+                self.error(f"-h {value}: -h shows the help and takes no value")
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and the message, with advice for the options in it."""
+        options = [word.partition("=")[0] for word in message.split() if word.startswith("-")]
+        known = [f"{option} is {self.foreign[option]} here" for option in options if option in self.foreign]
+        super().error("; ".join([message, *known]))
+
+
+def command_parser(name: str, description: str) -> Parser:
     """Return the parser of one command, with the options that every command has."""
-    parser = SafeParser(
+    parser = Parser(
         prog=f"device-sdk {name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import device_sdk
 from device_sdk import Client
+from device_sdk._words import version_hint
+from device_sdk.cli.common import Parser
 from device_sdk.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -24,8 +26,37 @@ _PASSWORD_VARIABLE = "DEVICE_SDK_PASSWORD"
 _TLS = {"ca_file": "ca_file", "cert": "certificate", "key": "key", "server_name": "server_name"}
 
 
-def add_connection(parser: argparse.ArgumentParser) -> None:
+# Option of mosquitto_pub and mosquitto_sub, and what people try -> ours. Source: mosquitto_pub(1).
+_FOREIGN = {
+    **dict.fromkeys(("-h", "--host", "-p", "--port", "-L"), "--url mqtt://HOST:PORT"),
+    **dict.fromkeys(("-i", "--id", "--client_id"), "--client-id"),
+    **dict.fromkeys(
+        ("-P", "--pw", "--password"), f"--password-file FILE, or the variable {_PASSWORD_VARIABLE},"
+    ),
+    **dict.fromkeys(("--username", "--user"), "--user-name"),
+    **dict.fromkeys(("--cafile", "--ca"), "--ca-file"),
+    "--capath": "the variable SSL_CERT_DIR",
+    "--tls-use-os-certs": "mqtts:// in --url",
+    "--mqtt-version": "-V",
+    "--protocol-version": "-V",
+    **dict.fromkeys(("-d", "--debug"), "--log-level debug"),
+    **dict.fromkeys(("-l", "--stdin-line", "-s", "--stdin-file"), "--stdin-lines"),
+    "--null-message": "-m ''",
+    "-C": "-n",
+    "-W": "--timeout",
+    "--ws": "ws://HOST:PORT/PATH in --url",
+}
+
+
+def _version(text: str) -> str:
+    if text not in ("5.0", "3.1.1", "3.1"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of 5.0, 3.1.1, 3.1{version_hint(text)}")
+    return text
+
+
+def add_connection(parser: Parser) -> None:
     """Add the options to a command's parser."""
+    parser.foreign = _FOREIGN
     parser.add_argument(
         "--url", default=_DEFAULT_URL,
         help="mqtt[s]://[user:password@]host[:port], ws[s]://host[:port][/path], unix:/path, serial:/dev/... "
@@ -38,8 +69,8 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         help=f"file with the password in one line (or the variable {_PASSWORD_VARIABLE})",
     )  # fmt: skip
     parser.add_argument(
-        "-V", dest="version", choices=("5.0", "3.1.1", "3.1"), default="5.0",
-        help="MQTT version (default: 5.0)",
+        "-V", dest="version", type=_version, default="5.0", metavar="VERSION",
+        help="MQTT version: 5.0, 3.1.1 or 3.1 (default: 5.0)",
     )  # fmt: skip
     tls = parser.add_argument_group("TLS", "for mqtts:// and wss://")
     tls.add_argument("--ca-file", metavar="FILE", help="PEM file of the CAs to trust instead of the system's")

@@ -67,9 +67,12 @@ def say_message(content: bytes, topic: bytes = b"") -> None:
 
 
 def complain(problem: object, who: str = "device-sdk") -> None:
-    """Print a problem, a text or an error, on standard error."""
+    """Print a problem, a text or an error, on standard error, if that can be written."""
     lines = str(problem).split("\n") if isinstance(problem, ConfigError) else [str(problem)]
-    print(f"{who}: " + "\n".join(map(printable, lines)), file=sys.stderr)
+    try:
+        print(f"{who}: " + "\n".join(map(printable, lines)), file=sys.stderr, flush=True)
+    except OSError:  # full, or closed: there is nobody to tell
+        pass
 
 
 def ask(question: str) -> str:

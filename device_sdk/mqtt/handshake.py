@@ -86,7 +86,9 @@ class Handshake:
         """
         options, server = self.options, connack.properties
         if connack.reason_code:
-            error = connect_refused(connack.reason_code, server, options.version)
+            error = connect_refused(
+                connack.reason_code, server, options.version, anonymous=options.user_name is None
+            )
             return ConnectionEnded(error, connack.reason_code, server)
         present = connack.session_present
         if options.version == "3.1" and not self.rules.assumes_session:

@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
-from device_sdk.errors import ConnectRefused, PublishRefused, RefusedError
-from device_sdk.mqtt.codes import reason_name
+from device_sdk.errors import ConnectRefused, PublishRefused, RefusedError, SubscribeRefused
+from device_sdk.mqtt.codes import ReasonCode, reason_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["connect_refused", "disconnected", "publish_refused"]
+__all__ = ["connect_refused", "disconnected", "publish_refused", "subscribe_refused"]
 
 
-def connect_refused(reason_code: int, properties: dict[str, Any], version: str) -> ConnectRefused:
-    """CONNACK with a reason code other than success."""
-    return ConnectRefused(*_said("the server refused the connection", reason_code, properties, version))
+# Reason code of a refusal -> what to do. Source: MQTT 5.0 §2.4; brokers send "not authorized" for a wrong
+# password too, and where they want a user name at all.
+_ADVICE: dict[int, str] = {
+    ReasonCode.UNSUPPORTED_PROTOCOL_VERSION: "the broker does not speak MQTT {version}: give another "
+    "version=",
+    ReasonCode.CLIENT_IDENTIFIER_NOT_VALID: "give another client_id=, mostly of letters and digits",
+    ReasonCode.BAD_USER_NAME_OR_PASSWORD: "look at user name and password",
+    ReasonCode.NOT_AUTHORIZED: "look at user name and password, and at the broker's rules for this client",
+    ReasonCode.BANNED: "the broker's log says why",
+    ReasonCode.BAD_AUTHENTICATION_METHOD: "the broker does not know the method of auth=",
+}
+_ANONYMOUS = "no user name was sent: give user_name= and password=, or let the broker allow clients without"
+# Return code of MQTT 3.x -> reason code. Source: MQTT 3.1.1 §3.2.2.3.
+_OF_3: dict[int, int] = {
+    1: ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
+    2: ReasonCode.CLIENT_IDENTIFIER_NOT_VALID,
+    4: ReasonCode.BAD_USER_NAME_OR_PASSWORD,
+    5: ReasonCode.NOT_AUTHORIZED,
+}
+_RULES = "look at the broker's rules (ACL) for this client and this topic"
+
+
+def connect_refused(
+    reason_code: int, properties: dict[str, Any], version: str, *, anonymous: bool = False
+) -> ConnectRefused:
+    """CONNACK with a reason code other than success; ``anonymous``: CONNECT had no user name."""
+    meaning = reason_code if version == "5.0" else _OF_3.get(reason_code, reason_code)
+    advice = _ADVICE.get(meaning, "").format(version=version)
+    if anonymous and meaning in (ReasonCode.BAD_USER_NAME_OR_PASSWORD, ReasonCode.NOT_AUTHORIZED):
+        advice = _ANONYMOUS
+    return ConnectRefused(
+        *_said("the server refused the connection", reason_code, properties, version), advice=advice
+    )
 
 
 def publish_refused(reason_code: int, properties: dict[str, Any], version: str) -> PublishRefused:
     """PUBACK or PUBREC with a reason code of 0x80 and above."""
-    return PublishRefused(*_said("the server refused the message", reason_code, properties, version))
+    advice = _RULES if reason_code == ReasonCode.NOT_AUTHORIZED else ""
+    return PublishRefused(
+        *_said("the server refused the message", reason_code, properties, version), advice=advice
+    )
 
 
 def disconnected(reason_code: int, properties: dict[str, Any], version: str) -> RefusedError:
     """The server's DISCONNECT."""
-    return RefusedError(*_said("the server disconnected", reason_code, properties, version))
+    advice = _RULES if reason_code == ReasonCode.NOT_AUTHORIZED else ""
+    return RefusedError(*_said("the server disconnected", reason_code, properties, version), advice=advice)
+
+
+def subscribe_refused(refused: Sequence[tuple[str, int]], version: str) -> SubscribeRefused:
+    """SUBACK or UNSUBACK that refuses these topic filters, each with its reason code; at least one."""
+    listed = ", ".join(
+        f"{topic} ({reason_name(code, version) if version == '5.0' else 'failure'})"
+        for topic, code in refused
+    )
+    # The only failure code of MQTT 3.1.1 mostly means that as well.
+    is_forbidden = version != "5.0" or ReasonCode.NOT_AUTHORIZED in (code for _, code in refused)
+    advice = _RULES if is_forbidden else ""
+    return SubscribeRefused(f"the server refused {listed}", refused[0][1], advice=advice)
 
 
 def _said(

@@ -13,6 +13,7 @@ Read ``base.py`` first, then ``attempt.py`` and one of the streams.
 ``serial_errors.py``  advice for a serial port that cannot be opened
 ``proxy.py``          TCP through SOCKS or HTTP CONNECT; ``socks.py`` has the SOCKS dialogues
 ``stack.py``          the bottom of a stack: TCP, directly or through a proxy
+``challenges.py``     the schemes of authentication that an HTTP server asks for
 ``layer.py``          base of the streams on top of another one
 ``tls.py``            ``mqtts:``, and the option ``tls`` of any other URL
 ``tls_reasons.py``    TLS failures in words, with advice

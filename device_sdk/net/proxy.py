@@ -21,6 +21,7 @@ from device_sdk._load import load
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
 from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl, parse_url
+from device_sdk.net.challenges import challenges
 from device_sdk.net.sockets import TCP_HINTS, SocketTransport
 from device_sdk.net.tcp import TcpDialer, TcpTransport, check_url
 
@@ -35,6 +36,7 @@ __all__ = ["PROXY_PORTS", "ProxyRefusal", "ProxyTransport", "proxy_from_environm
 
 # Scheme of a proxy -> its port if the URL names none. paho writes SOCKS5 as "socks" in mqtt_proxy.
 PROXY_PORTS = {"http": 8080, "socks": 1080, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+_DID_YOU_MEAN = "device_sdk._text:did_you_mean"  # only for an error, see there
 _ASK_SOCKS = "device_sdk.net.socks:ask_socks"
 _RESOLVES_HERE = {"socks4"}  # the protocol has no names, only IPv4 addresses
 _EXAMPLE = "write for example 'socks5://proxy.example:1080' or 'http://proxy.example:8080'"
@@ -45,11 +47,16 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: ([^\r\n]*))?\r\n")
 # PySocks writes the lengths as UTF-8, which takes one byte only up to 127. (The protocol would allow 255.)
 _MAX_SOCKS5_CREDENTIAL_BYTES = 127
 
+_HELPER = (
+    "run a helper for that on this machine, such as cntlm or px, and give proxy='http://127.0.0.1:3128', or "
+    "ask for an account with Basic"
+)
 # HTTP status -> advice. Source: RFC 9110 §9.3.6, §15.
 _HTTP_ADVICE = {
     403: "it does not allow this: ask for host and port to be permitted, or use port 443",
     404: "it does not know the broker, or is no proxy for CONNECT",
     405: "it is no proxy for CONNECT",
+    501: "it is no proxy for CONNECT",
     407: "give it a user name and a password it knows: proxy='http://user:password@host:port'",
     502: "it cannot reach the broker: check the broker's host and port",
     503: "it cannot reach the broker: check the broker's host and port",
@@ -149,7 +156,8 @@ def _parse_proxy(text: str, url: ParsedUrl) -> ParsedUrl:
         raise ArgumentError("proxy", f"{problem}; {_EXAMPLE} (as an option or in mqtt_proxy)") from None
     problem = ""
     if proxy.scheme not in PROXY_PORTS:
-        problem = f"is not one of the kinds {', '.join(sorted(PROXY_PORTS))}"
+        hint = load(_DID_YOU_MEAN)(proxy.scheme, PROXY_PORTS)
+        problem = f"is not one of the kinds {', '.join(sorted(PROXY_PORTS))}{hint}"
     elif not proxy.host or proxy.path not in ("", "/") or not set(proxy.query) <= {"rdns"}:
         problem = "must be scheme://[user:password@]host[:port][?rdns=0]"
     elif proxy.query.get("rdns", "1") not in ("0", "1") or (proxy.query and proxy.scheme == "http"):
@@ -207,7 +215,10 @@ def _judge_http(answer: bytes, proxy: ParsedUrl) -> None:
         advice = _HTTP_ADVICE.get(
             status, "check that it is a proxy for CONNECT and allows this host and port"
         )
-        if status == 407 and proxy.user_name is not None:
+        wanted = challenges(answer, b"Proxy-Authenticate") if status == 407 else []
+        if wanted and "basic" not in [scheme.lower() for scheme in wanted]:
+            advice = f"it wants {' or '.join(wanted)}, and this client speaks only Basic: {_HELPER}"
+        elif status == 407 and proxy.user_name is not None:
             advice = "it does not accept this user name and password"
         raise ProxyRefusal(f"{status} {reason}".rstrip(), advice, retry="later" if status >= 500 else "never")
 

@@ -15,6 +15,7 @@ from device_sdk.errors import (
     MissingDependency,
     TransportClosedError,
 )
+from device_sdk.net.challenges import challenges
 
 try:
     from websockets.client import ClientProtocol
@@ -184,7 +185,9 @@ class Upgrade:
             target = _LOCATION.search(head)
             where = line_of(target[1])[:_QUOTED_BODY_CHARACTERS] if target else "a place it does not name"
             advice = f"it points to {where}; redirects are not followed, so write the right URL"
-        failure = self._failure(f"answers {answer}; {advice}")
+        wanted = challenges(head, b"WWW-Authenticate")
+        asks = f"; it asks for {' or '.join(wanted)}" if wanted else ""
+        failure = self._failure(f"answers {answer}; {advice}{asks}")
         # The next token of a callable may be a better one.
         changes = status >= 500 or status == _TOO_MANY_REQUESTS or callable(self._headers)
         failure.retry = "later" if changes else "never"

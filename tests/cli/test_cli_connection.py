@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device_sdk.cli import main
-from device_sdk.cli.common import ExitCode
+from device_sdk.cli.common import ExitCode, command_parser
 from device_sdk.cli.connection import add_connection, one_time_client
 from device_sdk.errors import ArgumentError
 from device_sdk.testing import Certificates
@@ -16,7 +16,7 @@ from device_sdk.testing.broker_process import MosquittoBroker
 
 
 def parsed(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = command_parser("x", "")
     add_connection(parser)
     return parser.parse_args(words)
 
@@ -75,3 +75,37 @@ def test_tls_to_a_broker_without_it_says_so(capsys: pytest.CaptureFixture[str]) 
         url = broker.url().replace("mqtt://", "mqtts://")
         assert main(["pub", "-t", "t", "-m", "x", "--url", url]) == ExitCode.NO_CONNECTION
     assert "TLS" in capsys.readouterr().err
+
+
+# Options of mosquitto_pub
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (["-h", "h"], "-h h: -h shows the help and takes no value; -h is --url mqtt://HOST:PORT here"),
+        (["-hbroker.example"], "-h is --url mqtt://HOST:PORT here"),
+        (["--host", "broker.example"], "--host is --url mqtt://HOST:PORT here"),
+        (["-p", "1884"], "-p is --url mqtt://HOST:PORT here"),
+        (["-i", "me"], "-i is --client-id here"),
+        (["-P", "secret"], "-P is --password-file FILE, or the variable DEVICE_SDK_PASSWORD, here"),
+        (["--cafile", "ca.pem"], "--cafile is --ca-file here"),
+        (["-d"], "-d is --log-level debug here"),
+        (["-V", "mqttv311"], "is not one of 5.0, 3.1.1, 3.1; did you mean '3.1.1'?"),
+        (["-V", "5"], "did you mean '5.0'?"),
+    ],
+)
+@pytest.mark.parametrize("command", [["pub", "-t", "a", "-m", "x"], ["sub", "-t", "a"]])
+def test_an_option_of_mosquitto_pub_is_a_usage_error_with_ours(
+    command: list[str], options: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for argv in ([command[0], *options, *command[1:]], [*command, *options]):
+        assert main(argv) == ExitCode.USAGE
+        assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_of_pub_and_sub_is_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("pub", "sub"):
+        assert main([command, option]) == ExitCode.OK
+        assert "-h, --help" in capsys.readouterr().out

@@ -132,6 +132,7 @@ def test_a_command_is_imported_only_when_it_is_used() -> None:
             "device_sdk._version",
             "device_sdk.cli",
             "device_sdk.cli.common",
+            "device_sdk.cli.output",
             "device_sdk.cli.terminal",
             "device_sdk.errors",
         ]

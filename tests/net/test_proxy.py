@@ -255,6 +255,7 @@ def answer_http(status_line: bytes) -> Script:
         (b"407 Proxy Authentication Required", "user name and a password"),
         (b"403 Forbidden", "permitted"),
         (b"405 Method Not Allowed", "no proxy for CONNECT"),
+        (b"501 Unsupported method", "no proxy for CONNECT"),
         (b"502 Bad Gateway", "cannot reach the broker"),
         (b"301 Moved", "check that it is a proxy"),
         (b"500", "check that it is a proxy"),
@@ -288,6 +289,35 @@ def test_a_refusal_says_whether_another_attempt_can_help(script: Script, proxy: 
 def test_wrong_credentials_are_told_apart_from_missing_ones() -> None:
     text = opened(answer_http(b"HTTP/1.0 407 No"), "http://me:s3cret@{place}")
     assert text.endswith("it answered 407 No; it does not accept this user name and password")
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        (b"Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM", "Negotiate or NTLM"),
+        (b"proxy-authenticate: NTLM TlRMTVNTUAAC==, Negotiate", "NTLM or Negotiate"),
+        (b'Proxy-Authenticate: Digest realm="a, b", nonce="x"', "Digest"),
+    ],
+)
+def test_a_proxy_that_wants_what_we_do_not_speak_says_so(headers: bytes, wanted: str) -> None:
+    for proxy in ("http://{place}", "http://me:s3cret@{place}"):
+        text = opened(answer_http(b"HTTP/1.1 407 Denied\r\n" + headers), proxy)
+        assert (
+            f"it answered 407 Denied; it wants {wanted}, and this client speaks only Basic: run a helper"
+            in text
+        )
+        assert "cntlm" in text
+
+
+def test_a_proxy_that_takes_basic_besides_wants_a_user_name() -> None:
+    both = b'HTTP/1.1 407 Denied\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: Basic realm="x"'
+    assert "give it a user name and a password it knows" in opened(answer_http(both), "http://{place}")
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("sock5", "socks5"), ("https", "http"), ("socks4b", "socks4")])
+def test_a_misspelt_kind_of_proxy_is_recognised(wrong: str, right: str) -> None:
+    with pytest.raises(ArgumentError, match=f"is not one of the kinds http, .*; did you mean '{right}"):
+        open_transport(BROKER, proxy=f"{wrong}://{HOST}:1")
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 2000 x\r\n\r\n", b"HTTP/1.1 OK\r\n\r\n"])

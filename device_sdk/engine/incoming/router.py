@@ -7,6 +7,7 @@ from device_sdk.engine.incoming.subscription_ids import SubscriptionIds
 from device_sdk.errors import SubscribeRefused
 from device_sdk.mqtt.codes import reason_name
 from device_sdk.mqtt.message import Subscription
+from device_sdk.mqtt.refusals import subscribe_refused
 from device_sdk.mqtt.topics import FilterTree
 
 TYPE_CHECKING = False
@@ -194,8 +195,7 @@ class Router:
         ]
         error = None
         if refused:
-            listed = ", ".join(f"{topic} ({_refusal(code, version)})" for topic, code in refused)
-            error = SubscribeRefused(f"the server refused {listed}", refused[0][1])
+            error = subscribe_refused(refused, version)
         if request.subscriptions is not None:
             for topic, _ in refused:
                 self._forget(topic)
@@ -222,7 +222,3 @@ class Router:
         for handler in self._handlers.pop(topic_filter, []):
             self._tree.remove(topic_filter, handler)
         self._cache = {}
-
-
-def _refusal(code: int, version: str) -> str:
-    return "failure" if version != "5.0" else reason_name(code, version)
