@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.mqtt.packets import Connack
     from device_sdk.mqtt.rules import ProtocolRules
-    from device_sdk.mqtt.session import Session
+    from device_sdk.mqtt.session import Outgoing, Session
 
 __all__ = ["LONGEST_CLIENT_ID", "Handshake"]
 
@@ -36,10 +36,11 @@ class Handshake:
     ``deadline``: when CONNACK must have arrived, in seconds of the caller's clock; ``clean_start``: as sent
     in CONNECT; ``first_bytes``: what came before CONNACK, for the recognition of a peer that is no MQTT
     server; ``server``: the properties of CONNACK; ``session_present``: the flag of CONNACK;
-    ``window``: messages that may be in flight.
+    ``window``: messages that may be in flight; before CONNACK see ``ProtocolRules.sends_before_connack``.
     """
 
     __slots__ = (
+        "_earlier",
         "_inflight",
         "_session",
         "_vouched",
@@ -67,11 +68,16 @@ class Handshake:
         self.window = 0
         self._session = session
         self._vouched = vouched
+        self._earlier: frozenset[Outgoing] = frozenset()  # in flight when CONNECT was queued
 
     def connect(self, now: float, *, clean_start: bool) -> bytes:
         """Return CONNECT. Source: MQTT 5.0 §3.1."""
         self.clean_start = clean_start
         self.deadline = now + self.options.connect_timeout
+        if self.rules.sends_before_connack:
+            session = self._session
+            self._earlier = frozenset(session.in_flight.values())
+            self.window = self._inflight + len(session)  # what earlier connections left does not count yet
         return self.options.encode(clean_start=clean_start)
 
     def note(self, data: bytes) -> None:
@@ -114,6 +120,12 @@ class Handshake:
             options.take_name(assigned)  # Source: MQTT 5.0 §3.2.2.3.7 [MQTT-3.2.2-16]
         self._session.begin(options.client_id, assigned=is_new)
         return None
+
+    def sent_already(self) -> frozenset[Outgoing]:
+        """Return the messages in flight that were sent on this connection, before CONNACK."""
+        if not self.rules.sends_before_connack:
+            return self._earlier
+        return frozenset(self._session.in_flight.values()) - self._earlier
 
     @property
     def assumes_session(self) -> bool:

@@ -1,8 +1,9 @@
 """Messages from the server: PUBLISH, decoded in place, and our end of its QoS 1 and 2 exchanges.
 
 An exchange of QoS 2 in this direction is PUBLISH (:meth:`Inbound.on_publish`), our PUBREC once the message is
-handled (:meth:`Inbound.acknowledge_handled`), PUBREL and our PUBCOMP (:meth:`Inbound.on_pubrel`). Any fault
-of the server raises :class:`RemoteProtocolError`.
+handled (:meth:`Inbound.acknowledge_handled`), PUBREL and our PUBCOMP (:meth:`Inbound.on_pubrel`). With the
+rule ``delivers_at_pubrel`` it is PUBLISH and our PUBREC, PUBREL, and our PUBCOMP once the message is handled.
+Any fault of the server raises :class:`RemoteProtocolError`.
 
 Threads: the caller serialises all calls. Source: MQTT 5.0 §3.3, §4.3, §4.6.
 """
@@ -22,16 +23,18 @@ from device_sdk.mqtt.wire import decode_properties, decoded_size, encode_varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.mqtt.output import Output
+    from device_sdk.mqtt.rules import ProtocolRules
     from device_sdk.mqtt.session import Session
 
 __all__ = ["Inbound"]
 
 _MOST_HELD = 65_535  # messages whose acknowledgement waits for a handler
+_MOST_HELD_BYTES = 16 * 1024 * 1024  # of messages that wait for their PUBREL
+_PUBREC = b"\x50\x02"  # without its packet identifier
 _NOT_FOUND = 0x92  # reason code: packet identifier not found
 _TOPIC_CACHE_SIZE = 1_000
 _LONGEST_CACHED_TOPIC = 512  # bytes; with the line above it bounds the memory that a server can make us use
@@ -40,10 +43,10 @@ _LONGEST_CACHED_TOPIC = 512  # bytes; with the line above it bounds the memory t
 class Inbound:
     """The messages that arrive on one connection, and the acknowledgements that we owe for them.
 
-    ``read_topic``: as in :class:`~device_sdk.mqtt.rules.ProtocolRules`; ``aliases``, ``topics``: the topic
-    names that the server has made us keep, by topic alias and by their encoded form; ``unpacked``: bytes of
-    memory that the properties of received messages take, since :meth:`take_unpacked`. The handlers take the
-    first byte, the data, where the body starts and stops, and the list of events that they extend.
+    ``aliases``, ``topics``: the topic names that the server has made us keep, by topic alias and by their
+    encoded form; ``unpacked``: bytes of memory that the properties of received messages take, since
+    :meth:`take_unpacked`. The handlers take the first byte, the data, where the body starts and stops, and
+    the list of events that they extend.
     """
 
     __slots__ = (
@@ -54,6 +57,8 @@ class Inbound:
         "_output",
         "_read_topic",
         "_receive_maximum",
+        "_released",
+        "_room_to_hold",
         "_session",
         "_unacknowledged",
         "_version",
@@ -63,11 +68,15 @@ class Inbound:
     )
 
     def __init__(
-        self, session: Session, output: Output, options: ConnectOptions, read_topic: Callable[[bytes], str]
+        self, session: Session, output: Output, options: ConnectOptions, rules: ProtocolRules
     ) -> None:
         self._session = session
         self._output = output
-        self._read_topic = read_topic
+        self._read_topic = rules.read_topic
+        self._room_to_hold = -1  # bytes of messages that may wait for their PUBREL; below 0: none may
+        if rules.delivers_at_pubrel and not session.journal:
+            self._room_to_hold = max(0, _MOST_HELD_BYTES - sum(map(_weight, self.held())))
+        self._released: set[int] = set()  # delivered at PUBREL, and to be answered on this connection
         self._version = options.version
         self._has_properties = options.version == "5.0"
         self._receive_maximum = options.receive_maximum if self._has_properties else 65_535
@@ -123,7 +132,7 @@ class Inbound:
                 raise self._too_many()
             if qos == 1:
                 self._incoming += 1
-            elif self._is_repeated(message):
+            elif self._is_kept_back(message):
                 return
             self._unacknowledged.append(message)
         events.append(message)
@@ -206,7 +215,7 @@ class Inbound:
             message.handled = True
             if message.qos == 1:
                 self._incoming += 1
-            elif self._is_repeated(message):
+            elif self._is_kept_back(message):
                 return
             self._unacknowledged.append(message)
             self.acknowledge_handled()
@@ -224,6 +233,15 @@ class Inbound:
             if message.qos == 1:
                 self._incoming -= 1
                 output.answer(b"\x40\x02" + packet_id.to_bytes(2, "big"))
+                continue
+            if packet_id in session.releases:  # delivered at PUBREL: this ends the exchange
+                del session.releases[packet_id]
+                session.received.pop(packet_id, None)
+                self._released.discard(packet_id)
+                if packet_id in self._incoming_qos2:
+                    self._incoming_qos2.remove(packet_id)
+                    self._incoming -= 1
+                output.answer(b"\x70\x02" + packet_id.to_bytes(2, "big"))
                 continue
             change = 0
             if packet_id in session.received:
@@ -244,9 +262,24 @@ class Inbound:
             if self._has_properties:
                 pubcomp = encode_packet(Pubcomp(packet_id, _NOT_FOUND), self._version)
         elif received[packet_id] is not None:
+            if packet_id in session.releases:
+                message = received[packet_id]
+                assert message is not None
+                if packet_id in self._released:
+                    return  # repeated while we owe the answer
+                self._released.add(packet_id)
+                self._unacknowledged.append(message)
+                if session.releases[packet_id]:  # by an earlier connection
+                    self.acknowledge_handled()
+                    return
+                session.releases[packet_id] = True
+                self._room_to_hold += _weight(message) if message.properties else len(message.payload)
+                events.append(message)
+                return
             raise RemoteProtocolError(f"PUBREL for packet identifier {packet_id} came before our PUBREC")
         else:
             del received[packet_id]
+            session.releases.pop(packet_id, None)
             if session.journal:
                 session.record(("completed", packet_id))
         if packet_id in self._incoming_qos2:
@@ -266,16 +299,25 @@ class Inbound:
         """The received QoS 1 and 2 messages whose PUBACK or PUBREC has not been queued, in order."""
         return self._unacknowledged
 
-    def _is_repeated(self, message: Message) -> bool:
-        """Count a QoS 2 message; return whether it is a repeat, which is answered but not delivered."""
+    def _is_kept_back(self, message: Message) -> bool:
+        """Count a QoS 2 message; return whether it is a repeat, or waits for PUBREL: then it is answered."""
         packet_id, received = message.packet_id, self._session.received
         if packet_id not in self._incoming_qos2:
             self._incoming_qos2.add(packet_id)
             self._incoming += 1
         if packet_id not in received:
             received[packet_id] = message
-            return False
+            room = self._room_to_hold - (_weight(message) if message.properties else len(message.payload))
+            if room < 0 or message.handled:
+                return False
+            self._room_to_hold = room
+            self._session.releases[packet_id] = False
+            self._output.answer(_PUBREC + packet_id.to_bytes(2, "big"))
+            return True
         earlier = received[packet_id]
+        if packet_id in self._session.releases:
+            self._output.answer(_PUBREC + packet_id.to_bytes(2, "big"))
+            return True
         if earlier is None:
             message.handled = True
             earlier = message
@@ -284,6 +326,19 @@ class Inbound:
         self._unacknowledged.append(earlier)
         self.acknowledge_handled()
         return True
+
+    # Delivery at PUBREL, see ProtocolRules
+
+    def held(self) -> list[Message]:
+        """Return the messages that wait for their PUBREL, in the order in which they came."""
+        received = self._session.received
+        waiting = [received[packet_id] for packet_id, came in self._session.releases.items() if not came]
+        return [message for message in waiting if message is not None]
+
+    def deliver_forgotten(self, held: list[Message], events: list[Any]) -> None:
+        """Deliver those of these messages whose PUBREL will never come: the session has lost them."""
+        received = self._session.received
+        events.extend(message for message in held if message.packet_id not in received)
 
     def _new_topic(self, field: bytes) -> str:
         """Decode and check a topic name once; the same bytes cost a dict look-up from then on."""
@@ -317,6 +372,11 @@ class Inbound:
         if alias in self._session.unreadable.aliases:
             problem = f"topic alias {alias} stands for a topic name that cannot be read"
         raise RemoteProtocolError(problem, 0x82)
+
+
+def _weight(message: Message) -> int:
+    """Return the bytes of memory that a message takes while it waits for its PUBREL."""
+    return len(message.payload) + (decoded_size(message.properties) if message.properties else 0)
 
 
 def _check_text(topic: str, payload: bytes, events: list[Any]) -> None:

@@ -20,7 +20,7 @@ from device_sdk.mqtt.session import ACKNOWLEDGED, DROPPED, REFUSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from typing import Any
 
     from device_sdk.errors import DeviceSdkError
@@ -165,8 +165,10 @@ class Outbound:
 
     # On a new connection
 
-    def resume(self, window: int, events: list[Any]) -> None:
+    def resume(self, window: int, events: list[Any], sent: Container[Outgoing] = ()) -> None:
         """Repeat the exchanges that the server has not finished, at most ``window`` messages at a time.
+
+        ``sent``: messages that were sent on this connection already.
 
         Source: MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6.
         """
@@ -179,6 +181,8 @@ class Outbound:
         for message in list(session.in_flight.values()):
             packet = message.packet
             assert packet is not None
+            if message in sent:
+                continue
             if output.takes(message.flags, len(packet)):
                 self._resend[message.packet_id] = message
             else:

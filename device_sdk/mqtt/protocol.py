@@ -108,7 +108,7 @@ class Protocol:
         self.keep_alive = KeepAlive(options.keep_alive)
         self.output = output = Output(OutgoingAliases() if use_aliases else None)
         self.handshake = Handshake(session, options, rules, inflight=inflight, vouched=vouched)
-        self.inbound = Inbound(session, output, options, rules.read_topic)
+        self.inbound = Inbound(session, output, options, rules)
         send = output.publish_short if use_aliases else output.publish
         self.outbound = Outbound(session, output, options.version, rules, send)
         self.framing = Framing(
@@ -154,6 +154,7 @@ class Protocol:
         """Queue CONNECT. Source: MQTT 5.0 §3.1."""
         self.state = CONNECTING
         self.output.add(self.handshake.connect(now, clean_start=clean_start))
+        self.window = self.handshake.window
 
     def check(self, flags: int, size: int) -> None:
         """As :meth:`Output.check`: check that the server accepts such a PUBLISH."""
@@ -343,19 +344,22 @@ class Protocol:
         self.framing.use(_handlers(self.version, self.inbound, self.outbound))
         if self.version != "5.0":  # which has announced our maximum: there it is the server's own fault
             self.framing.let_pass(self.inbound.on_oversized, self.inbound.skip_oversized)
+        sent, held = handshake.sent_already(), self.inbound.held()
         handshake.forget_what_is_lost()
         if present or handshake.assumes_session:
             events.append(ConnectAcknowledged(present, server, []))
-            self.outbound.resume(self.window, events)
+            self.outbound.resume(self.window, events, sent)
+            self.inbound.deliver_forgotten(held, events)
             return
         stale = bool(session.received)
-        republish, finished = session.lose()
+        republish, finished = session.lose(sent)
         if stale and session.journal:
             # A restart that remembered these packet identifiers would take the new session's messages for
             # repetitions. The server has nothing to send before it has read our SUBSCRIBE.
             self.output.hold_next(session.change_number)
         events.append(ConnectAcknowledged(False, server, republish))
         events.extend(finished)
+        self.inbound.deliver_forgotten(held, events)
 
     def _accept_suback(self, packet: Suback | Unsuback, events: list[Event]) -> None:
         codes = packet.reason_codes

@@ -44,6 +44,14 @@ class ProtocolRules:
     ``read_topic``: decodes and checks the topic name of a PUBLISH, given with its length; raises
     MalformedPacketError or RemoteProtocolError. Source: MQTT 5.0 §3.3.2.1.
 
+    ``sends_before_connack``: messages may be sent as soon as CONNECT is queued. Until CONNACK ``window``
+    counts only those of this connection. Source: MQTT 5.0 §3.1.4.
+
+    ``delivers_at_pubrel``: a message of QoS 2 is answered with PUBREC at once, delivered when its PUBREL
+    comes, and answered with PUBCOMP when it is handled. Beyond 16 MiB that wait for their PUBREL it is
+    delivered at once, and PUBREC follows. Not with a journal: a store keeps no content, and a crash after
+    PUBREC would lose it. Source: MQTT 5.0 §4.3.3.
+
     ``choose_packet_id``: returns the preferred packet identifier of a message, or 0; the message gets the
     next free one from there.
 
@@ -55,11 +63,13 @@ class ProtocolRules:
         "accepts_unasked_suback",
         "assumes_session",
         "choose_packet_id",
+        "delivers_at_pubrel",
         "explains_early_end",
         "keeps_payload_until_pubcomp",
         "mqtt_3_refusals",
         "note_answer",
         "read_topic",
+        "sends_before_connack",
     )
 
     def __init__(
@@ -69,6 +79,8 @@ class ProtocolRules:
         keeps_payload_until_pubcomp: bool = False,
         accepts_unasked_suback: bool = False,
         explains_early_end: bool = True,
+        sends_before_connack: bool = False,
+        delivers_at_pubrel: bool = False,
         mqtt_3_refusals: Mapping[int, int] | None = None,
         read_topic: Callable[[bytes], str] = _read_topic,
         choose_packet_id: Callable[[Any], int] | None = None,
@@ -78,6 +90,8 @@ class ProtocolRules:
         self.keeps_payload_until_pubcomp = keeps_payload_until_pubcomp
         self.accepts_unasked_suback = accepts_unasked_suback
         self.explains_early_end = explains_early_end
+        self.sends_before_connack = sends_before_connack
+        self.delivers_at_pubrel = delivers_at_pubrel
         self.mqtt_3_refusals = mqtt_3_refusals or {}
         self.read_topic = read_topic
         self.choose_packet_id: Callable[[Outgoing], int] | None = choose_packet_id

@@ -17,7 +17,7 @@ from device_sdk.mqtt.wire import encode_varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from typing import Any
 
     from device_sdk.errors import DeviceSdkError
@@ -141,6 +141,8 @@ class Session:
         self.released: dict[int, Outgoing] = {}  # PUBREC received, in the order of the PUBRECs
         self.received: dict[int, Message | None] = {}  # incoming QoS 2: not yet released by PUBREL
         self.unreadable = Unreadable()
+        # Those of them that PUBREC answered at once, see ProtocolRules: whether their PUBREL has come.
+        self.releases: dict[int, bool] = {}
         self.requests: dict[int, Any] = {}  # SUBSCRIBE and UNSUBSCRIBE; these end with the connection
         self.withheld: set[int] = set()  # of messages given up unanswered: the server may still have them
         self.last_packet_id = 0
@@ -272,6 +274,7 @@ class Session:
         for packet_id in list(self.received):
             del self.received[packet_id]
             self.record(("completed", packet_id))
+        self.releases.clear()
 
     def begin_released_anew(self) -> None:
         """Put messages past PUBREC back in flight, in front of the others. They must have their content."""
@@ -280,20 +283,22 @@ class Session:
         self.in_flight.clear()
         self.in_flight.update(unfinished)
 
-    def lose(self) -> tuple[list[Outgoing], list[Outgoing]]:
-        """Discard the state that the server has lost.
+    def lose(self, sent: Collection[Outgoing] = ()) -> tuple[list[Outgoing], list[Outgoing]]:
+        """Discard the state that the server has lost, except messages that it was ``sent`` since.
 
         Returns: the messages to publish again as new ones, in their original order, and those that were past
         PUBREC: the server owned them already, so they count as acknowledged and must not be repeated.
         Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-5].
         """
         self.generation += 1
-        republish = list(self.in_flight.values())
+        unfinished = list(self.in_flight.values())
+        republish = [message for message in unfinished if message not in sent]
         finished = list(self.released.values())
         self.in_flight.clear()
         self.released.clear()
         self.received.clear()
         self.withheld.clear()
+        self.releases.clear()
         for message in republish:
             message.packet = None
             message.packet_id = 0
@@ -303,4 +308,9 @@ class Session:
             message.packet = None
             self.record(("done", message.sequence, ACKNOWLEDGED))
         self.record(("lost",))
+        if sent:
+            for message in unfinished:
+                if message in sent:
+                    self.in_flight[message.packet_id] = message
+                    self.record(("sent", message.sequence, message.packet_id))
         return republish, finished

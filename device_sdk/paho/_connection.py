@@ -162,7 +162,9 @@ class Connection:
             try:
                 self._socket_closes()
             finally:
-                self._core.close(retired)
+                # An event loop of the program must not wait for a broker.
+                hears_out = wanted and not self._program.has("on_socket_register_write")
+                self._core.close(retired, hears_out=hears_out)
                 self.sock = None
                 if wanted:
                     self._life.left()

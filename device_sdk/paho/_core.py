@@ -6,12 +6,14 @@ writing to that thread, which looks again when it has finished.
 
 from __future__ import annotations
 
+import select
 import threading
 import weakref
 from time import monotonic
 
 from device_sdk._weak import weakly
 from device_sdk.engine.reentry import has_lock, refuse_reentry
+from device_sdk.errors import TransportError
 from device_sdk.mqtt.events import ConnectionEnded
 from device_sdk.mqtt.protocol import CONNECTED, DISCONNECTING
 from device_sdk.paho._engine import PahoEngine
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
     from device_sdk.mqtt.message import Message
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.mqtt.session import Session
+    from device_sdk.net.base import Transport
     from device_sdk.paho._reports import Reports
     from device_sdk.store.base import SavedSession, Store
 
 __all__ = ["Core"]
 
 _LONGEST_WAIT = 3600.0
+_LAST_ANSWERS_SECONDS = 1.0
 
 
 class Core:
@@ -84,16 +88,21 @@ class Core:
         """Queue DISCONNECT as the last packet; return whether a loop is to be woken. The lock is held."""
         engine = self.engine
         if engine.open_connection is not None:
-            engine.close_connection(reason_code, properties)
+            engine.close_connection(reason_code, properties, monotonic())
         return engine.parked
 
     def has_said_goodbye(self, retired: Connection) -> bool:
         """Whether a connection that has ended did so by our DISCONNECT."""
         return retired.protocol.state == DISCONNECTING
 
-    def close(self, retired: Connection) -> None:
-        """Close the stream of a connection that has ended, after a DISCONNECT with the reason."""
+    def close(self, retired: Connection, *, hears_out: bool) -> None:
+        """Close the stream of a connection that has ended, after a DISCONNECT with the reason.
+
+        ``hears_out``: let the broker answer what was sent, and close first; wait a second for it at most.
+        """
         with self._io:
+            if hears_out and self.engine.answers_due:
+                _hear_out(retired.stream.transport, monotonic() + _LAST_ANSWERS_SECONDS)
             left = retired.protocol.state <= CONNECTED
             retired.stream.close([] if left else retired.protocol.data_to_send(0, monotonic()))
 
@@ -225,6 +234,22 @@ class Core:
         """Forget what the broker has not acknowledged; return it."""
         with self.lock:
             return self.engine.drop_outgoing()
+
+
+def _hear_out(transport: Transport, until: float) -> None:
+    """Read on until the peer closes, at the latest at a monotonic time.
+
+    The kernel answers input that comes after the close with a reset, and a reset can overtake what was sent.
+    """
+    poll = select.poll()
+    try:
+        poll.register(transport.fileno(), select.POLLIN)
+        while (data := transport.recv()) != b"":
+            seconds = until - monotonic()
+            if seconds <= 0 or (data is None and not poll.poll(seconds * 1000)):
+                return
+    except TransportError:
+        pass
 
 
 def _make_engine(

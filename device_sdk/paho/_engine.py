@@ -22,7 +22,7 @@ from device_sdk.mqtt.events import (
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
-from device_sdk.mqtt.protocol import CONNECTED, Protocol
+from device_sdk.mqtt.protocol import CONNECTED, CONNECTING, Protocol
 from device_sdk.mqtt.session import Session
 from device_sdk.paho._protocol import DISCONNECT, LOGGED, RULES, PacketNotes
 from device_sdk.paho.enums import MQTTErrorCode
@@ -134,7 +134,8 @@ class PahoEngine:
 
     ``tell``: see :class:`Reactions`; its argument is an event, the :class:`MQTTMessageInfo` of a published
     message, or a text for the log. ``wants_log``: whether the log has a reader. ``parked``: a loop waits and
-    has to be woken after output was added.
+    has to be woken after output was added. ``answers_due``: the broker had not answered everything when
+    DISCONNECT was queued.
 
     Methods that begin with ``on_``, :meth:`begin`, :meth:`leave`, :meth:`take_retired` and :meth:`flush` take
     the lock themselves; the caller of the others holds it.
@@ -159,6 +160,7 @@ class PahoEngine:
         self.reactions = Reactions(self.outgoing, self.incoming, events, tell)
         self.connection: Connection | None = None
         self.parked = False
+        self.answers_due = False
         self._wants_log = wants_log
         self._notes = PacketNotes(weakly(self.reactions.tell))
         self._logs_packets = False
@@ -219,10 +221,14 @@ class PahoEngine:
         if self.connection is not None:
             self.connection.stream.transport.close()
 
-    def close_connection(self, reason_code: int, properties: dict[str, Any]) -> None:
-        """Queue DISCONNECT as the last packet."""
+    def close_connection(self, reason_code: int, properties: dict[str, Any], now: float) -> None:
+        """Queue DISCONNECT as the last packet, behind what waited for CONNACK."""
         if self.connection is not None and not self.connection.retired:
-            self.connection.protocol.disconnect(reason_code, properties)
+            protocol = self.connection.protocol
+            if protocol.state == CONNECTING:
+                self.outgoing.send_ahead(protocol, now)
+            self.answers_due = protocol.state == CONNECTING or len(self.session) > 0
+            protocol.disconnect(reason_code, properties)
         self.outgoing.disconnecting()
 
     def has_connection(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from device_sdk.engine.reentry import reentered
 from device_sdk.errors import LocalProtocolError, QueueFullError
 from device_sdk.mqtt.topics import validate_topic
@@ -155,8 +157,11 @@ class Outgoing:
         assert delivery is not None  # the policy is not to block
         info = info_for(self._listener, delivery.packet_id or engine.next_mid(), delivery)
         delivery.on_done = info
-        if engine.open_connection is None:
+        connection = engine.open_connection
+        if connection is None:
             self._life.await_connection(info)
+        elif engine.outgoing.online is None and not (self._listener.thread or self._waker.loops):
+            engine.outgoing.send_ahead(connection, monotonic())  # perhaps nobody ever reads CONNACK
         return info
 
     def _lost(self, rc: MQTTErrorCode) -> MQTTMessageInfo:

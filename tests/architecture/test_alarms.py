@@ -168,6 +168,13 @@ ALARMS = {
         ),
         Alarm("Programs that compare `str(error)` with what a broker sent", unwatched=BY_USERS),
     ],
+    "0029": [
+        Alarm(
+            "A broker that ends connections because of packets before CONNACK",
+            unwatched="takes such a broker",
+        ),
+        Alarm("A program whose `disconnect()` takes a second each time", unwatched=BY_USERS),
+    ],
     "0020": [Alarm("Users look for `device_sdk.hil` and do not find it", unwatched=BY_USERS)],
     "0025": [
         Alarm("A subscriber that is busy decoding", unwatched=BY_BENCHMARKS),

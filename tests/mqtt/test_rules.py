@@ -8,7 +8,7 @@ import pytest
 
 from device_sdk.errors import ConnectRefused, RemoteProtocolError
 from device_sdk.mqtt.events import ConnectAcknowledged, SubscribeAcknowledged
-from device_sdk.mqtt.packets import Puback, Pubcomp, Publish, Pubrec, Suback
+from device_sdk.mqtt.packets import Connack, Puback, Pubcomp, Publish, Pubrec, Pubrel, Suback
 from device_sdk.mqtt.rules import ProtocolRules
 from device_sdk.mqtt.session import Outgoing, Session
 from tests.mqtt.peer import Peer, connected, end_of, every_version, messages_in, versions_3
@@ -109,3 +109,214 @@ def test_the_answers_to_messages_are_told(version: str) -> None:
 def test_identifiers_that_are_chosen_do_not_move_the_search_for_others() -> None:
     session = Session()
     assert (session.allocate(), session.allocate_from(9), session.allocate()) == (1, 9, 2)
+
+
+# Before CONNACK
+
+AHEAD = ProtocolRules(sends_before_connack=True)
+ASSUMED = ProtocolRules(sends_before_connack=True, assumes_session=True)
+
+
+def ahead(version: str, rules: ProtocolRules, *, session: Session | None = None) -> tuple[Peer, Outgoing]:
+    """Return a connection that has sent a message of QoS 1, and whose CONNACK has not come."""
+    peer = Peer(version, session=session, rules=rules)
+    peer.connect(clean_start=session is None)
+    message = peer.publish(b"early")
+    assert types(peer) == ["publish"]
+    return peer, message
+
+
+@every_version
+@pytest.mark.parametrize("rules", [AHEAD, ASSUMED])
+def test_what_was_sent_before_connack_is_neither_repeated_nor_published_again(
+    version: str, rules: ProtocolRules
+) -> None:
+    peer, message = ahead(version, rules)
+    events = peer.receive(Connack(False))
+    assert types(peer) == []
+    assert events[0].republish == []
+    assert peer.receive(Puback(message.packet_id)) == [message]
+
+
+@every_version
+def test_what_an_earlier_connection_left_is_repeated_and_what_came_before_connack_is_not(
+    version: str,
+) -> None:
+    first = connected(version, rules=ASSUMED)
+    old = first.publish(b"old")
+    first.cut()
+    first.session.known = True
+    second, _ = ahead(version, ASSUMED, session=first.session)
+    assert second.protocol.window == 21  # what is left over takes no place away from what is sent now
+    events = second.receive(Connack(version != "3.1"))
+    assert not events[0].republish
+    (repeat,) = second.sent()
+    assert (repeat.payload, repeat.dup) == (b"old", True)  # type: ignore[attr-defined]
+    assert second.protocol.window == 20
+    assert next(iter(second.session.in_flight)) == old.packet_id
+
+
+def test_a_lost_session_keeps_what_the_server_was_sent_since() -> None:
+    first = connected(rules=AHEAD)
+    old = first.publish(b"old")
+    first.cut()
+    second, message = ahead("5.0", AHEAD, session=first.session)
+    events = second.receive(Connack(False))
+    assert events[0].republish == [old]
+    assert second.session.in_flight == {message.packet_id: message}
+
+
+def test_a_journal_knows_which_message_a_lost_session_still_has() -> None:
+    session = Session(journal=True)
+    peer = Peer(session=session, rules=AHEAD)
+    peer.connect()
+    message = peer.publish()
+    session.take_changes()
+    peer.receive(Connack(False))
+    changes = session.take_changes()
+    assert changes.index(("lost",)) < changes.index(("sent", message.sequence, message.packet_id))
+
+
+def test_a_message_of_a_connection_that_was_never_accepted_is_repeated_on_the_next() -> None:
+    first, message = ahead("3.1.1", ASSUMED)
+    first.cut()
+    second = Peer("3.1.1", session=first.session, rules=ASSUMED)
+    second.connect(clean_start=False)
+    second.receive(Connack(False))
+    (repeat,) = second.sent()
+    assert (repeat.packet_id, repeat.dup) == (message.packet_id, True)  # type: ignore[attr-defined]
+
+
+# Delivery at PUBREL
+
+AT_PUBREL = ProtocolRules(delivers_at_pubrel=True, assumes_session=True)
+LARGEST = 32 * 1024 * 1024
+FULL = bytes(16 * 1024 * 1024)  # as much as may wait for PUBREL
+
+
+def arriving(packet_id: int = 7, payload: bytes = b"x", *, dup: bool = False) -> Publish:
+    return Publish("t", payload, qos=2, packet_id=packet_id, dup=dup)
+
+
+@every_version
+def test_a_message_of_qos_2_is_answered_at_once_and_delivered_at_pubrel(version: str) -> None:
+    peer = connected(version, rules=AT_PUBREL)
+    assert peer.receive(arriving()) == []
+    assert types(peer) == ["pubrec"]
+    (message,) = messages_in(peer.receive(Pubrel(7)))
+    assert (message.payload, types(peer)) == (b"x", [])
+    assert [packet.type for packet in peer.handle(message)] == ["pubcomp"]
+    assert not (peer.session.received or peer.session.releases)
+
+
+def test_repeats_of_publish_and_pubrel_deliver_nothing_twice() -> None:
+    peer = connected(rules=AT_PUBREL)
+    peer.receive(arriving())
+    assert peer.receive(arriving(dup=True)) == []
+    assert types(peer) == ["pubrec", "pubrec"]
+    (message,) = messages_in(peer.receive(Pubrel(7), Pubrel(7)))
+    assert peer.receive(arriving(dup=True)) == []
+    assert types(peer) == ["pubrec"]
+    assert [packet.type for packet in peer.handle(message)] == ["pubcomp"]
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_pubrel_that_is_repeated_on_the_next_connection_is_answered_once_the_message_is_handled(
+    handled: bool,
+) -> None:
+    first = connected(rules=AT_PUBREL)
+    first.receive(arriving())
+    (message,) = messages_in(first.receive(Pubrel(7)))
+    first.cut()
+    message.handled = handled
+    second = connected(session=first.session, rules=AT_PUBREL)
+    assert messages_in(second.receive(Pubrel(7))) == []
+    assert types(second) == (["pubcomp"] if handled else [])
+    assert [packet.type for packet in second.handle(message)] == ([] if handled else ["pubcomp"])
+    assert not (second.session.received or second.session.releases)
+
+
+def test_a_message_waits_for_its_pubrel_beyond_the_connection() -> None:
+    first = connected(rules=AT_PUBREL)
+    first.receive(arriving())
+    first.cut()
+    second = connected(session=first.session, rules=AT_PUBREL)
+    assert messages_in(second.receive(arriving(dup=True))) == []
+    (message,) = messages_in(second.receive(Pubrel(7)))
+    assert message.payload == b"x"
+
+
+@every_version
+def test_a_message_whose_pubrel_is_lost_with_the_session_is_delivered(version: str) -> None:
+    first = connected(version, rules=AT_PUBREL)
+    first.receive(arriving(payload=b"ours since PUBREC"))
+    first.cut()
+    second = Peer(version, session=first.session, rules=AT_PUBREL)
+    second.connect(clean_start=True)
+    events = second.receive(Connack(False))
+    assert type(events[0]) is ConnectAcknowledged
+    assert [message.payload for message in messages_in(events)] == [b"ours since PUBREC"]
+    assert not (second.session.received or second.session.releases)
+
+
+def test_what_waits_for_pubrel_is_bounded_and_the_rest_is_delivered_before_its_pubrec() -> None:
+    peer = connected(rules=AT_PUBREL, maximum_packet_size=LARGEST)
+    large = bytes(9 * 1024 * 1024)
+    assert messages_in(peer.receive(arriving(1, large))) == []
+    (second,) = messages_in(peer.receive(arriving(2, large)))
+    assert [packet.packet_id for packet in peer.sent()] == [1]  # type: ignore[attr-defined]
+    assert messages_in(peer.receive(arriving(2, large, dup=True))) == []
+    assert [packet.type for packet in peer.handle(second)] == ["pubrec", "pubrec"]
+    assert len(messages_in(peer.receive(Pubrel(1), Pubrel(2)))) == 1
+    assert messages_in(peer.receive(arriving(3, large))) == []  # there is memory again
+
+
+def test_a_message_that_a_handler_has_is_not_delivered_by_the_next_connection() -> None:
+    first = connected(rules=AT_PUBREL, maximum_packet_size=LARGEST)
+    first.receive(arriving(1, FULL))
+    (given,) = messages_in(first.receive(arriving(2)))
+    first.cut()
+    second = connected(session=first.session, rules=AT_PUBREL)
+    assert messages_in(second.receive(arriving(2, dup=True))) == []
+    assert [packet.type for packet in second.handle(given)] == ["pubrec"]
+
+
+def test_with_a_journal_pubrec_waits_until_the_message_is_handled() -> None:
+    peer = connected(rules=AT_PUBREL, session=Session(journal=True), present=False)
+    (message,) = messages_in(peer.receive(arriving()))
+    assert types(peer) == []
+    assert [packet.type for packet in peer.handle(message)] == ["pubrec"]
+
+
+def test_a_pubrel_before_our_pubrec_ends_the_connection_still() -> None:
+    peer = connected(rules=AT_PUBREL, maximum_packet_size=LARGEST)
+    peer.receive(arriving(1, FULL), arriving(2))
+    assert isinstance(end_of(peer.receive(Pubrel(2))), RemoteProtocolError)
+
+
+def test_a_message_counts_against_the_receive_maximum_until_pubcomp() -> None:
+    peer = connected(rules=AT_PUBREL, receive_maximum=1)
+    peer.receive(arriving(1))
+    (message,) = messages_in(peer.receive(Pubrel(1)))
+    peer.handle(message)
+    peer.receive(arriving(2))
+    assert isinstance(end_of(peer.receive(arriving(3))), RemoteProtocolError)
+
+
+def test_properties_count_too_for_what_may_wait_for_pubrel() -> None:
+    peer = connected(rules=AT_PUBREL, maximum_packet_size=LARGEST)
+    properties = {"user_property": [[f"name {number}", "x" * 100] for number in range(40_000)]}
+    delivered = 0
+    for packet_id in range(1, 9):
+        heavy = Publish("t", b"x", qos=2, packet_id=packet_id, properties=properties)
+        delivered += len(messages_in(peer.receive(heavy)))
+    assert delivered > 4
+
+
+def test_a_message_that_is_skipped_does_not_wait_for_pubrel() -> None:
+    peer = connected("3.1.1", rules=AT_PUBREL, maximum_packet_size=1_000)
+    events = peer.receive(arriving(payload=bytes(2_000)))
+    assert [type(event).__name__ for event in events] == ["MessageSkipped"]
+    assert types(peer) == ["pubrec"]
+    assert peer.receive(Pubrel(7)) == []
+    assert types(peer) == ["pubcomp"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import device_sdk.paho.client as mqtt
-from device_sdk.mqtt.packets import Connack, Disconnect, Puback, Publish, Suback, Unsuback
+from device_sdk.mqtt.packets import Connack, Disconnect, Puback, Publish, Pubrel, Suback, Unsuback
 from device_sdk.paho.properties import Properties
 from device_sdk.paho.reasoncodes import ReasonCode
 from device_sdk.testing import BrokerServer, ModelBroker
@@ -342,16 +342,30 @@ def test_publishing_in_a_callback_and_from_other_threads_at_once(
 
 def test_manual_acknowledgement_waits_for_the_program(clients: Clients) -> None:
     messages = send(Connack(), Publish("a", b"1", qos=1, packet_id=7), Publish("a", b"2", qos=2, packet_id=8))
-    first = [expect("connect"), messages]
-    with scripted([*first, expect("puback", packet_id=7), expect("pubrec", packet_id=8), ignore()]) as server:
+    first = [expect("connect"), messages, expect("pubrec", packet_id=8), send(Pubrel(8))]
+    with scripted(
+        [*first, expect("puback", packet_id=7), expect("pubcomp", packet_id=8), ignore()]
+    ) as server:
         seen: list[mqtt.MQTTMessage] = []
         client = clients("c", manual_ack=True)
         client.on_message = lambda c, d, message: seen.append(message)
         client.connect("127.0.0.1", server.port)
         loop_until(client, lambda: len(seen) == 2)
         client.loop(0.05)
-        assert len(server.broker.received) == 1
+        assert [packet.type for packet in server.broker.received] == ["connect", "pubrec"]
         for message in seen:
             assert client.ack(message.mid, message.qos) == mqtt.MQTT_ERR_SUCCESS
         loop_until(client, lambda: server.broker.done)
         assert client.ack(99, 1) == mqtt.MQTT_ERR_SUCCESS
+
+
+def test_a_message_of_qos_2_is_answered_at_once_and_comes_at_pubrel(clients: Clients) -> None:
+    script = [expect("connect"), send(Connack(), Publish("a", b"x", qos=2, packet_id=7))]
+    script += [expect("pubrec", packet_id=7), send(Pubrel(7)), expect("pubcomp", packet_id=7), ignore()]
+    with scripted(script) as server:
+        seen: list[list[str]] = []
+        client = clients("c")
+        client.on_message = lambda *_: seen.append([packet.type for packet in server.broker.received])
+        client.connect("127.0.0.1", server.port)
+        loop_until(client, lambda: server.broker.done)
+        assert seen == [["connect", "pubrec"]]

@@ -238,7 +238,7 @@ def test_a_topic_alias_of_the_program_is_resolved_so_that_a_repeat_can_be_unders
 
 def test_reconnect_in_on_message_returns(clients: Clients) -> None:
     again = [expect("connect"), send(Connack()), ignore()]
-    with scripted([expect("connect"), send(Connack(), received(7, qos=2)), ignore()], again) as server:
+    with scripted([expect("connect"), send(Connack(), received(7, qos=1)), ignore()], again) as server:
         answers: list[int] = []
         client = clients("c")
         client.on_message = lambda *_: answers.append(client.reconnect())

@@ -9,7 +9,7 @@ import pytest
 
 from device_sdk.mqtt.packets import Connack, Packet, Publish, Suback
 from device_sdk.paho import MQTTException, subscribe
-from device_sdk.paho.client import MQTTMessage, MQTTv5
+from device_sdk.paho.client import CallbackAPIVersion, Client, MQTTMessage, MQTTv5
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import close, expect, send
 
@@ -140,3 +140,22 @@ def test_fewer_than_one_message_is_a_value_error(count: int) -> None:
 def test_a_wrong_qos_is_a_value_error(qos: int) -> None:
     with pytest.raises(ValueError, match="qos must be 0, 1 or 2"):
         subscribe.callback(print, "a", qos)
+
+
+def test_simple_twice_with_a_kept_session_gives_each_message_once(
+    broker: BrokerServer[ModelBroker],
+) -> None:
+    client = Client(CallbackAPIVersion.VERSION2, "kept", clean_session=False)
+    granted: list[Any] = []
+    client.on_subscribe = lambda *_: granted.append(client.disconnect())
+    client.on_connect = lambda *_: client.subscribe("q", 2)
+    client.connect("127.0.0.1", broker.port)
+    client.loop_forever()
+    arguments: dict[str, Any] = {"hostname": "127.0.0.1", "port": broker.port, "client_id": "kept"}
+    got: list[Any] = []
+    for payload in (b"one", b"two"):
+        broker.call(lambda payload=payload: broker.broker.publish("q", payload, qos=2))
+        message = subscribe.simple("q", 2, clean_session=False, **arguments)
+        assert isinstance(message, MQTTMessage)
+        got.append(message.payload)
+    assert got == [b"one", b"two"]

@@ -205,8 +205,8 @@ PLANTED = (
     PlantedBug(
         "a message past PUBREC is repeated after the session was lost",
         _SESSION, "lose",
-        "republish = list(self.in_flight.values())",
-        "republish = [*self.in_flight.values(), *self.released.values()]",
+        "unfinished = list(self.in_flight.values())",
+        "unfinished = [*self.in_flight.values(), *self.released.values()]",
     ),
     PlantedBug(
         "there is no back-off",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,3 +124,69 @@ def test_the_will_is_published_when_the_program_dies(mosquitto: ChildBroker) -> 
             assert mortal.loop() == mqtt.MQTT_ERR_SUCCESS
         mortal.reinitialise()
         eventually(lambda: got == [b"alas"])
+
+
+PROGRAM = """
+import sys
+import {module}.client as mqtt
+from {module} import subscribe
+
+port, task = int(sys.argv[1]), sys.argv[2]
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "side", clean_session=False)
+if task == "simple":
+    print(subscribe.simple("q", 2, port=port, client_id="side", clean_session=False).payload.decode())
+    sys.exit()
+client.on_subscribe = lambda *_: client.disconnect()
+client.on_connect = lambda *_: client.subscribe("q", 2)
+client.connect("127.0.0.1", port)
+if task == "subscribe":
+    client.loop_forever()
+else:
+    print(*[int(client.publish("from/" + task, str(number), 1).rc) for number in range(5)])
+    client.disconnect()
+"""
+
+
+def run(module: str, port: int, task: str) -> str:
+    """Run the program with one of the two libraries, and return what it prints."""
+    arguments = [sys.executable, "-c", PROGRAM.format(module=module), str(port), task]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip()
+
+
+@contextmanager
+def watching(broker: ChildBroker, topic: str) -> Iterator[list[bytes]]:
+    """Give the payloads that come on a topic."""
+    with running(broker, "watcher") as watcher:
+        got: list[bytes] = []
+        granted = threading.Event()
+        watcher.on_subscribe = lambda *_: granted.set()
+        watcher.on_message = lambda c, d, message: got.append(bytes(message.payload))
+        watcher.subscribe(topic, 2)
+        assert granted.wait(SECONDS)
+        yield got
+
+
+def test_messages_without_any_loop_arrive(mosquitto: ChildBroker) -> None:
+    port = parse_url(mosquitto.url("3.1.1")).port
+    with watching(mosquitto, "from/us") as got:
+        for _ in range(5):
+            assert run("device_sdk.paho", port, "us") == "0 0 0 0 0"
+        eventually(lambda: len(got) == 25)
+        assert got == [b"%d" % number for number in range(5)] * 5
+
+
+@pytest.mark.parametrize("module", ["device_sdk.paho", "paho.mqtt"])
+def test_both_libraries_give_a_message_of_qos_2_to_one_of_two_runs(
+    mosquitto: ChildBroker, module: str
+) -> None:
+    if module == "paho.mqtt":
+        pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt")
+    port = parse_url(mosquitto.url("3.1.1")).port
+    run(module, port, "subscribe")
+    with running(mosquitto, "other") as other:
+        got = []
+        for payload in ("one", "two"):
+            other.publish("q", payload, 2).wait_for_publish(SECONDS)
+            got.append(run(module, port, "simple"))
+        assert got == ["one", "two"]

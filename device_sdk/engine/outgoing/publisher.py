@@ -214,6 +214,12 @@ class Publisher:
         if self.online is not None:
             self.report_ended(self.outbox.fill(self.online, now))
 
+    def send_ahead(self, protocol: Protocol, now: float) -> None:
+        """Move messages into the window of a connection that the server has not accepted yet."""
+        self.report_ended(self.outbox.fill(protocol, now))
+        if self.journal is not None:
+            self.journal.hand_over()
+
     def read_on(self, now: float) -> None:
         """Go on with the queue where the store has read more of it."""
         outbox, journal = self.outbox, self.journal
