@@ -27,11 +27,15 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fresh(error: Raised) -> Raised:
-    """Return a copy of an error that is kept, to be raised: the frames that it passes stay with the copy."""
+    """Return a copy of an error that is kept, to be raised: the frames that it passes stay with the copy.
+
+    An instance that is raised again and again collects the frames of each time, and keeps their variables.
+    """
     kind = type(error)
     copy = kind.__new__(kind, *error.args)  # without __init__: its arguments are not those of every class
     copy.__dict__.update(error.__dict__)
     copy.__cause__ = error.__cause__
+    copy.__suppress_context__ = error.__suppress_context__
     return copy
 
 

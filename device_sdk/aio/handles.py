@@ -7,6 +7,7 @@ subscription still requested, and both may be awaited again.
 from __future__ import annotations
 
 from device_sdk._printable import printable
+from device_sdk._weak import fresh
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class AsyncDelivery:
         if not delivery.done:
             raise TimeoutError(printable(f"{self!r} was not {what} within {timeout:g} s"))
         if delivery.error is not None:
-            raise delivery.error
+            raise fresh(delivery.error)
 
     def __repr__(self) -> str:
         return f"<AsyncDelivery {self.topic!r} qos={self.qos} {self.state}>"

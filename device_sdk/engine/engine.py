@@ -404,7 +404,7 @@ class Engine:
             outgoing.journal.close()
         with self.lock:
             if outgoing.journal is not None:
-                outgoing.report_dropped(outgoing.outbox.settle())
+                outgoing.settle()
             self.events.end()
 
 

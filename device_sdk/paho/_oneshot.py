@@ -76,5 +76,6 @@ class Task:
         """Connect, and return when the client has disconnected. Raises: OSError; any error of a step."""
         self.client.connect(hostname, port, keepalive)
         self.client.loop_forever()
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure

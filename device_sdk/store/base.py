@@ -36,6 +36,7 @@ __all__ = [
     "REPORTS",
     "SHELVED",
     "Page",
+    "PageMessage",
     "SavedMessage",
     "SavedSession",
     "Store",
@@ -78,6 +79,8 @@ REPORTS = ("shelf_full",)
 #: The most that :meth:`Store.open` and one page hold of the waiting messages; one message is always allowed.
 PAGE_MESSAGES = 500
 PAGE_BYTES = 512 * 1024
+
+NOTHING_LOST = -1  # below the number 0 of what an earlier client made durable
 
 OVERFLOWS = ("reject", "drop_oldest", "drop_newest", "block")
 DURABILITIES = ("sync", "batch", "os")
@@ -194,6 +197,8 @@ class SavedMessage:
     ignores a clock that was never set.
     """
 
+    change = 0  # the number under which it counts as durable; 0: an earlier client has made it so
+
     __slots__ = (
         "expires_at",
         "flags",
@@ -222,6 +227,26 @@ class SavedMessage:
         self.expires_at = expires_at
         self.packet_id = 0
         self.released = False
+
+
+class PageMessage(SavedMessage):
+    """A message of a page that does not count as durable from the beginning."""
+
+    __slots__ = ("change",)
+
+    @classmethod
+    def of(cls, message: SavedMessage, change: int) -> PageMessage:
+        """Return a copy that is durable when that change is."""
+        copy = cls(
+            message.sequence,
+            message.topic_field,
+            message.payload,
+            message.flags,
+            message.properties,
+            message.expires_at,
+        )
+        copy.change = change
+        return copy
 
 
 class SavedSession:
@@ -330,9 +355,15 @@ class Store(ABC):
 
     ``reports``: what the user should know of, oldest first: kind (:data:`REPORTS`), text, value. The store
     appends, from any thread and before it calls ``on_progress``; the engine takes them.
+
+    A store that has begun a new file sets ``lost_through`` to the number of the last change that was in the
+    old one: what had been durable up to there is so no more. ``kept``: how many unfinished messages the
+    closed store has for the next client, ``None``: not known; more than that is lost, and told.
     """
 
     on_disk = False  # whether it may hold more messages than memory does
+    lost_through = NOTHING_LOST
+    kept: int | None = None
 
     def __init__(self) -> None:
         self.durable_through = 0

@@ -99,6 +99,9 @@ class Database:
         self._kept = SavedSession()  # subscriptions, facts, received and withheld ones, for a new file
         self._opened: tuple[int, int] | None = None  # device and number of the file that was opened
         self._reports: list[Report] = []  # for the user; the store takes them
+        self._shelved = 0  # messages on the shelf
+        self._newest = 0  # the largest sequence number that has a row, or had one
+        self._lost_through = 0  # the largest that a damaged file had
         self._first_turn = 0  # added to change numbers, which begin at 1 in each process
 
     # Opening and closing
@@ -130,6 +133,12 @@ class Database:
         self._opened = _identity(self._path)
         self._reserve.keep()
         return saved, notice
+
+    def kept(self, unwritten: Pending) -> int:
+        """Return how many messages the file has for the next client, but for those that have ended since."""
+        ended = unwritten.gone.keys() | unwritten.shelf.put.keys()
+        again = sum(1 for sequence in ended if sequence > self._lost_through)
+        return self._row["written"] - self._row["removed"] - self._shelved - again
 
     def close(self) -> None:
         """Write the session's row if it is not up to date, and close the file."""
@@ -187,6 +196,7 @@ class Database:
         ).fetchone()
         if last is not None:
             row["next_sequence"] = max(row["next_sequence"], last[0] + 1)
+            self._newest = last[0]
             row["written"] = max(row["written"], last[1])
             row["written_bytes"] = max(row["written_bytes"], last[2])
         self._row = row
@@ -199,6 +209,7 @@ class Database:
             message.released = bool(released)
             saved.messages.append(message)
         saved.shelved, shelved_bytes = shelf.count(self._connect())
+        self._shelved = saved.shelved
         saved.waiting = row["written"] - row["removed"] - len(saved.messages) - saved.shelved
         in_flight_bytes = sum(map(message_size, saved.messages))
         saved.waiting_bytes = row["written_bytes"] - row["removed_bytes"] - in_flight_bytes - shelved_bytes
@@ -292,6 +303,8 @@ class Database:
             self._insert(connection, batch.new.values(), row)
             self._move(connection, batch)
             withheld = self._shelve(connection, batch, row)
+            moved = batch.shelf.put or batch.shelf.taken
+            shelved = shelf.count(connection)[0] if moved else self._shelved
             self._write_small(connection, batch)
             for status, count in batch.ended.items():
                 row[status] += count
@@ -311,6 +324,9 @@ class Database:
         if row["pushed_off"] != self._row["pushed_off"]:
             self._reports.append(no_room_report(row["pushed_off"] - self._row["pushed_off"]))
         self._row = row
+        self._shelved = shelved
+        if batch.new:
+            self._newest = next(reversed(batch.new))
         if write_row:
             self._row_written = dict(row)
         _keep_small(self._kept, batch, withheld)
@@ -452,6 +468,8 @@ class Database:
         row = self._row
         row["dropped"] += row["written"] - row["removed"]
         row["removed"], row["removed_bytes"] = row["written"], row["written_bytes"]
+        self._lost_through = self._newest
+        self._shelved = 0
         kept = self._kept
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(_UPDATE_SESSION, row)

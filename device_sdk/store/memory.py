@@ -41,13 +41,13 @@ class MemoryStore(Store):
         self._shelf: dict[int, SavedMessage] = {}  # oldest first
         self._saved = SavedSession()
         self._page: list[SavedMessage] | None = None
-        self._is_open = False
+        self.kept = 0  # None: it is open
 
     def open(self) -> SavedSession:
         """Return the session as it stands. Raises: StoreError: a client has it open already."""
-        if self._is_open:
+        if self.kept is None:
             raise StoreError("this MemoryStore is in use by another client; close that one first")
-        self._is_open = True
+        self.kept = None
         self.durable_through = 0
         saved = self._saved
         saved.shelved = len(self._shelf)
@@ -79,7 +79,7 @@ class MemoryStore(Store):
 
     def close(self) -> None:
         """Let another client open it."""
-        self._is_open = False
+        self.kept = len(self._waiting) + len(self._in_flight) + len(self._past_pubrec)
 
     def _page_after(self, after: int) -> list[SavedMessage]:
         page = Page()

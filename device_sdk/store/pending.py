@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from device_sdk.store.base import SavedMessage
+from device_sdk.store.base import PageMessage, SavedMessage
 from device_sdk.store.schema import COUNTERS
 
 TYPE_CHECKING = False
@@ -56,9 +56,7 @@ class NewMessage(SavedMessage):
 
     def copy(self) -> SavedMessage:
         """Return it as an entry of a page."""
-        return SavedMessage(
-            self.sequence, self.topic_field, self.payload, self.flags, self.properties, self.expires_at
-        )
+        return PageMessage.of(self, self.number)
 
 
 class ShelfChanges:

@@ -15,7 +15,15 @@ import weakref
 from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.errors import StoreError
-from device_sdk.store.base import Page, SavedMessage, SavedSession, Store, StorePolicy
+from device_sdk.store.base import (
+    NOTHING_LOST,
+    Page,
+    PageMessage,
+    SavedMessage,
+    SavedSession,
+    Store,
+    StorePolicy,
+)
 from device_sdk.store.clock import ExpiryClock
 from device_sdk.store.database import Database, is_full
 from device_sdk.store.files import StoreLock
@@ -40,6 +48,21 @@ _OPENING, _OPEN, _CLOSING, _CLOSED = range(4)
 
 log = Log("device_sdk.store")
 _repeating = Folding(log)  # of all stores: their paths tell them apart
+
+
+class _Retry:
+    """When a failing disk is tried again. The store's lock guards it."""
+
+    __slots__ = ("_pause", "at")
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self._pause = RETRY_S[0]
+
+    def failed(self, now: float) -> None:
+        """Try again after a pause that is twice the last one."""
+        self.at = now + self._pause
+        self._pause = min(2 * self._pause, RETRY_S[1])
 
 
 class _PageRequest:
@@ -116,11 +139,12 @@ class SqliteStore(Store):
         self._writing: Pending | None = None
         self._submitted = 0
         self._hurry = 0  # the change number that expedite() asked for
-        self._retry_at = 0.0  # while failing
-        self._retry_pause = RETRY_S[0]
+        self._retry = _Retry()
         self._page = _PageRequest()
         self._thread: threading.Thread | None = None
+        self.kept = None
         self.durable_through = 0
+        self.lost_through = NOTHING_LOST
         self.backlog_bytes = 0
         self.failure = None
 
@@ -242,7 +266,7 @@ class SqliteStore(Store):
         """When the thread has to write, in monotonic seconds."""
         pending = self._pending
         if self.failure is not None:
-            return self._retry_at
+            return self._retry.at
         if pending.is_empty():
             return NEVER
         if self._hurry > self.durable_through or pending.is_large():
@@ -279,7 +303,7 @@ class SqliteStore(Store):
             except Exception as error:
                 _repeating.warning(self.path, repr(error), "%s: unexpected", self.path, error=error)
                 self._settle(f"{self.path}: {error!r}")
-                self._page.postpone(self._retry_at)
+                self._page.postpone(self._retry.at)
         self._end(database)
 
     def _end(self, database: Database) -> None:
@@ -288,6 +312,8 @@ class SqliteStore(Store):
             database.close()
         except Exception as error:
             log.warning("%s: while closing", self.path, error=error)
+        # An end that could not be written: the next client sends that message again, nobody misses it.
+        self.kept = database.kept(self._pending)
         if not self._pending.is_empty():
             log.warning("%s: closed with changes that could not be written: %s", self.path, self.failure)
         self._file_lock.release()
@@ -376,6 +402,7 @@ class SqliteStore(Store):
         if notice is None:
             return f"{self.path}: {error}"
         self.notice = notice
+        self.lost_through = self.durable_through  # nothing above it had been written
         return None
 
     def _settle(self, problem: str | None) -> None:
@@ -383,11 +410,10 @@ class SqliteStore(Store):
         with self._lock:
             if problem is not None:
                 self.failure = StoreError(problem)
-                self._retry_at = self._monotonic() + self._retry_pause
-                self._retry_pause = min(2 * self._retry_pause, RETRY_S[1])
+                self._retry.failed(self._monotonic())
                 return
             self.failure = None
-            self._retry_pause = RETRY_S[0]
+            self._retry = _Retry()
 
     def _read_page(self, database: Database) -> None:
         """Read waiting messages, as of the last submitted change."""
@@ -416,6 +442,8 @@ class SqliteStore(Store):
                 sequence = message.sequence
                 if sequence in gone or sequence in sent or sequence in shelved:
                     continue
+                if self.lost_through != NOTHING_LOST:  # a row is of the new file
+                    message = PageMessage.of(message, self.lost_through + 1)
                 if not page.add(message):
                     return
         finally:

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from device_sdk._weak import fresh
 from device_sdk.errors import ArgumentError
 from device_sdk.testing.relay import Relay, resolve
 
@@ -173,7 +174,7 @@ class FaultProxy:
         if not command.done.wait(PATIENCE_S):
             raise RuntimeError("the proxy's thread does not answer")
         if command.error is not None:
-            raise command.error
+            raise fresh(command.error)
 
     # Everything below runs in the proxy's thread.
 

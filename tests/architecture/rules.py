@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.architecture.alarms import FOR_ONE_STREAM, KINDS_OF_TRANSPORT, PACKETS_IN_SHELLS, RIG_IMPORTS
 from tests.architecture.cycles import IMPORT_CYCLES
+from tests.architecture.kept import KEPT_EXCEPTIONS
 from tests.architecture.listed import UNLISTED_MODULES
 from tests.architecture.parts import HOLDS_ENGINE, WRITES_TO_OTHERS
 from tests.architecture.private import PRIVATE_MEMBERS, PRIVATE_NAMES
@@ -21,4 +22,5 @@ RULES = [
     KINDS_OF_TRANSPORT,
     FOR_ONE_STREAM,
     UNLISTED_MODULES,
+    KEPT_EXCEPTIONS,
 ]

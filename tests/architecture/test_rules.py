@@ -248,6 +248,27 @@ EXAMPLES = {
         },
         {"device_sdk/net/__init__.py": 2},
     ),
+    "kept exceptions that are raised themselves": Example(
+        {
+            "device_sdk/engine/a.py": (
+                "_LATE = TimeoutError('late')\n"
+                "class A:\n"
+                "    def one(self): raise self.error\n"
+                "    def two(self):\n"
+                "        error = self.error or self.late\n"
+                "        raise error\n"
+                "    def three(self): raise _LATE\n"
+                "    def four(self): raise fresh(self.error)\n"
+                "    def five(self):\n"
+                "        error, self.error = self.error, None\n"
+                "        raise error\n"
+                "    def six(self):\n"
+                "        error = ValueError(self.text)\n"
+                "        raise error\n"
+            ),
+        },
+        {"device_sdk/engine/a.py": 3},
+    ),
 }
 
 

@@ -107,6 +107,16 @@ class RecordedStore(Store):
         return self._store.durable_through
 
     @property
+    def lost_through(self) -> int:  # type: ignore[override]
+        """The other store's."""
+        return self._store.lost_through
+
+    @property
+    def kept(self) -> int | None:  # type: ignore[override]
+        """The other store's."""
+        return self._store.kept
+
+    @property
     def backlog_bytes(self) -> int:  # type: ignore[override]
         """The other store's."""
         return self._store.backlog_bytes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 
+from device_sdk._weak import fresh
 from device_sdk.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -90,7 +91,7 @@ class Reauthentication:
         if not self.over.is_set():
             raise TimeoutError(f"the re-authentication had no outcome within {timeout:g} s")
         if self.error is not None:
-            raise self.error
+            raise fresh(self.error)
 
 
 class Authentication:

@@ -11,6 +11,7 @@ import os
 from time import monotonic
 
 from device_sdk._printable import printable
+from device_sdk._weak import fresh
 from device_sdk.engine.arguments import made_up_client_id
 from device_sdk.errors import ArgumentError, DeliveryExpiredError, NotConnectedError, SubscribeRefused
 from device_sdk.mqtt.message import Message, Subscription
@@ -115,7 +116,7 @@ class Call:
         error = self.error or delivery.error
         if error is None or isinstance(error, DeliveryExpiredError):
             return error is not None
-        raise error
+        raise fresh(error)
 
     def finish(self, response: Message | None, error: DeviceSdkError | None = None) -> None:
         """Hand over the response, or the end of the client. The caller holds the lock."""

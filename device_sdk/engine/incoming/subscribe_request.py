@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from device_sdk._printable import printable
+from device_sdk._weak import fresh
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class SubscribeRequest:
                 printable(f"no answer for {', '.join(self.topic_filters)} within {timeout:g} s")
             )
         if self.error is not None:
-            raise self.error
+            raise fresh(self.error)
         return self.reason_codes
 
     def finish(self, reason_codes: list[int], error: DeviceSdkError | None = None) -> None:

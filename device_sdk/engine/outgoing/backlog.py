@@ -124,6 +124,7 @@ class Backlog:
             message.expires_at,
         )
         delivery.sequence = message.sequence
+        delivery.change = message.change
         delivery.packet_id = message.packet_id
         if message.packet_id:
             delivery.status = SENT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from device_sdk._printable import printable
+from device_sdk._weak import fresh
 from device_sdk.mqtt.session import PENDING_STATES, QUEUED, SENT, STORED, Outgoing
 
 TYPE_CHECKING = False
@@ -77,7 +78,7 @@ class Delivery(Outgoing):
             why = "" if failure is None else f"; no connection: {failure}"
             raise TimeoutError(printable(f"{self!r} was not acknowledged within {timeout:g} s{why}"))
         if self.error is not None:
-            raise self.error
+            raise fresh(self.error)
 
     def wait_stored(self, timeout: float | None = None) -> None:
         """Wait until the message survives a restart, or was acknowledged, which is better still.
@@ -88,7 +89,7 @@ class Delivery(Outgoing):
         if not self.done and not self._waits.wait_stored(self, timeout):
             raise TimeoutError(f"{self!r} was not stored within {timeout:g} s")
         if self.error is not None:
-            raise self.error
+            raise fresh(self.error)
 
     def __repr__(self) -> str:
         return f"<Delivery {self.topic!r} qos={self.qos} {self.state}>"

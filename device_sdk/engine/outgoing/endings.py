@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Endings"]
 
+_UNACKNOWLEDGED = "the client was closed before the message was acknowledged"
+
 
 class Endings:
     """Gives deliveries their last state, has the store forget them, and wakes who waits for them.
@@ -30,7 +32,8 @@ class Endings:
         self._store = store
         self._pages = pages
         self._waits = waits
-        self._left_behind: list[Delivery] = []  # by a client that ended, until the store is closed
+        self._left = 0  # messages that a client left when it ended
+        self._undecided: list[Delivery] = []  # of these the store has not said yet whether it keeps them
 
     def end(self, delivery: Delivery, status: str, error: DeviceSdkError | None) -> None:
         """Give a delivery that is neither in the queue nor in the window its last state."""
@@ -48,42 +51,49 @@ class Endings:
             assert isinstance(message, Delivery)
             self.end(message, INVALIDATED, SessionLostError("the broker lost the session"))
 
-    def end_all(self, queued: Iterable[Delivery], error: DeviceSdkError | None) -> list[Delivery]:
+    def end_all(
+        self, queued: Iterable[Delivery], waiting: int, error: DeviceSdkError | None
+    ) -> list[Delivery]:
         """End what a closing client leaves behind in its queue and its window; a store keeps it for the next.
 
-        Returns: the deliveries of which nothing is kept, as far as that is known before :meth:`settle`.
+        ``waiting``: messages in the queue, most of which may have no delivery. With a store everything is
+        undecided until :meth:`settle`. Returns: the deliveries that were dropped.
         """
-        kept = error or ClosedError("the client was closed; the store keeps the message")
         session = self._session
+        self._left = waiting + len(session)
         left = [*session.in_flight.values(), *session.released.values(), *queued]
         ended = {id(one): one for one in left if isinstance(one, Delivery) and not one.done}
+        dropped: list[Delivery] = []
         for delivery in ended.values():
-            if error is not None or self._may_keep(delivery):
-                delivery.error = kept
-                delivery.status = DROPPED if self._store is None else STORED
-            else:
-                self._drop(delivery)
+            if error is None and self._store is not None:
+                self._undecided.append(delivery)
+                continue
+            delivery.error = error or DroppedError(_UNACKNOWLEDGED)
+            delivery.status = DROPPED if self._store is None else STORED
             self._waits.wake(delivery)
+            dropped.append(delivery)
         session.in_flight.clear()
         session.released.clear()
-        self._left_behind = list(ended.values())
-        return [delivery for delivery in self._left_behind if delivery.status == DROPPED]
+        return [delivery for delivery in dropped if delivery.status == DROPPED]
 
-    def settle(self) -> list[Delivery]:
-        """The store is closed: return the deliveries of which it kept nothing after all."""
-        left, self._left_behind = self._left_behind, []
-        lost = [one for one in left if one.status == STORED and not self._waits.is_durable(one.change)]
-        for delivery in lost:
-            self._drop(delivery)
-        return lost
-
-    def _may_keep(self, delivery: Delivery) -> bool:
+    def settle(self) -> int:
+        """The store is closed: end what waited for that. Returns: how many messages it could not keep."""
+        undecided, self._undecided = self._undecided, []
         store = self._store
-        return store is not None and (store.failure is None or self._waits.is_durable(delivery.change))
-
-    def _drop(self, delivery: Delivery) -> None:
-        why = "before the message was acknowledged"
-        if self._store is not None:
-            why = f"and the store could not keep the message: {self._store.failure}"
-        delivery.status = DROPPED
-        delivery.error = DroppedError(f"the client was closed {why}")
+        if store is None:
+            return 0
+        kept = ClosedError("the client was closed; the store keeps the message")
+        lost = 0
+        for delivery in undecided:
+            if self._waits.is_durable(delivery.change):
+                delivery.status, delivery.error = STORED, kept
+            else:
+                lost += 1
+                delivery.status = DROPPED
+                delivery.error = DroppedError(
+                    f"the client was closed and the store could not keep the message: {store.failure}"
+                )
+            self._waits.wake(delivery)
+        # Most messages have no delivery that anybody holds: the store knows what it keeps.
+        kept_there = store.kept
+        return max(lost, store.backlog_messages() if kept_there is None else self._left - kept_there)

@@ -208,17 +208,17 @@ class Outbox:
     def end_all(self, error: DeviceSdkError | None = None) -> list[Delivery]:
         """End what a closing client leaves behind; a store keeps it for the next one.
 
-        Returns: the deliveries of which nothing is kept, as far as that is known before :meth:`settle`.
+        Returns: the deliveries that were dropped; those that a store may keep are decided by :meth:`settle`.
         """
-        dropped = self._endings.end_all(self.backlog.deliveries(), error)
+        dropped = self._endings.end_all(self.backlog.deliveries(), self.backlog.messages, error)
         self.backlog.clear()
         self._recount()
         self.waits.made_room()
         self.waits.stored()
         return dropped
 
-    def settle(self) -> list[Delivery]:
-        """The store is closed: return the deliveries of which it kept nothing after all."""
+    def settle(self) -> int:
+        """The store is closed: return how many messages it could not keep."""
         return self._endings.settle()
 
     # What an earlier client left

@@ -95,13 +95,18 @@ class Publisher:
             self._session.note_handled()
             self._session.record(("reserved", self._session.last_packet_id))  # the next client goes on there
             self.journal.hand_over()
-        self.report_dropped(self.outbox.end_all())
+        self._report_lost(len(self.outbox.end_all()), "that were not acknowledged")
 
-    def report_dropped(self, left: list[Delivery]) -> None:
-        """Report the deliveries that a closed client dropped."""
-        if left:
-            self._stats.dropped += len(left)
-            self._events.notify("dropped", f"closed with {len(left)} messages that were not acknowledged")
+    def settle(self) -> None:
+        """The store is closed: end and report the messages that it could not keep."""
+        lost = self.outbox.settle()
+        why = None if self.journal is None else self.journal.failure
+        self._report_lost(lost, f"that the store could not keep: {why or 'its file was replaced'}")
+
+    def _report_lost(self, count: int, which: str) -> None:
+        if count > 0:
+            self._stats.dropped += count
+            self._events.notify("dropped", f"closed with {count} messages {which}")
 
     # Messages
 

@@ -78,11 +78,12 @@ class Replay:
                 lane.popleft()
                 moved += 1
                 moved_bytes += len(delivery.topic_field) + len(delivery.properties) + len(delivery.payload)
-                if delivery.expires_at is not None and delivery.expires_at <= now:
-                    self._give_up(delivery, EXPIRED, DeliveryExpiredError(TOO_LATE), ended)
-                    continue
+                late = delivery.expires_at is not None and delivery.expires_at <= now
                 if delivery.flags > MESSAGE_FLAGS:
                     backlog.unmark(delivery)
+                if late:
+                    self._give_up(delivery, EXPIRED, DeliveryExpiredError(TOO_LATE), ended)
+                    continue
                 if has_properties is not None and bool(delivery.properties) is not has_properties:
                     self.translate(delivery)
                 try:

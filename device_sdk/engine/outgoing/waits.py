@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from device_sdk._weak import fresh
 from device_sdk.engine.reentry import refuse_reentry
 from device_sdk.errors import StoreError
 
@@ -93,13 +94,13 @@ class Waits:
         if delivery.done or self.is_durable(delivery.change):
             return True
         if self._store is not None and self._store.failure is not None:
-            raise self._store.failure
+            raise fresh(self._store.failure)
         return False
 
     def is_durable(self, change: int) -> bool:
         """Whether the change with this number would survive a restart; without a store nothing does."""
         store = self._store
-        return store is not None and store.durable_through >= change
+        return store is not None and store.lost_through < change <= store.durable_through
 
     # For a publisher that meets a full queue
 

@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.engine.events import Events
     from device_sdk.engine.outgoing.outbox import Outbox
+    from device_sdk.errors import StoreError
     from device_sdk.mqtt.session import Session
     from device_sdk.store.base import Store
 
@@ -48,6 +49,11 @@ class WriteAhead:
         self._outbox.request_page()
         if (store.failure is not None) is not self._failing or store.reports:
             self.report()
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why the store cannot write, or ``None``: it can."""
+        return self._store.failure
 
     def expedite(self, change: int) -> None:
         """Have the store write through this change without waiting for its batch: somebody waits for it."""
