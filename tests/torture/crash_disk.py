@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.torture.disk_log import IMAGE, IMAGE_BYTES, RECORD, WRITE
 
-__all__ = ["MEMORY", "Recording", "mounted", "recorded_disk", "what_is_missing"]
+__all__ = ["MEMORY", "HarnessError", "Recording", "mounted", "recorded_disk", "what_is_missing"]
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Where images are best kept: to mount one on the machine's own disk waits for that disk's flushes, and the
@@ -29,6 +29,7 @@ cuts are simulated anyway. ``None``: the folder for temporary files."""
 
 _DEADLINE_S = 20.0
 _SECTOR = 512
+_TRIES = 10  # another process may take the free loop device first
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -43,7 +44,14 @@ def what_is_missing() -> str | None:
         import mfusepy  # noqa: F401 (finds the library while it is imported)
     except (ImportError, OSError):
         return "libfuse"
-    return next((tool for tool in ("mkfs.ext4", "fusermount3", "mount") if shutil.which(tool) is None), None)
+    return next(
+        (tool for tool in ("mkfs.ext4", "fusermount3", "losetup", "mount") if shutil.which(tool) is None),
+        None,
+    )
+
+
+class HarnessError(Exception):
+    """The power cuts cannot be judged: what was read says nothing about the store."""
 
 
 def _run(*command: str) -> None:
@@ -60,13 +68,44 @@ def _unmount(path: Path) -> None:
 
 @contextmanager
 def mounted(image: Path, where: Path) -> Iterator[Path]:
-    """Mount an image, which replays its journal, for as long as the block lasts."""
+    """Mount an image, which replays its journal, for as long as the block lasts.
+
+    Raises: HarnessError: the device shows another image; nothing was mounted.
+    """
     where.mkdir(exist_ok=True)
-    _run("mount", "-o", "loop", str(image), str(where))
+    device = _attach(image)
     try:
-        yield where
+        content = image.read_bytes()
+        if _content(device, len(content)) != content:
+            raise HarnessError(f"{device} shows another image than {image}")
+        _run("mount", device, str(where))
+        try:
+            yield where
+        finally:
+            _unmount(where)
     finally:
-        _unmount(where)
+        _run("losetup", "--detach", device)
+
+
+def _attach(image: Path) -> str:
+    """Return a loop device of the image's own.
+
+    Not "mount -o loop": that takes a device which the file has already. Whoever looks at a device keeps it
+    alive behind the unmount, with the pages of the image that the file had then.
+    """
+    for _ in range(_TRIES):
+        found = subprocess.run(
+            ["losetup", "--find", "--show", str(image)], capture_output=True, text=True, timeout=_DEADLINE_S
+        )
+        if not found.returncode:
+            return found.stdout.strip()
+    raise HarnessError(f"no loop device for {image}: {found.stderr.strip()}")
+
+
+def _content(device: str, size: int) -> bytes:
+    """Return what a file system on the device would read."""
+    with open(device, "rb") as file:
+        return file.read(size)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from device_sdk.store.base import SavedSession, Store, StorePolicy
 from device_sdk.store.memory import MemoryStore
 from device_sdk.store.sqlite import SqliteStore
 from tests.store.contract import STEPS, History, saved_facts
-from tests.torture.crash_disk import MEMORY, Recording, mounted, recorded_disk, what_is_missing
+from tests.torture.crash_disk import MEMORY, HarnessError, Recording, mounted, recorded_disk, what_is_missing
 
 __all__ = ["MODES", "Result", "cut_power"]
 
@@ -162,7 +162,9 @@ def cut_power(mode: str, points: int, *, changes: int = 600, seed: int = 1) -> R
         dice = random.Random(seed)
         for _ in range(points):
             moment = dice.choice(moments)
-            (folder / "cut.img").write_bytes(recording.image(moment, dice))
+            image = folder / "cut.img"
+            image.unlink(missing_ok=True)  # a file of its own: somebody may still look at the one before
+            image.write_bytes(recording.image(moment, dice))
             durable = max((step[1] for step in steps if step[0] <= recording.ends[moment]), default=0)
             submitted = next((step[2] for step in steps if step[0] > recording.ends[moment]), steps[-1][2])
             _judge(result, folder, history, expected, durable, submitted)
@@ -195,6 +197,8 @@ def _judge(
                 found = facts(saved)
             finally:
                 store.close()
+    except HarnessError:
+        raise
     except Exception as error:
         result.unopened += 1
         result.examples.append(f"{type(error).__name__}: {error}")
