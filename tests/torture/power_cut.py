@@ -115,8 +115,8 @@ def facts(saved: SavedSession) -> str:
     for message in saved.messages:
         message.expires_at = None
     assert all(message.sequence < saved.next_sequence for message in saved.messages)
-    *parts, _next_sequence, last_packet_id = saved_facts(saved)
-    return repr([*map(_sorted, parts), last_packet_id])
+    *parts, _next_sequence, last_packet_id, withheld, shelved = saved_facts(saved)
+    return repr([*map(_sorted, parts), last_packet_id, sorted(withheld), shelved])
 
 
 def _sorted(part: Any) -> Any:
@@ -139,9 +139,17 @@ def states(changes: list[Change]) -> list[str]:
 def without_ended(changes: list[Change], durable: int, submitted: int, found: set[int]) -> str:
     """Return the state after the durable changes, without messages that are not found and had ended since.
 
-    A message that ends before it was written leaves nothing, and does not hold up what counts as durable.
+    A message that ends before it was written leaves nothing, and does not hold up what counts as durable. Nor
+    does one that was put on the shelf and taken from it.
     """
-    ends = [change for change in changes[durable:submitted] if change[0] == "done" and change[1] not in found]
+    later = changes[durable:submitted]
+    taken = {change[1] for change in later if change[0] == "unshelved"}
+    ends = [
+        change
+        for change in later
+        if (change[0] == "done" and change[1] not in found)
+        or (change[0] in ("shelved", "unshelved") and change[1] in taken)
+    ]
     store = MemoryStore()
     store.open()
     store.submit(changes[:durable] + ends, durable + len(ends))
