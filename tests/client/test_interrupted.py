@@ -244,8 +244,8 @@ chance = random.Random(int(sys.argv[2]))
 client = Client(sys.argv[1], keep_alive=0)
 client.connect(5)
 for _ in range(60):
-    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0002, 0.003))
     try:
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0002, 0.003))
         while True:
             client.publish("t", b"x")
     except Interrupted:
