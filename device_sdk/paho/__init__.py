@@ -1,14 +1,16 @@
 """A drop-in for paho-mqtt: its names and its rules, on the core of device_sdk.
 
 Change ``import paho.mqtt.client as mqtt`` into ``import device_sdk.paho.client as mqtt``, or leave the
-program as it is and run it with ``python -m device_sdk.paho program.py``. Programs written for paho-mqtt 1.x
-take ``device_sdk.paho.v1.client`` or the option ``--v1``. docs/moving-from-paho.md lists the differences.
+program as it is and run it with ``python -m device_sdk.paho program.py`` (or ``-m module``). Programs
+written for paho-mqtt 1.x take ``device_sdk.paho.v1.client`` or the option ``--v1``.
+docs/moving-from-paho.md lists the differences.
 
 The client has parts, and none of them keeps the client. To understand them, read in this order:
 
 ==================  =========================================================================================
 client.py           ``Client``: the interface; ``_assemble()`` shows which part knows which
 _attributes.py      attributes of the client that a part keeps, above all the callbacks
+_private.py         private names of paho-mqtt that programs use all the same
 _endpoint.py        settings of the way to the broker; makes the stream
 _settings.py        settings: the fields of CONNECT, the wait between attempts, the bounds of the queue
 _life_cycle.py      the states of a client, as a table

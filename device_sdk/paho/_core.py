@@ -205,10 +205,15 @@ class Core:
         with self.lock:
             return self.engine.idle
 
-    def has_outstanding(self) -> bool:
-        """Whether there are messages of QoS 1 and 2 that the broker has not acknowledged."""
+    def outstanding(self) -> int:
+        """Return the number of messages of QoS 1 and 2 that the broker has not acknowledged."""
         with self.lock:
-            return self.engine.outstanding > 0
+            return self.engine.outstanding
+
+    def in_flight(self) -> int:
+        """Return the number of those that were sent."""
+        with self.lock:
+            return len(self.engine.session)
 
     # Messages
 

@@ -26,6 +26,12 @@ _SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
 
 _NEW, _CONNECT_ASYNC, _CONNECTING, _CONNECTED = "NEW", "CONNECT_ASYNC", "CONNECTING", "CONNECTED"
 _CONNECTION_LOST, _DISCONNECTING, _DISCONNECTED = "CONNECTION_LOST", "DISCONNECTING", "DISCONNECTED"
+# By name in the order of paho-mqtt 2.x, whose private numbers of them begin with 1.
+_STATES = (
+    _NEW, _CONNECT_ASYNC, _CONNECTING, _CONNECTED, _CONNECTION_LOST, _DISCONNECTING, _DISCONNECTED,
+)  # fmt: skip
+# Those of paho-mqtt 1.x; any other state is 0.
+_STATES_1_X = {_CONNECTED: 1, _DISCONNECTING: 2, _DISCONNECTED: 2, _CONNECT_ASYNC: 3}
 _LEAVING = frozenset({_DISCONNECTING, _DISCONNECTED})
 
 
@@ -62,6 +68,14 @@ class LifeCycle:
     def says_goodbye(self) -> bool:
         """Whether the program has called ``disconnect()``, and the connection has not ended yet."""
         return self._state == _DISCONNECTING
+
+    def number(self) -> int:
+        """Return the number of the state in paho-mqtt 2.x."""
+        return _STATES.index(self._state) + 1
+
+    def number_1_x(self) -> int:
+        """Return the number of the state in paho-mqtt 1.x."""
+        return _STATES_1_X.get(self._state, 0)
 
     def is_closed(self, has_socket: bool) -> bool:
         """Whether there is no connection, and none is being opened."""

@@ -121,11 +121,16 @@ class Loop:
 
     # From outside
 
-    def stop(self, seconds: float) -> None:
-        """End :meth:`run` when nothing waits to be sent or acknowledged, at the latest after ``seconds``."""
-        self._stop_at = monotonic() + seconds
+    def stop(self) -> None:
+        """End :meth:`run` when nothing waits to be sent or acknowledged, at the latest after 5 s."""
+        self._stop_at = monotonic() + _STOP_SECONDS
         self._interrupt()
         self._connection.stop_opening()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether :meth:`stop` was called, and not forgotten."""
+        return self._stop_at is not None
 
     def resume(self) -> None:
         """Forget :meth:`stop`."""
@@ -271,7 +276,7 @@ class LoopThread:
             thread = self.thread
             if thread is None:
                 return MQTTErrorCode.MQTT_ERR_INVAL
-            loop.stop(_STOP_SECONDS)
+            loop.stop()
         if threading.current_thread() is not thread:
             thread.join(_STOP_SECONDS + _JOIN_SECONDS)
         return _SUCCESS

@@ -162,18 +162,19 @@ class ConnectSettings:
 class BackOff:
     """The wait between two attempts of a loop: doubled each time until a broker has accepted.
 
-    ``reconnects``: whether a loop retries at all. ``delay``: the last wait in seconds, ``None`` without.
+    ``reconnects``: whether a loop retries at all. ``delay``: the last wait in seconds, ``None`` without;
+    ``shortest``, ``longest``: its bounds.
     """
 
     def __init__(self, *, reconnects: bool) -> None:
         self.reconnects = reconnects
         self.delay: float | None = None
-        self._shortest: float = 1
-        self._longest: float = 120
+        self.shortest: float = 1
+        self.longest: float = 120
 
     def set(self, shortest: float, longest: float) -> None:
         """Begin anew with these bounds, in seconds."""
-        self._shortest, self._longest = shortest, longest
+        self.shortest, self.longest = shortest, longest
         self.delay = None
 
     def reset(self) -> None:
@@ -183,7 +184,7 @@ class BackOff:
     def next(self) -> float:
         """Return the seconds to wait."""
         delay = self.delay
-        self.delay = self._shortest if delay is None else min(delay * 2, self._longest)
+        self.delay = self.shortest if delay is None else min(delay * 2, self.longest)
         return self.delay
 
 

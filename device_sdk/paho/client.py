@@ -39,6 +39,7 @@ from device_sdk.paho._life_cycle import LifeCycle
 from device_sdk.paho._loop import Loop, LoopThread
 from device_sdk.paho._message import MQTTMessage, MQTTMessageInfo
 from device_sdk.paho._outgoing import Outgoing
+from device_sdk.paho._private import serve_private_names
 from device_sdk.paho._program import Program
 from device_sdk.paho._reports import Reports
 from device_sdk.paho._runner import CallbackRunner
@@ -140,6 +141,11 @@ __all__ = [
 ]
 __all__ += _constants.__all__
 
+_WRITTEN_FOR_1_X = (
+    "is a client identifier, so this program was written for paho-mqtt 1.x: run it with "
+    "python -m device_sdk.paho --v1, or import device_sdk.paho.v1.client; for 2.x "
+    "CallbackAPIVersion.VERSION2 comes first, and callbacks get other arguments"
+)
 _SQLITE_STORE = "device_sdk.store.sqlite:SqliteStore"  # imported when it is needed
 
 MQTT_CLEAN_START_FIRST_ONLY = CLEAN_START_FIRST_ONLY
@@ -281,7 +287,7 @@ class Client:
 
         Raises: RuntimeError: there is a connection, or messages wait. StoreError: it cannot be opened.
         """
-        if self._connection.sock is not None or self._core.has_outstanding():
+        if self._connection.sock is not None or self._core.outstanding():
             raise RuntimeError("store_set() must be called before connect() and publish()")
         opened = store if isinstance(store, Store) else load(_SQLITE_STORE)(store)
         saved = opened.open()
@@ -784,6 +790,9 @@ class Client:
         return self._loop.keep_time()
 
 
+serve_private_names(Client)
+
+
 def _check_version(callback_api_version: object, *, warns: bool) -> None:
     if warns and callback_api_version == CallbackAPIVersion.VERSION1:
         warnings.warn(
@@ -791,10 +800,9 @@ def _check_version(callback_api_version: object, *, warns: bool) -> None:
             category=DeprecationWarning,
             stacklevel=3,
         )
-    if isinstance(callback_api_version, str):
-        raise TypeError(
-            "Unsupported callback API version: version 2.0 added a callback_api_version, "
-            "see docs/migrations.rst for details"
-        )
-    if not isinstance(callback_api_version, CallbackAPIVersion):
-        raise ValueError("Unsupported callback API version")
+    if isinstance(callback_api_version, CallbackAPIVersion):
+        return
+    if isinstance(callback_api_version, (str, bytes)) or callback_api_version is None:
+        kind = TypeError if isinstance(callback_api_version, str) else ValueError
+        raise kind(f"Unsupported callback API version: {callback_api_version!r} {_WRITTEN_FOR_1_X}")
+    raise ValueError(f"Unsupported callback API version: {callback_api_version!r}")

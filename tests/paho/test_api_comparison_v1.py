@@ -32,8 +32,6 @@ DIFFERENCES = {
     "client.Client.tls_set": "ours has alpn_protocols, after all the others",
     "client.WebsocketConnectionError": "a ConnectionError since 2.0; in 1.6 it was a ValueError",
     "client.WebsocketWrapper*": "inside of paho-mqtt's WebSocket transport; ours is device_sdk.net.websocket",
-    "client.base62": "a helper for random client identifiers",
-    "client.mqtt_cs_*": "numbers of an inner state that no method shows",
     "client.sockpair_data": "what paho-mqtt writes to wake its own loop",
     "*.MQTTMatcher.Node": "the nodes of paho-mqtt's tree; ours is in device_sdk.mqtt.topics",
     "properties.readBytes": "has the parameter maxlen since 2.2",

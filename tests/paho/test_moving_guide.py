@@ -96,7 +96,8 @@ def test_our_own_client_says_the_same_shorter(server: Server) -> None:
 
 def test_the_commands_run_a_script_that_imports_paho(tmp_path: Path) -> None:
     script = "import sys\nimport paho.mqtt.client\nprint(paho.mqtt.client.__name__, sys.argv[1:])\n"
-    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    for name in ("script", "module"):
+        (tmp_path / f"{name}.py").write_text(script, encoding="utf-8")
     printed = []
     for command in COMMANDS[0].splitlines():
         python, *arguments = shlex.split(command.removesuffix(" ..."))
@@ -112,6 +113,7 @@ def test_the_commands_run_a_script_that_imports_paho(tmp_path: Path) -> None:
         )
         printed.append(done.stdout)
     assert printed == [
+        "device_sdk.paho.client ['argument']\n",
         "device_sdk.paho.client ['argument']\n",
         "device_sdk.paho.v1.client ['argument']\n",
     ]

@@ -116,9 +116,53 @@ def test_its_exit_code_is_ours(tmp_path: Path, end: str, code: int) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [((), "required: script"), (("missing.py",), "there is no file 'missing.py'")],
+    [
+        ((), "name a script, or -m and a module"),
+        (("-m",), "name a script, or -m and a module"),
+        (("missing.py",), "there is no file 'missing.py'"),
+        (("-m", "missing"), "there is no module 'missing'"),
+        (("-m", "missing.part"), "there is no module 'missing.part'"),
+    ],
 )
 def test_wrong_usage_is_explained(tmp_path: Path, arguments: tuple[str, ...], problem: str) -> None:
     done = run(tmp_path, *arguments)
     assert done.returncode == 2
     assert problem in done.stderr
+
+
+@pytest.mark.parametrize("name", ["plain", "package", "package.part"])
+def test_a_module_runs_as_if_python_had_been_given_it(tmp_path: Path, name: str) -> None:
+    script = """\
+        import sys
+        import paho.mqtt.client as mqtt
+        if __name__ == "__main__":
+            print(sys.argv[1:], __spec__.name, mqtt.__name__)
+    """
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    for file in ("plain.py", "package/__main__.py", "package/part.py"):
+        (tmp_path / file).write_text(textwrap.dedent(script), encoding="utf-8")
+    done = run(tmp_path, "-m", name, "--v1", "-m", "x")
+    spec = "package.__main__" if name == "package" else name
+    assert (done.stderr, done.stdout) == ("", f"['--v1', '-m', 'x'] {spec} device_sdk.paho.client\n")
+
+
+def test_a_module_of_1_x_runs_with_v1(tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text("import paho.mqtt.client as mqtt\nprint(mqtt.Client('x').protocol)\n")
+    done = run(tmp_path, "--v1", "-m", "old")
+    assert (done.returncode, done.stdout) == (0, "4\n")
+
+
+def test_a_module_that_lacks_another_one_says_which(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("import not_installed\n")
+    (tmp_path / "package" / "part.py").touch()
+    assert "No module named 'not_installed'" in run(tmp_path, "-m", "package.part").stderr
+
+
+def test_a_program_of_1_x_is_told_to_use_v1(tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text("import paho.mqtt.client as mqtt\nmqtt.Client('node-17', True)\n")
+    done = run(tmp_path, "old.py")
+    assert done.returncode == 1
+    assert "run it with python -m device_sdk.paho --v1" in done.stderr
+    assert run(tmp_path, "--v1", "old.py").returncode == 0

@@ -6,6 +6,9 @@ offers too.
 
 from __future__ import annotations
 
+import string
+from operator import attrgetter
+
 from device_sdk.paho import client as v2
 from device_sdk.paho.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from device_sdk.paho.properties import Properties as Properties
@@ -23,6 +26,20 @@ __all__ = [*v2.__all__]
 ReasonCodes = ReasonCode
 
 
+mqtt_cs_new, mqtt_cs_connected, mqtt_cs_disconnecting, mqtt_cs_connect_async = range(4)
+
+_BASE62 = string.digits + string.ascii_letters
+
+
+def base62(num: int, base: str = _BASE62, padding: int = 1) -> str:
+    """Return a number, 0 or above, in digits of ``base``: at least ``padding`` of them."""
+    digits = ""
+    while num:
+        num, rest = divmod(num, len(base))
+        digits = base[rest] + digits
+    return digits.rjust(padding, base[0])
+
+
 def __getattr__(name: str) -> Any:
     return getattr(v2, name)
 
@@ -35,6 +52,8 @@ class Client(v2.Client):
     """
 
     _is_1_x = True  # version 1 of the callbacks is no reason for a warning
+    _find_state = attrgetter("_life.number_1_x")  # private in paho-mqtt, compared with mqtt_cs_connected
+    _state = property(lambda client: client._find_state(client)())
 
     def __init__(
         self,
