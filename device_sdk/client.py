@@ -122,12 +122,18 @@ class Client(BaseClient):
         Returns within ``drain`` and about four more seconds. Idempotent. Inside a handler: the callback
         thread ends after the handler has returned.
 
+        What the caller has taken is settled: inside a handler its message, elsewhere the last message that
+        this thread has taken from :meth:`messages`. It is acknowledged, unless an exception is on its way:
+        then the broker sends it again. The end of the interpreter settles nothing either.
+
         ``reason_code`` of DISCONNECT: 0x04 has the broker publish the will. ``session_expiry``: seconds that
         it keeps the session from now, instead of the constructor's. Both: MQTT 5.0, with a connection.
         Raises: ArgumentError, ArgumentTypeError: by name, nothing happened. Source: MQTT 5.0 §3.14.2.
         """
         seconds("drain", drain, zero=True)
-        goodbye = disconnect_fields(self._options, reason_code, session_expiry)
+        self._close(drain, disconnect_fields(self._options, reason_code, session_expiry), settles=True)
+
+    def _close(self, drain: float, goodbye: tuple[int, dict[str, Any]], *, settles: bool) -> None:
         callbacks = self._callbacks
         if self._closed and callbacks is not None and callbacks.is_current():
             return  # somebody else closes and waits for this very handler
@@ -139,6 +145,8 @@ class Client(BaseClient):
                 return
             self._closed = True
             self._engine.goodbye = goodbye
+            if settles:
+                self._settle_last()
             deadline = monotonic() + drain
             try:
                 self._drain(deadline)
@@ -247,6 +255,14 @@ class Client(BaseClient):
         if callbacks is not None:
             callbacks.settle(finished)
 
+    def _settle_last(self) -> None:
+        """Settle the message that whoever closes the client has in hand."""
+        callbacks = self._callbacks
+        if callbacks is not None and callbacks.is_current():
+            callbacks.settle_current()
+        if self._inbox is not None:
+            self._inbox.settle_last()
+
     def _publish_later(
         self, topic_field: bytes, payload: bytes, flags: int, block: bytes, expires_at: float | None
     ) -> Delivery:
@@ -306,7 +322,7 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 def _close_all() -> None:
     """At exit: a short chance for what is queued; the threads are daemons and end with the process."""
     for client in list(_clients):
-        client.close(_EXIT_DRAIN_SECONDS)
+        client._close(_EXIT_DRAIN_SECONDS, (0, {}), settles=False)
 
 
 def _disown_all() -> None:

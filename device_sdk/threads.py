@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import sys
 import threading
 from time import monotonic, sleep
 
@@ -192,6 +193,7 @@ class CallbackThread:
         self._folding = Folding(log)
         self._parked = False
         self._stopping = False
+        self._current: Message | None = None  # that of the handlers which run
         self._work = threading.Lock()  # a binary semaphore: released once for each wake-up
         self._work.acquire()
         self._thread = threading.Thread(target=self._run, name="device-sdk callbacks", daemon=True)
@@ -278,6 +280,7 @@ class CallbackThread:
             handlers = found or self._dispatch.unrouted(item)
             if handlers is None:
                 continue  # in the pull inbox, where the program says when it is finished
+            self._current = item
             for handler in handlers:
                 try:
                     handler(item)
@@ -290,7 +293,15 @@ class CallbackThread:
                 self.settle(handled)
                 handled = 0
                 flush_at = monotonic() + _FLUSH_SECONDS
+        self._current = None
         return handled
+
+    def settle_current(self) -> None:
+        """The handler that calls this ends the client: its message is finished, unless it has failed."""
+        message = self._current
+        if message is not None and message.token is None and sys.exception() is None:
+            message.handled = True
+            self.settle(0)
 
     def settle(self, handled: int) -> None:
         """So many messages are finished: their acknowledgements may leave. Any thread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from inspect import isawaitable
 from time import monotonic
 
@@ -50,6 +51,7 @@ class Callbacks:
         self._task: Task[None] | None = None
         self._idle: Future[None] | None = None  # while there is nothing to do
         self._stopping = False
+        self._current: Message | None = None  # that of the handlers which run
 
     def start(self) -> None:
         """Start the task in the running loop."""
@@ -121,6 +123,7 @@ class Callbacks:
             handlers = found or self._dispatch.unrouted(item)
             if handlers is None:
                 continue  # in the pull inbox: the program acknowledges it by taking the next one
+            self._current = item
             for handler in handlers:
                 try:
                     result = handler(item)
@@ -138,7 +141,15 @@ class Callbacks:
                 handled = 0
                 await asyncio.sleep(0)
                 turn_at = monotonic() + _TURN_SECONDS
+        self._current = None
         self._finished(handled)
+
+    def settle_current(self) -> None:
+        """The handler that calls this ends the client: its message is finished, unless it has failed."""
+        message = self._current
+        if message is not None and message.token is None and sys.exception() is None:
+            message.handled = True
+            self._finished(0)
 
     async def _call(self, function: Callable[[Any], object], argument: object) -> None:
         """Run a hook; an exception in it is reported and not raised."""

@@ -249,7 +249,8 @@ class AsyncClient(BaseClient):
         Without a store, messages that the broker has not acknowledged by then are dropped, and their
         deliveries raise. Returns within ``drain`` and about four more seconds; a handler that is still
         running then is cancelled. Idempotent. If it is cancelled, the client is closed at once, as with
-        ``drain=0``. If a handler calls it, that handler goes on.
+        ``drain=0``. If a handler calls it, that handler goes on. What the caller has taken is settled, as by
+        :meth:`Client.close`: the message of the handler, or the last one that this task has taken.
 
         Arguments and errors are those of :meth:`Client.close`. Source: MQTT 5.0 §3.14.2.
         """
@@ -265,6 +266,10 @@ class AsyncClient(BaseClient):
         self._closed = True
         self._over = asyncio.Event()
         self._engine.goodbye = goodbye
+        if callbacks is not None and in_handler:
+            callbacks.settle_current()
+        if self._inbox is not None:
+            self._inbox.settle_last()
         try:
             try:
                 if callbacks is not None:
@@ -377,6 +382,7 @@ class AsyncClient(BaseClient):
         engine = self._engine
         with self._engine.lock:
             engine.drain(await_handlers=not in_handler)
+            engine.handled(0)  # what close() has settled leaves before DISCONNECT
         driver.schedule()
         await driver.until(engine.is_drained, drain)
         with self._engine.lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 
 from device_sdk.errors import ClosedError
@@ -25,14 +26,17 @@ class AsyncInbox:
     While the program is behind, reading from the network pauses, so nothing is dropped; PINGREQ goes on.
     Several tasks may share it: each message goes to one of them, the longest waiting first.
 
-    A QoS 1 or 2 message is acknowledged when the task that took it asks for the next one, or ends. If that
-    task is cancelled while it has the message, another consumer gets it.
+    A QoS 1 or 2 message is acknowledged when the task that took it asks for the next one, ends, or closes the
+    client. If that task is cancelled or fails while it has the message, another consumer gets it.
     """
 
     def __init__(self, settle: Callable[[int], None], consumers: LoopConsumers) -> None:
         self._messages: deque[Message] = deque()
         self._getters: deque[Future[None]] = deque()
         self._taken: dict[Task[Any], Message | None] = {}  # the message that each consumer is handling
+        self._during: dict[
+            Task[Any], BaseException
+        ] = {}  # handled when it was taken: not its message's fault
         self._settle = settle
         self._consumers = consumers
         self._closed = False
@@ -83,17 +87,37 @@ class AsyncInbox:
             self._consumers.register()
         else:
             if last is not None:
-                self._taken[task] = None
-                if last.token is None:
-                    last.handled = True
-                self._settle(1)
+                self._finish(task, last)
         messages = self._messages
         if not messages:
             await self._until_ready(timeout)
             if not messages:
                 return None
         message = self._taken[task] = messages.popleft()
+        error = sys.exception()
+        if error is not None:
+            self._during[task] = error
         return message
+
+    def settle_last(self) -> None:
+        """Finish the message of the task that calls this to close the client, unless it has failed.
+
+        And those of tasks that have ended, and whose callbacks are only about to run.
+        """
+        for ended in [task for task in self._taken if task.done()]:
+            self._consumer_ended(ended)
+        task = asyncio.current_task()
+        assert task is not None  # a running coroutine is part of a task
+        message = self._taken.get(task)
+        if message is not None and self._during.get(task) is sys.exception():
+            self._finish(task, message)
+
+    def _finish(self, task: Task[Any], message: Message) -> None:
+        self._taken[task] = None
+        self._during.pop(task, None)
+        if message.token is None:
+            message.handled = True
+        self._settle(1)
 
     async def _until_ready(self, timeout: float | None) -> None:
         """Wait for a message or the end. Raises: TimeoutError."""
@@ -126,10 +150,13 @@ class AsyncInbox:
                 return
 
     def _consumer_ended(self, task: Task[Any]) -> None:
-        message = self._taken.pop(task)
+        message = self._taken.pop(task, None)
+        self._during.pop(task, None)
         if message is None:
             return
-        if task.cancelled() and message.token is None:
+        # Its stack tells of an exception, as exception() does, without counting that as retrieved.
+        has_failed = task.cancelled() or bool(task.get_stack(limit=1))
+        if has_failed and message.token is None:
             self._messages.appendleft(message)
             if self._getters:
                 self._wake_one()

@@ -88,6 +88,7 @@ class Core:
         """Queue DISCONNECT as the last packet; return whether a loop is to be woken. The lock is held."""
         engine = self.engine
         if engine.open_connection is not None:
+            engine.handled(0)  # in on_message: what it was called for is acknowledged first
             engine.close_connection(reason_code, properties, monotonic())
         return engine.parked
 

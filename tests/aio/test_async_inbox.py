@@ -72,7 +72,9 @@ def test_a_message_is_acknowledged_when_the_next_one_is_asked_for_or_the_task_en
     run(main())
 
 
-def test_the_message_of_a_cancelled_consumer_goes_to_the_next_one(server: Server, run: Run) -> None:
+def test_the_message_of_a_consumer_that_is_cancelled_or_fails_goes_to_the_next_one(
+    server: Server, run: Run
+) -> None:
     got: list[bytes] = []
 
     async def hang(client: AsyncClient) -> None:
@@ -95,6 +97,8 @@ def test_the_message_of_a_cancelled_consumer_goes_to_the_next_one(server: Server
             with pytest.raises(ValueError, match="cannot use it"):
                 await asyncio.create_task(fail(client))
             assert got == [b"0", b"0"]
+            await turns()
+            assert (await client.messages().get(5)).payload == b"0"
             assert (await client.messages().get(5)).payload == b"1"
             await eventually(lambda: client.stats.acks_held == 1)
 

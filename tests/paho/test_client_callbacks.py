@@ -369,3 +369,15 @@ def test_a_message_of_qos_2_is_answered_at_once_and_comes_at_pubrel(clients: Cli
         client.connect("127.0.0.1", server.port)
         loop_until(client, lambda: server.broker.done)
         assert seen == [["connect", "pubrec"]]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_message_at_which_the_program_disconnects_is_acknowledged_first(clients: Clients, qos: int) -> None:
+    script = [expect("connect"), send(Connack(), Publish("a", b"x", qos=qos, packet_id=7))]
+    script += [expect("puback")] if qos == 1 else [expect("pubrec"), send(Pubrel(7)), expect("pubcomp")]
+    with scripted([*script, expect("disconnect")]) as server:
+        client = clients("c")
+        client.on_message = lambda client, userdata, message: client.disconnect()
+        client.connect("127.0.0.1", server.port)
+        client.loop_forever()
+        server.wait_for(lambda: server.broker.done, SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 
@@ -21,7 +22,8 @@ class Inbox:
     """A bounded queue of messages for programs that pull; an iterator that ends when the client is closed.
 
     Reading from the network pauses while the program is behind, so nothing is dropped. A QoS 1 or 2 message
-    counts as handled when the next one is asked for. Several threads may share it.
+    counts as handled when the next one is asked for, or when the thread that took it closes the client and no
+    exception is on its way. Several threads may share it.
 
     ``settle(count)`` is called after that, without a lock: acknowledgements may leave.
     """
@@ -59,7 +61,7 @@ class Inbox:
             if not self._messages:
                 raise ClosedError("the client is closed and its inbox is empty")
             message = self._messages.popleft()
-        self._taken.message = message
+        self._taken.message = message, sys.exception()  # which has nothing to do with the message
         return message
 
     def __iter__(self) -> Iterator[Message]:
@@ -74,10 +76,17 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def settle_last(self) -> None:
+        """Finish the message of the thread that calls this to close the client, unless it has failed."""
+        taken = getattr(self._taken, "message", None)
+        if taken is not None and taken[1] is sys.exception():
+            self._finish_last()
+
     def _finish_last(self) -> None:
-        message = getattr(self._taken, "message", None)
-        if message is not None:
+        taken = getattr(self._taken, "message", None)
+        if taken is not None:
             self._taken.message = None
+            message = taken[0]
             if message.token is None:
                 message.handled = True
             self._settle(1)
