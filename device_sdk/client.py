@@ -269,6 +269,8 @@ class Client(BaseClient):
         """Wait for room in the queue; the lock is held, and released while waiting."""
         engine, outbox = self._engine, self._engine.outgoing.outbox
         deadline = monotonic() + self._policy.block_timeout
+        if expires_at is not None:
+            deadline = min(deadline, expires_at)  # what nobody wants any more must not be sent then
         while True:
             if not outbox.waits.wait_room(deadline - monotonic()):
                 raise QueueFullError(outbox.bounds.text("no room in time"))

@@ -17,7 +17,7 @@
     ├── NotConnectedError                      the operation needs a network connection
     ├── ClosedError                            the client was closed, or never started
     ├── DeliveryError                          a message will not be acknowledged
-    │   ├── DeliveryExpiredError               its expiry passed before it was sent
+    │   ├── DeliveryExpiredError               its expiry passed before it was sent, or repeated
     │   ├── DroppedError                       a bound or the close dropped it
     │   └── SessionLostError                   the broker no longer has the session
     ├── TransportError (+OSError)
@@ -204,7 +204,10 @@ class DeliveryError(DeviceSdkError):
 
 
 class DeliveryExpiredError(DeliveryError):
-    """The message's expiry interval passed before it was first sent."""
+    """The message's expiry interval passed before it was sent, or before it was to be sent again.
+
+    In the second case the broker may have received it.
+    """
 
 
 class DroppedError(DeliveryError):

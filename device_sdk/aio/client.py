@@ -8,6 +8,7 @@ import threading
 import weakref
 from asyncio import get_running_loop, sleep
 from functools import partial
+from time import monotonic
 
 from device_sdk._printable import printable
 from device_sdk._weak import fresh, weakly
@@ -36,6 +37,7 @@ __all__ = ["AsyncClient"]
 
 _BURST = 128  # messages that a task may publish before it lets other tasks and the network run
 _GOODBYE_SECONDS = 1.0  # how long a DISCONNECT may take to leave
+_SHORTEST_EXPIRY = 0.001  # seconds, of a message that has just found room
 _HANDLER_SECONDS = 2.0  # time for a handler to end when the client is closed
 
 
@@ -94,10 +96,8 @@ class AsyncClient(BaseClient):
                 self, topic, payload, qos=qos, retain=retain, expiry=expiry, properties=properties
             )
         except _NoRoomError:
-            again = partial(
-                _publish, self, topic, payload, qos=qos, retain=retain, expiry=expiry, properties=properties
-            )
-            delivery = await self._publish_with_room(again)
+            again = partial(_publish, self, topic, payload, qos=qos, retain=retain, properties=properties)
+            delivery = await self._publish_with_room(again, expiry)
         sent_qos0 = self._sent_qos0
         return sent_qos0 if delivery is sent_qos0.delivery else AsyncDelivery(self._waits, delivery)
 
@@ -350,17 +350,22 @@ class AsyncClient(BaseClient):
             raise RuntimeError(f"{self!r} belongs to another event loop, in which it was first used")
         return driver
 
-    async def _publish_with_room(self, publish: Callable[[], Delivery]) -> Delivery:
-        """Wait for room in the queue, behind the tasks that are waiting already."""
+    async def _publish_with_room(self, publish: Callable[..., Delivery], expiry: float | None) -> Delivery:
+        """Wait for room in the queue, at most until the expiry, behind the tasks that are waiting already."""
         driver = self._bind()
         timeout = self._policy.block_timeout
+        expires_at = monotonic() + (timeout if expiry is None else expiry)
+        if expiry is not None:
+            timeout = min(timeout, expiry)
         try:
             with self._consumers.blocking():
                 async with asyncio.timeout(timeout), self._room:
                     while True:
                         self._check_open()
                         try:
-                            return publish()
+                            if expiry is None:
+                                return publish()
+                            return publish(expiry=max(_SHORTEST_EXPIRY, expires_at - monotonic()))
                         except _NoRoomError:
                             await driver.next_turn()
         except TimeoutError:

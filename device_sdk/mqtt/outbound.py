@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from device_sdk.errors import DroppedError, RemoteProtocolError
+from device_sdk.errors import DeliveryExpiredError, DroppedError, RemoteProtocolError
 from device_sdk.mqtt.decode import read_acknowledgement
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.packets import Pubrel
 from device_sdk.mqtt.refusals import publish_refused
-from device_sdk.mqtt.session import ACKNOWLEDGED, DROPPED, REFUSED
+from device_sdk.mqtt.session import ACKNOWLEDGED, DROPPED, EXPIRED, REFUSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = ["Outbound"]
 _DUP = 0x08
 _PUBACK, _PUBREC, _PUBCOMP = 4, 5, 7  # packet types
 _NOT_FOUND = 0x92  # reason code: packet identifier not found
+_TOO_LATE = "it expired in flight, unacknowledged: it is not repeated, and the broker may have it"
 _NOTHING: dict[str, Any] = {}  # properties of an acknowledgement of two bytes
 
 
@@ -41,6 +42,8 @@ class Outbound:
 
     ``send``: :meth:`Output.publish`, or :meth:`Output.publish_short`. The handlers take the first byte, the
     data, where the body starts and stops, and the list of events that they extend.
+
+    ``repeats``: messages of an earlier connection that :meth:`repeat` has not sent yet, by packet identifier.
     """
 
     __slots__ = (
@@ -48,11 +51,11 @@ class Outbound:
         "_keeps_payload",
         "_note_answer",
         "_output",
-        "_resend",
         "_send",
         "_session",
         "_version",
         "_window",
+        "repeats",
     )
 
     def __init__(
@@ -71,7 +74,7 @@ class Outbound:
         self._keeps_payload = rules.keeps_payload_until_pubcomp
         self._send = send
         self._window = 0
-        self._resend: OrderedDict[int, Outgoing] = OrderedDict()  # to be repeated when there is room
+        self.repeats: OrderedDict[int, Outgoing] = OrderedDict()
 
     def publish(self, message: Outgoing, now: float = 0.0) -> int:
         """Give a QoS 1 or 2 message its packet identifier and queue its PUBLISH, encoded once and for all.
@@ -140,7 +143,7 @@ class Outbound:
             self._refuse(message, reason_code, properties, events)
             return
         del session.in_flight[packet_id]
-        self._resend.pop(packet_id, None)
+        self.repeats.pop(packet_id, None)
         session.released[packet_id] = message
         if not self._keeps_payload:
             message.packet = None
@@ -166,11 +169,10 @@ class Outbound:
     # On a new connection
 
     def resume(self, window: int, events: list[Any], sent: Container[Outgoing] = ()) -> None:
-        """Repeat the exchanges that the server has not finished, at most ``window`` messages at a time.
+        """Go on with the exchanges that the server has not finished, at most ``window`` messages at a time.
 
-        ``sent``: messages that were sent on this connection already.
-
-        Source: MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6.
+        ``sent``: messages that were sent on this connection already. :meth:`repeat` sends the others. Source:
+        MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6.
         """
         session, output = self._session, self._output
         self._window = window
@@ -184,21 +186,32 @@ class Outbound:
             if message in sent:
                 continue
             if output.takes(message.flags, len(packet)):
-                self._resend[message.packet_id] = message
+                self.repeats[message.packet_id] = message
             else:
                 error = DroppedError("the server no longer accepts a message of this size, QoS or RETAIN")
                 self._finish(message, DROPPED, events, error)
-        self._resend_more()
 
     def forget_repeats(self) -> None:
         """Repeat nothing more on this connection."""
-        self._resend.clear()
+        self.repeats.clear()
 
-    def _resend_more(self) -> None:
-        """Repeat as many PUBLISH packets as the window of this connection holds."""
-        resend, session = self._resend, self._session
-        while resend and len(session) - len(resend) < self._window:
-            packet = resend.popitem(last=False)[1].packet
+    def repeat(self, now: float, events: list[Any]) -> None:
+        """Repeat as many PUBLISH packets as the window of this connection holds.
+
+        One that expires carries what is left of its life; one whose life is over ends without a repeat. The
+        server may have it, so its packet identifier is withheld. Departure from [MQTT-4.3.3-7] and
+        [MQTT-4.4.0-1], see docs/decisions/0026.
+        """
+        repeats, session = self.repeats, self._session
+        while repeats and len(session) - len(repeats) < self._window:
+            message = repeats.popitem(last=False)[1]
+            if message.expires_at is not None:
+                if message.expires_at <= now:
+                    session.withhold(message.packet_id)
+                    self._finish(message, EXPIRED, events, DeliveryExpiredError(_TOO_LATE))
+                    continue
+                message.packet = message.encode(message.packet_id, now)
+            packet = message.packet
             assert packet is not None
             self._output.add(bytes((packet[0] | _DUP,)) + packet[1:])
 
@@ -224,6 +237,5 @@ class Outbound:
         if session.journal:
             session.record(("done", message.sequence, status))
         events.append(message)
-        if self._resend:
-            self._resend.pop(message.packet_id, None)
-            self._resend_more()
+        if self.repeats:
+            self.repeats.pop(message.packet_id, None)

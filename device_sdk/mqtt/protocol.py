@@ -267,6 +267,8 @@ class Protocol:
             if answers > MOST_ANSWERS:
                 raise RemoteProtocolError(f"{answers} of our answers wait and are not read", 0x97)
             self.framing.feed(data, now, events, self._accept)
+            if self.outbound.repeats:
+                self.outbound.repeat(now, events)
         except (RemoteProtocolError, LocalProtocolError) as error:
             # Its traceback would refer to us, and keep us until a collection.
             events.extend(self._fail(error.with_traceback(None)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -338,6 +339,34 @@ def test_no_room_in_time_is_a_full_queue() -> None:
         await client.close(0)
 
     run_in(main())
+
+
+def test_publish_waits_no_longer_than_the_expiry_of_its_message() -> None:
+    async def main() -> None:
+        client = full_client(block_timeout=5)
+        await client.publish("t", b"0", qos=1)
+        with pytest.raises(QueueFullError, match=r"no room for the message within 0\.02 s"):
+            await client.publish("t", b"1", qos=1, expiry=0.02)
+        assert client.stats.queued == 1
+        await client.close(0)
+
+    run_in(main())
+
+
+def test_a_message_that_waited_for_room_has_only_the_rest_of_its_expiry(server: Server, run: Run) -> None:
+    async def main() -> None:
+        policy = StorePolicy(max_messages=1, overflow="block")
+        client = AsyncClient(server.url, policy=policy)
+        await client.publish("t", b"0", qos=1)
+        waiting = asyncio.create_task(client.publish("t", b"1", qos=1, expiry=60))
+        await turns(20)
+        begun = monotonic()
+        await client.connect(5)
+        delivery = (await waiting).delivery
+        assert delivery.expires_at is not None and delivery.expires_at < begun + 60
+        await client.close(5)
+
+    run(main())
 
 
 def test_waiting_for_room_takes_no_turns_of_the_loop() -> None:

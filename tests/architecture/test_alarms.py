@@ -180,6 +180,12 @@ ALARMS = {
         Alarm("A subscriber that is busy decoding", unwatched=BY_BENCHMARKS),
         Alarm("`stats.skipped` of a program whose broker only cuts", unwatched=BY_USERS),
     ],
+    "0026": [
+        Alarm(
+            "because a packet identifier that it remembers is never used again",
+            unwatched="no broker that we know counts them",
+        ),
+    ],
 }
 
 # 0007 is an index.

@@ -485,6 +485,19 @@ def test_a_blocked_publisher_gives_up_in_time_and_ends_with_the_client(refused_p
     client.close(0)
 
 
+def test_a_blocked_publisher_waits_no_longer_than_the_expiry_of_its_message(refused_port: int) -> None:
+    """Afterwards nobody wants it any more: a request for example that has timed out."""
+    policy = StorePolicy(max_messages=1, overflow="block", block_timeout=5)
+    client = Client(f"mqtt://127.0.0.1:{refused_port}", policy=policy)
+    client.publish("t", b"0", qos=1)
+    begun = time.monotonic()
+    with pytest.raises(QueueFullError, match="no room in time"):
+        client.publish("t", b"1", qos=1, expiry=0.05)
+    assert time.monotonic() - begun < 4
+    assert client.stats.queued == 1
+    client.close(0)
+
+
 # Brokers that do not behave
 
 

@@ -261,19 +261,6 @@ def test_a_forwarded_message_has_dup_only_when_it_is_repeated_itself(version: st
     assert connected(version, session=peer.session).sent() == [publish(1, qos, dup=True)]
 
 
-@pytest.mark.conformance("5.0", "MQTT-4.3.3-7")
-@pytest.mark.parametrize("qos", [1, 2])
-def test_a_message_that_was_sent_does_not_expire_any_more(qos: int) -> None:
-    peer = connected()
-    message = peer.publish(b"x", qos, expires_at=1.0)
-    peer.sent()
-    peer.cut()
-    again = connected(session=peer.session, now=3600.0)
-    (repeated,) = again.sent()
-    assert isinstance(repeated, Publish)
-    assert (repeated.payload, repeated.dup, message.status) == (b"x", True, "sent")
-
-
 @pytest.mark.conformance("5.0", "MQTT-4.4.0-1")
 @pytest.mark.conformance("3.1.1", "MQTT-4.4.0-1")
 @pytest.mark.conformance("3.1", "MQTT-3.1/RESEND-TIMER")

@@ -17,7 +17,7 @@ from device_sdk.errors import (
     SessionLostError,
     StoreError,
 )
-from device_sdk.mqtt.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel
+from device_sdk.mqtt.packets import Connack, Puback, Pubcomp, Publish, Pubrec, Pubrel
 from device_sdk.store.base import StorePolicy
 from device_sdk.store.memory import MemoryStore
 from tests.engine.rig import Rig, SlowStore, payloads, types
@@ -115,6 +115,55 @@ def test_a_message_that_expired_in_the_queue_is_not_sent() -> None:
     assert (sent.payload, sent.properties["message_expiry_interval"]) == (b"long", 494)
     assert long.state == "sent"
     assert "expired" in rig.events()
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_message_that_expired_in_flight_is_reported_and_not_repeated(qos: int, restarts: bool) -> None:
+    store = MemoryStore()
+    rig = Rig(store=store, clean_start=False)
+    rig.connect()
+    short, long = rig.publish(b"short", qos, expiry=3), rig.publish(b"long", qos, expiry=30)
+    identifiers = [packet.packet_id for packet in rig.sent()]
+    if restarts:
+        rig.engine.drop_connection()
+        rig.engine.end()
+        rig.engine.close_store()
+        rig = Rig(store=store, clean_start=False)
+        rig.clock.advance(7)
+    else:
+        rig.lose()
+        rig.advance(7)
+    rig.events()
+    [packet] = rig.connect(session_present=True)
+    assert (packet.payload, packet.dup, packet.packet_id) == (b"long", True, identifiers[1])
+    assert packet.properties == {"message_expiry_interval": 23}
+    assert [event.text for event in rig.event_objects() if event.kind == "expired"] == [
+        "t: it expired in flight, unacknowledged: it is not repeated, and the broker may have it"
+    ]
+    with rig.engine.lock:
+        assert rig.engine.stats().expired == 1
+    assert rig.engine.session.withheld == {identifiers[0]}
+    if not restarts:
+        assert (short.state, long.state) == ("expired", "sent")
+        with pytest.raises(DeliveryExpiredError, match="may have it"):
+            short.wait(0)
+
+
+def test_a_session_whose_packet_identifiers_are_used_up_is_replaced() -> None:
+    rig = Rig(store=MemoryStore(), clean_start=False)
+    rig.connect()
+    delivery = rig.publish(b"x")
+    rig.sent()
+    rig.engine.session.restore_withheld(range(2, 60_003))
+    rig.lose()
+    rig.advance(1)
+    [connect] = rig.open()
+    assert connect.clean_start
+    [packet] = rig.feed(Connack())
+    assert (packet.payload, packet.dup, delivery.state) == (b"x", False, "sent")
+    assert rig.engine.session.withheld == set()
+    assert "session_lost" in rig.events()
 
 
 def test_a_republished_message_still_expires_in_the_queue() -> None:

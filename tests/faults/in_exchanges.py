@@ -151,22 +151,22 @@ IN_EXCHANGES = (
         v5("MQTT-4.4.0-1", "MQTT-4.3.2-3", "MQTT-4.3.3-3", "MQTT-3.1.2-23")
         + v311("MQTT-4.4.0-1", "MQTT-3.1.2-4", "MQTT-4.1.0-1"),
         _OUTBOUND,
-        "                self._resend[message.packet_id] = message\n",
+        "                self.repeats[message.packet_id] = message\n",
         "                pass\n",
     ),
     Fault(
         "PUBLISH is repeated in the reverse order",
         v5("MQTT-4.6.0-1") + v311("MQTT-4.6.0-1"),
         _OUTBOUND,
-        "resend.popitem(last=False)",
-        "resend.popitem()",
+        "repeats.popitem(last=False)",
+        "repeats.popitem()",
     ),
     Fault(
         "PUBLISH is repeated with another packet identifier",
         v311("MQTT-2.3.1-3", "MQTT-4.4.0-1") + v5("MQTT-4.4.0-1"),
         _OUTBOUND,
-        "packet = resend.popitem(last=False)[1].packet\n",
-        "packet = resend.popitem(last=False)[1].encode(99, 0.0)\n",
+        "packet = message.packet\n            assert packet is not None\n            self",
+        "packet = message.encode(99, 0.0)\n            self",
     ),
     Fault(
         "PUBREL is not repeated",
@@ -180,7 +180,7 @@ IN_EXCHANGES = (
         v5("MQTT-4.3.3-6") + v311("MQTT-4.3.3-1"),
         _OUTBOUND,
         "        del session.in_flight[packet_id]\n"
-        "        self._resend.pop(packet_id, None)\n"
+        "        self.repeats.pop(packet_id, None)\n"
         "        session.released[packet_id] = message\n"
         "        if not self._keeps_payload:\n"
         "            message.packet = None\n",
@@ -190,15 +190,15 @@ IN_EXCHANGES = (
         "the window is ignored when messages are repeated",
         v5("MQTT-3.3.4-7", "MQTT-4.9.0-2"),
         _OUTBOUND,
-        "while resend and len(session) - len(resend) < self._window:",
-        "while resend:",
+        "while repeats and len(session) - len(repeats) < self._window:",
+        "while repeats:",
     ),
     Fault(
-        "a message that was sent expires before its repeat",
+        "a message that was sent expires while there is life left",
         v5("MQTT-4.3.3-7"),
         _OUTBOUND,
-        "            if output.takes(message.flags, len(packet)):\n",
-        "            if not message.expires_at and output.takes(message.flags, len(packet)):\n",
+        "if message.expires_at <= now:",
+        "if message.expires_at <= now + 3600:",
     ),
     Fault(
         "messages are repeated on a live connection, with each PINGREQ",

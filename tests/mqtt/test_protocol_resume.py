@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from device_sdk.errors import DroppedError
+from device_sdk.errors import DeliveryExpiredError, DroppedError
 from device_sdk.mqtt import Connack, Packet, Puback, Pubcomp, Publish, Pubrec, Pubrel, Suback, Subscription
 from device_sdk.mqtt.events import ConnectAcknowledged
 from device_sdk.mqtt.session import Outgoing, Session
@@ -329,3 +329,94 @@ def test_identifiers_in_use_survive_a_resume() -> None:
     peer.session.last_packet_id = 0
     second = again(peer)
     assert second.publish(b"y", 1).packet_id == 2
+
+
+# Messages that expire in flight
+
+
+@pytest.mark.conformance("5.0", "MQTT-4.3.3-7", "MQTT-4.4.0-1")
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize(("now", "left"), [(5.0, 55), (5.5, 55), (58.9, 2), (59.0, 1), (59.999, 1)])
+def test_a_repeat_carries_what_is_left_of_the_life_of_its_message(qos: int, now: float, left: int) -> None:
+    peer = connected()
+    peer.publish(b"x", qos, expires_at=60.0, content_type="text")
+    [first] = peer.sent()
+    assert isinstance(first, Publish)
+    assert first.properties["message_expiry_interval"] == 60
+    expected = {"message_expiry_interval": left, "content_type": "text"}
+    assert again(peer, now=now).sent() == [
+        Publish("t", b"x", qos=qos, packet_id=1, dup=True, properties=expected)
+    ]
+
+
+def test_the_life_that_is_left_is_that_at_the_time_of_the_repeat() -> None:
+    peer = connected()
+    for expires_at in (60.0, 60.0, 8.0, 60.0):
+        peer.publish(b"%d" % expires_at, 1, expires_at=expires_at)
+    peer.sent()
+    peer = again(peer, now=5.0, inflight=1)
+    for now, left in ((5.0, 55), (9.0, 51), (10.0, 50)):
+        peer.now = now
+        [packet] = peer.sent() if now == 5.0 else _acknowledge(peer)
+        assert isinstance(packet, Publish)
+        assert packet.properties == {"message_expiry_interval": left}
+    assert peer.session.withheld == {3}
+
+
+def _acknowledge(peer: Peer) -> list[Packet]:
+    peer.receive(Puback(next(iter(peer.session.in_flight))))
+    return peer.sent()
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@every_version
+def test_a_message_whose_life_ended_in_flight_is_not_repeated_and_its_identifier_not_used(
+    version: str, qos: int
+) -> None:
+    peer = connected(version, session=Session(journal=True), present=False)
+    message = peer.publish(b"x", qos, expires_at=3.0)
+    other = peer.publish(b"y", qos)
+    peer.sent()
+    peer.cut()
+    peer.session.take_changes()
+    peer = Peer(version, session=peer.session, now=3.0)
+    peer.connect(clean_start=False)
+    events = peer.receive(Connack(version != "3.1"))
+    assert events[1:] == [message]
+    assert (message.status, other.status, type(message.error)) == ("expired", "sent", DeliveryExpiredError)
+    assert payloads(peer.sent()) == [b"y"]
+    assert list(peer.session.in_flight) == [2]
+    assert peer.session.take_changes() == [("withheld", 1), ("done", message.sequence, "expired")]
+    peer.session.skip_to(65_535)
+    assert peer.publish(b"z", qos).packet_id == 3
+
+
+def test_an_answer_to_a_message_that_expired_in_flight_ends_what_the_server_has_of_it() -> None:
+    peer = connected()
+    for qos in (1, 2):
+        peer.publish(b"x", qos, expires_at=3.0)
+    peer = again(peer, now=10.0)
+    assert peer.receive(Puback(1), Pubrec(2)) == []
+    assert peer.sent() == [Pubrel(2, 0x92)]
+    assert peer.receive(Pubcomp(2)) == []
+
+
+@pytest.mark.conformance("5.0", "MQTT-4.3.3-13", "MQTT-4.3.3-7")
+@every_version
+def test_past_pubrec_an_exchange_is_finished_although_its_message_expired(version: str) -> None:
+    peer = connected(version)
+    message = peer.publish(b"x", 2, expires_at=3.0)
+    peer.receive(Pubrec(1))
+    peer = again(peer, now=10.0)
+    assert peer.sent() == [Pubrel(1)]
+    assert peer.receive(Pubcomp(1)) == [message]
+    assert (message.status, peer.session.withheld) == ("acknowledged", set())
+
+
+def test_a_lost_session_gives_the_identifiers_of_expired_messages_back() -> None:
+    peer = connected()
+    peer.publish(b"x", expires_at=3.0)
+    peer = again(peer, now=10.0)
+    assert peer.session.withheld == {1}
+    peer = again(peer, now=20.0, present=False)
+    assert peer.session.withheld == set()

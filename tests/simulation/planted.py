@@ -111,8 +111,8 @@ PLANTED = (
     ),
     PlantedBug(
         "what is repeated ignores the window",
-        _OUTBOUND, "_resend_more",
-        "while resend and len(session) - len(resend) < self._window:", "while resend:",
+        _OUTBOUND, "repeat",
+        "while repeats and len(session) - len(repeats) < self._window:", "while repeats:",
     ),
     PlantedBug(
         "the server's receive maximum is ignored",
@@ -121,18 +121,18 @@ PLANTED = (
     ),
     PlantedBug(
         "DUP is not set on what is repeated",
-        _OUTBOUND, "_resend_more",
+        _OUTBOUND, "repeat",
         "packet[0] | _DUP", "packet[0]",
     ),
     PlantedBug(
         "what is repeated leaves in reverse order",
-        _OUTBOUND, "_resend_more",
+        _OUTBOUND, "repeat",
         "popitem(last=False)", "popitem(last=True)",
     ),
     PlantedBug(
         "new messages overtake those that are repeated",
         _REPLAY, "fill",
-        "- len(session)", "- (0 if protocol.outbound._resend else len(session))",
+        "- len(session)", "- (0 if protocol.outbound.repeats else len(session))",
     ),
     PlantedBug(
         "incoming QoS 2 identifiers are forgotten with the connection",

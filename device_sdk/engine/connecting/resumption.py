@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Resumption"]
 
+_MOST_WITHHELD = 60_000  # packet identifiers: with fewer than 5,536 others a session cannot go on for long
+
 
 class Resumption:
     """The session at the server, as far as this client can know it. The engine's lock guards every method."""
@@ -73,6 +75,8 @@ class Resumption:
 
     def _is_clean(self) -> bool:
         if self._begins_anew or self._brokers.session_is_elsewhere(self._options.client_id):
+            return True
+        if len(self._session.withheld) > _MOST_WITHHELD:
             return True
         if self._clean_start is None:
             return not self._is_durable and not self.was_connected
