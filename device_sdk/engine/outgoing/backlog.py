@@ -109,7 +109,7 @@ class Backlog:
             if delivery.expires_at is not None:
                 self._note_expiry(delivery.expires_at)
         self.messages, self.bytes = saved.waiting, saved.waiting_bytes
-        self.pages.reset(saved.waiting - len(self.queue))
+        self.pages.reset(saved.waiting - len(self.queue), saved.next_sequence - 1)
         if self.keep_last is not None:
             self.keep_last.restore(saved.latest)
 
@@ -242,7 +242,7 @@ class Backlog:
         """Nothing waits any more."""
         self.queue.clear()
         self.live.clear()
-        self.pages.reset(0)
+        self.pages.reset(0, 0)
         self.messages = self.bytes = self.memory_bytes = 0
 
     def deliveries(self) -> Iterable[Delivery]:

@@ -128,9 +128,10 @@ class Pages:
         """How many messages beyond are from an earlier process: their places are not known."""
         return self.beyond - (0 if self.places is None else len(self.places))
 
-    def reset(self, beyond: int) -> None:
-        """So many messages are beyond, whatever was counted; their places are not known."""
+    def reset(self, beyond: int, last: int) -> None:
+        """So many messages are beyond, whatever was counted, up to ``last``; their places are not known."""
         self.beyond = beyond
+        self._last = last
         if self.places is not None:
             self.places = Places()
 
