@@ -97,8 +97,9 @@ class Engine:
         self.session = session = Session(journal=store is not None)
         self.events = events = Events(on_event)
         self.outgoing = Publisher(
-            lock, session, policy, store, events, self.consumers, buffer_qos0=buffer_qos0
-        )
+            lock, session, policy, store, events, self.consumers, buffer_qos0=buffer_qos0,
+            alone=len(transport) == 1,
+        )  # fmt: skip
         self.incoming = Subscriber(
             lock, session, events, self.consumers,
             InHand(inbox_limit, inbox_bytes, options.maximum_packet_size),
@@ -192,7 +193,11 @@ class Engine:
         connection, incoming = self.connection, self.incoming
         unsent = connection is not None and connection.is_unsent
         unfinished = self._await_handlers and incoming.in_hand.count and incoming.router.inbox is None
-        return not (self.outgoing.outbox.queued or len(self.session) or unsent or unfinished)
+        outbox, online = self.outgoing.outbox, self.outgoing.online
+        waiting = outbox.queued - outbox.held + len(self.session)
+        if online is not None:
+            waiting -= online.outbound.held
+        return not (waiting or unsent or unfinished)
 
     def stats(self) -> Stats:
         """Return a copy of the counters."""
@@ -200,6 +205,7 @@ class Engine:
         outbox, online = self.outgoing.outbox, self.outgoing.online
         copy.queued = outbox.queued
         copy.queued_bytes = outbox.queued_bytes
+        copy.held = outbox.held + (0 if online is None else online.outbound.held)
         copy.in_flight = len(self.session)
         copy.acks_held = 0 if online is None else online.held_acknowledgements
         return copy

@@ -30,7 +30,8 @@ class ClientEvent:
     ``connected``), else None; a text is exactly what the server sent.
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
-    ``refused``, ``subscribe_refused``, ``handler_failed``, ``no_handler``, ``store_failed``,
+    ``refused``, ``held`` (messages are beyond a limit of this broker, and wait), ``subscribe_refused``,
+    ``handler_failed``, ``no_handler``, ``store_failed``,
     ``store_recovered``, ``store_replaced`` (its file was damaged and set aside), ``shelf_full`` (messages on
     its shelf were deleted, their number is the value), ``auth``,
     ``server_reference`` (MQTT 5.0 §4.11, never followed by itself), ``unexpected_response`` (to a request
@@ -54,9 +55,10 @@ class ClientEvent:
 
 
 class Stats:
-    """Counters since the client was made, and four gauges.
+    """Counters since the client was made, and five gauges.
 
-    Gauges: ``queued`` messages and ``queued_bytes`` that wait, ``in_flight`` messages sent and not finished,
+    Gauges: ``queued`` messages and ``queued_bytes`` that wait, ``held`` messages among these and those in
+    flight that the connected broker cannot take, ``in_flight`` messages sent and not finished,
     ``acks_held`` received messages whose acknowledgement waits for a handler. ``dropped`` counts outgoing
     messages, ``discarded`` received ones of QoS 0, ``skipped`` received ones that could not be delivered.
     """
@@ -69,6 +71,7 @@ class Stats:
     discarded: int
     dropped: int
     expired: int
+    held: int
     in_flight: int
     published: int
     queued: int

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from device_sdk.errors import DeliveryExpiredError, DroppedError, RemoteProtocolError
+from device_sdk.errors import DeliveryExpiredError, RemoteProtocolError
 from device_sdk.mqtt.decode import read_acknowledgement
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.packets import Pubrel
 from device_sdk.mqtt.refusals import publish_refused
-from device_sdk.mqtt.session import ACKNOWLEDGED, DROPPED, EXPIRED, REFUSED
+from device_sdk.mqtt.session import ACKNOWLEDGED, EXPIRED, REFUSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ class Outbound:
     ``send``: :meth:`Output.publish`, or :meth:`Output.publish_short`. The handlers take the first byte, the
     data, where the body starts and stops, and the list of events that they extend.
 
-    ``repeats``: messages of an earlier connection that :meth:`repeat` has not sent yet, by packet identifier.
+    ``repeats``: messages of an earlier connection that :meth:`repeat` has not sent yet, by packet identifier;
+    ``held``: how many of them the server does not take any more. They stay in flight, without a place in the
+    window, until another connection or the end of the session.
     """
 
     __slots__ = (
@@ -55,6 +57,7 @@ class Outbound:
         "_session",
         "_version",
         "_window",
+        "held",
         "repeats",
     )
 
@@ -74,6 +77,7 @@ class Outbound:
         self._keeps_payload = rules.keeps_payload_until_pubcomp
         self._send = send
         self._window = 0
+        self.held = 0
         self.repeats: OrderedDict[int, Outgoing] = OrderedDict()
 
     def publish(self, message: Outgoing, now: float = 0.0) -> int:
@@ -168,7 +172,7 @@ class Outbound:
 
     # On a new connection
 
-    def resume(self, window: int, events: list[Any], sent: Container[Outgoing] = ()) -> None:
+    def resume(self, window: int, sent: Container[Outgoing] = ()) -> None:
         """Go on with the exchanges that the server has not finished, at most ``window`` messages at a time.
 
         ``sent``: messages that were sent on this connection already. :meth:`repeat` sends the others. Source:
@@ -180,40 +184,41 @@ class Outbound:
             output.hold_next(session.change_number)  # what the last connection wrote may not be durable yet
         for packet_id in session.released:
             output.add(b"\x62\x02" + packet_id.to_bytes(2, "big"))
-        for message in list(session.in_flight.values()):
-            packet = message.packet
-            assert packet is not None
-            if message in sent:
-                continue
-            if output.takes(message.flags, len(packet)):
+        for message in session.in_flight.values():
+            if message not in sent:
                 self.repeats[message.packet_id] = message
-            else:
-                error = DroppedError("the server no longer accepts a message of this size, QoS or RETAIN")
-                self._finish(message, DROPPED, events, error)
 
     def forget_repeats(self) -> None:
         """Repeat nothing more on this connection."""
         self.repeats.clear()
 
-    def repeat(self, now: float, events: list[Any]) -> None:
+    def repeat(self, now: float, events: list[Any]) -> int:
         """Repeat as many PUBLISH packets as the window of this connection holds.
 
         One that expires carries what is left of its life; one whose life is over ends without a repeat. The
         server may have it, so its packet identifier is withheld. Departure from [MQTT-4.3.3-7] and
-        [MQTT-4.4.0-1], see docs/decisions/0026.
+        [MQTT-4.4.0-1], see docs/decisions/0026. One beyond a limit of the server is ``held``.
+
+        Returns: the window, with a place for each message that is held.
         """
         repeats, session = self.repeats, self._session
         while repeats and len(session) - len(repeats) < self._window:
             message = repeats.popitem(last=False)[1]
-            if message.expires_at is not None:
-                if message.expires_at <= now:
-                    session.withhold(message.packet_id)
-                    self._finish(message, EXPIRED, events, DeliveryExpiredError(_TOO_LATE))
-                    continue
-                message.packet = message.encode(message.packet_id, now)
             packet = message.packet
-            assert packet is not None
+            if message.expires_at is not None and message.expires_at <= now:
+                session.withhold(message.packet_id)
+                self._finish(message, EXPIRED, events, DeliveryExpiredError(_TOO_LATE))
+                continue
+            if packet is None or message.expires_at is not None:
+                packet = message.encode(message.packet_id, now)
+            if not self._output.takes(message.flags, len(packet)):
+                message.packet = None
+                self._window += 1
+                self.held += 1
+                continue
+            message.packet = packet
             self._output.add(bytes((packet[0] | _DUP,)) + packet[1:])
+        return self._window
 
     # The end of an exchange
 

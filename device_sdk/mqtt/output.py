@@ -32,7 +32,8 @@ class Output:
 
     ``buffered``: bytes waiting, without the acknowledgements; ``answers``: acknowledgements waiting;
     ``gate``: the change that the last held packet waits for, 0 if none is held; ``last_sent``: when the last
-    packet left, in seconds of the caller's clock; ``largest_packet``: bytes that the server accepts.
+    packet left, in seconds of the caller's clock; ``largest_packet``: bytes that the server accepts;
+    ``refused_flags``: QoS and RETAIN bits of the messages that it does not accept.
 
     The methods that take a ``change`` hold their packet until the store has made it durable; 0 is no change.
     """
@@ -44,13 +45,13 @@ class Output:
         "_gates",
         "_last_packet",
         "_maximum_qos",
-        "_refused_flags",
         "_urgent",
         "answers",
         "buffered",
         "gate",
         "largest_packet",
         "last_sent",
+        "refused_flags",
     )
 
     def __init__(self, aliases: OutgoingAliases | None = None) -> None:
@@ -60,7 +61,7 @@ class Output:
         self.last_sent = 0.0
         self.largest_packet = _LARGEST_PACKET
         self._aliases = aliases
-        self._refused_flags: frozenset[int] = frozenset()
+        self.refused_flags: frozenset[int] = frozenset()
         self._maximum_qos = 2
         self._chunks: list[bytes] = []  # each one whole packet
         self._gates: list[tuple[int, int]] = []  # (index of a chunk, change it must not overtake)
@@ -74,7 +75,7 @@ class Output:
         """Apply the limits in the properties of CONNACK. Source: MQTT 5.0 §3.2.2.3."""
         self.largest_packet = min(server.get("maximum_packet_size", _LARGEST_PACKET), _LARGEST_PACKET)
         self._maximum_qos = server.get("maximum_qos", 2)
-        self._refused_flags = frozenset(
+        self.refused_flags = frozenset(
             flags
             for flags in range(6)
             if flags >> 1 > self._maximum_qos or (flags & 1 and not server.get("retain_available", 1))
@@ -84,7 +85,11 @@ class Output:
 
     def takes(self, flags: int, size: int) -> bool:
         """Whether the server accepts a PUBLISH of ``size`` bytes with these flags."""
-        return size <= self.largest_packet and flags not in self._refused_flags
+        return size <= self.largest_packet and flags not in self.refused_flags
+
+    def lowered(self, flags: int) -> int:
+        """Return these flags with the highest QoS up to theirs that the server accepts."""
+        return min(flags >> 1, self._maximum_qos) << 1 | flags & 1
 
     def check(self, flags: int, size: int) -> None:
         """Check that the server accepts a PUBLISH of ``size`` bytes with these flags.
@@ -92,7 +97,7 @@ class Output:
         Raises: LocalProtocolError: above Maximum QoS, RETAIN without Retain Available, above Maximum Packet
         Size. Source: MQTT 5.0 §3.2.2.3 [MQTT-3.2.2-11] [MQTT-3.2.2-14] [MQTT-3.2.2-15].
         """
-        if flags in self._refused_flags:
+        if flags in self.refused_flags:
             if flags >> 1 > self._maximum_qos:
                 raise LocalProtocolError(f"qos: the server's Maximum QoS is {self._maximum_qos}")
             raise LocalProtocolError("retain: the server does not support retained messages")
@@ -113,7 +118,7 @@ class Output:
         length = SHORT_LENGTHS[size] if size < 128 else encode_varint(size)
         packet = b"".join((FIRST_BYTES[flags], length, topic_field, properties, payload))
         size = len(packet)
-        if size > self.largest_packet or flags in self._refused_flags:
+        if size > self.largest_packet or flags in self.refused_flags:
             self.check(flags, size)
         self._chunks.append(packet)
         self.buffered += size
@@ -130,7 +135,7 @@ class Output:
         identifier = packet_id.to_bytes(2, "big")
         packet = b"".join((FIRST_BYTES[flags], length, topic, identifier, properties, payload))
         size = len(packet)
-        if size > self.largest_packet or flags in self._refused_flags:
+        if size > self.largest_packet or flags in self.refused_flags:
             self.check(flags, size)
         message.packet_id = packet_id
         message.packet = packet

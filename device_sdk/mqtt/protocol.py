@@ -268,7 +268,7 @@ class Protocol:
                 raise RemoteProtocolError(f"{answers} of our answers wait and are not read", 0x97)
             self.framing.feed(data, now, events, self._accept)
             if self.outbound.repeats:
-                self.outbound.repeat(now, events)
+                self.window = self.outbound.repeat(now, events)
         except (RemoteProtocolError, LocalProtocolError) as error:
             # Its traceback would refer to us, and keep us until a collection.
             events.extend(self._fail(error.with_traceback(None)))
@@ -350,7 +350,7 @@ class Protocol:
         handshake.forget_what_is_lost()
         if present or handshake.assumes_session:
             events.append(ConnectAcknowledged(present, server, []))
-            self.outbound.resume(self.window, events, sent)
+            self.outbound.resume(self.window, sent)
             self.inbound.deliver_forgotten(held, events)
             return
         stale = bool(session.received)

@@ -68,7 +68,7 @@ class Outgoing:
     the encoded property block with its length (MQTT 5.0) or empty (3.x), without the message expiry interval,
     which is worked out from ``expires_at`` (seconds of the caller's clock, or ``None``) when the packet is
     made; ``flags`` are the QoS and RETAIN bits of the fixed header. ``packet`` is the encoded PUBLISH, kept
-    for the repeat after a reconnect.
+    for the repeat after a reconnect; of a message in flight it is ``None`` if this connection cannot take it.
     """
 
     __slots__ = (

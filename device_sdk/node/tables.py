@@ -80,6 +80,7 @@ class QueueTable(Table, frozen=True, kw_only=True):
     keep_last: Annotated[list[str], Meta(description="a list of topic filters")] = []
     replay: Literal["history", "live"] = "history"
     replay_rate: Annotated[float, above(0, "messages a second")] | None = None
+    unsendable: Literal["hold", "drop", "lower_qos"] = "hold"
     durability: Literal["batch", "sync", "os"] = "batch"
 
 

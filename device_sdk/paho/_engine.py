@@ -148,7 +148,7 @@ class PahoEngine:
         tell: Callable[[Any], Any],
         wants_log: Callable[[], bool],
     ) -> None:
-        policy = StorePolicy(max_messages=_UNLIMITED, max_bytes=_UNLIMITED)
+        policy = StorePolicy(max_messages=_UNLIMITED, max_bytes=_UNLIMITED, unsendable="drop")
         self.lock = lock
         self.consumers = Consumers()
         self.session = session = Session(journal=store is not None)

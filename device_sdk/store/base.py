@@ -85,6 +85,7 @@ NOTHING_LOST = -1  # below the number 0 of what an earlier client made durable
 OVERFLOWS = ("reject", "drop_oldest", "drop_newest", "block")
 DURABILITIES = ("sync", "batch", "os")
 REPLAYS = ("history", "live")
+UNSENDABLES = ("hold", "drop", "lower_qos")
 
 
 class StorePolicy:
@@ -100,6 +101,9 @@ class StorePolicy:
         keep_last: topic filters; only the newest message of a matching topic is kept in the queue.
         replay: ``history`` sends waiting messages first, in order; ``live`` lets new messages overtake them.
         replay_rate: messages a second after an outage, for those that waited; ``None``: at full speed.
+        unsendable: for waiting messages beyond a limit of the connected broker (Maximum QoS, Maximum Packet
+            Size, Retain Available 0). ``hold``: they keep their place, others are sent meanwhile; ``drop``;
+            ``lower_qos``: sent with the highest QoS that it takes, held if that is not the obstacle.
         durability: of a store on disk. ``sync``: flushed to the device before it counts as stored.
             ``batch``: committed and flushed after ``linger`` seconds, 100 messages or 64 KiB, whichever is
             first. ``os``: committed like that and never flushed: survives a crash but not a power cut.
@@ -124,6 +128,7 @@ class StorePolicy:
         "overflow",
         "replay",
         "replay_rate",
+        "unsendable",
     )
 
     @explained
@@ -138,6 +143,7 @@ class StorePolicy:
         keep_last: Sequence[str] = (),
         replay: str = "history",
         replay_rate: float | None = None,
+        unsendable: str = "hold",
         durability: str = "batch",
         linger: float = 0.1,
         min_free: int = 16 * 1024 * 1024,
@@ -161,6 +167,7 @@ class StorePolicy:
         for name, word, words in (
             ("overflow", overflow, OVERFLOWS),
             ("replay", replay, REPLAYS),
+            ("unsendable", unsendable, UNSENDABLES),
             ("durability", durability, DURABILITIES),
         ):
             if word not in words:
@@ -175,6 +182,7 @@ class StorePolicy:
         self.keep_last = tuple(keep_last)
         self.replay = replay
         self.replay_rate = replay_rate
+        self.unsendable = unsendable
         self.durability = durability
         self.linger = linger
         self.min_free = min_free

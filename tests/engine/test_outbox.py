@@ -347,8 +347,8 @@ def test_what_the_connected_server_does_not_take_is_refused_and_kept_nowhere(
         assert MemoryStore.open(store.memory).messages == []
 
 
-def test_what_was_queued_and_the_server_does_not_take_is_dropped_with_an_event() -> None:
-    rig = Rig()
+def test_what_was_queued_and_the_server_does_not_take_is_dropped_if_that_is_wanted() -> None:
+    rig = Rig(policy=StorePolicy(unsendable="drop"))
     delivery, fine = rig.publish(b"x", qos=2), rig.publish(b"y")
     assert payloads(rig.connect(maximum_qos=1)) == [b"y"]
     assert (delivery.state, fine.state) == ("dropped", "sent")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.errors import DeliveryExpiredError, DroppedError, QueueFullError
+from device_sdk.errors import DeliveryExpiredError, DroppedError, LocalProtocolError, QueueFullError
 from device_sdk.mqtt.packets import Puback
 from device_sdk.store.base import SavedMessage, StorePolicy
 from device_sdk.store.memory import MemoryStore
@@ -22,6 +22,13 @@ WINDOW = 3
 MOST = 14
 MOST_BYTES = 300
 LARGEST = 150
+LIMITS: list[dict[str, int]] = [
+    {"maximum_packet_size": 40},
+    {},
+    {"maximum_qos": 0},
+    {"maximum_packet_size": 32},
+    {},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +104,7 @@ class Model:
         payload = b"%06d" % self.published + rest
         try:
             delivery = self.rig.publish(payload, topic=topic, expiry=expiry)
-        except QueueFullError:
+        except (QueueFullError, LocalProtocolError):
             self.check()
             return
         self.published += 1
@@ -117,7 +124,8 @@ class Model:
             return
         self.rig.advance(60)
         self.unacknowledged = []
-        self.take(self.rig.connect(session_present=count % 3 > 0))
+        limits = LIMITS[count % len(LIMITS)]
+        self.take(self.rig.connect(session_present=count % 3 > 0, **limits))
 
     def acknowledge(self, count: int) -> None:
         if self.rig.engine.life.state != "connected":
@@ -150,10 +158,13 @@ class Model:
             len(one.topic_field) + len(one.properties) + len(one.payload) for one in waiting
         )
         # Above the bound: what a lost session gives back.
+        assert stats.held <= stats.queued + stats.in_flight
         assert stats.queued <= MOST + WINDOW
         assert stats.queued_bytes <= MOST_BYTES + WINDOW * LARGEST
 
     def finish(self) -> None:
+        """A server without limits takes everything."""
+        self.lose(0)
         self.connect(1)
         for _ in range(1_000):
             self.read(0)

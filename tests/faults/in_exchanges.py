@@ -151,8 +151,8 @@ IN_EXCHANGES = (
         v5("MQTT-4.4.0-1", "MQTT-4.3.2-3", "MQTT-4.3.3-3", "MQTT-3.1.2-23")
         + v311("MQTT-4.4.0-1", "MQTT-3.1.2-4", "MQTT-4.1.0-1"),
         _OUTBOUND,
-        "                self.repeats[message.packet_id] = message\n",
-        "                pass\n",
+        "            self.repeats[message.packet_id] = message\n",
+        "            pass\n",
     ),
     Fault(
         "PUBLISH is repeated in the reverse order",
@@ -165,8 +165,8 @@ IN_EXCHANGES = (
         "PUBLISH is repeated with another packet identifier",
         v311("MQTT-2.3.1-3", "MQTT-4.4.0-1") + v5("MQTT-4.4.0-1"),
         _OUTBOUND,
-        "packet = message.packet\n            assert packet is not None\n            self",
-        "packet = message.encode(99, 0.0)\n            self",
+        "            packet = message.packet\n",
+        "            packet = message.encode(99, 0.0)\n",
     ),
     Fault(
         "PUBREL is not repeated",
@@ -197,8 +197,8 @@ IN_EXCHANGES = (
         "a message that was sent expires while there is life left",
         v5("MQTT-4.3.3-7"),
         _OUTBOUND,
-        "if message.expires_at <= now:",
-        "if message.expires_at <= now + 3600:",
+        "and message.expires_at <= now:",
+        "and message.expires_at <= now + 3600:",
     ),
     Fault(
         "messages are repeated on a live connection, with each PINGREQ",

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from device_sdk.errors import DeliveryExpiredError, DroppedError
+from device_sdk.errors import DeliveryExpiredError
 from device_sdk.mqtt import Connack, Packet, Puback, Pubcomp, Publish, Pubrec, Pubrel, Suback, Subscription
 from device_sdk.mqtt.events import ConnectAcknowledged
-from device_sdk.mqtt.session import Outgoing, Session
+from device_sdk.mqtt.session import Session
 from tests.mqtt.peer import Peer, connected, every_version
 
 
@@ -211,26 +211,45 @@ def test_a_pubrec_for_a_message_whose_repeat_waits_ends_its_repeat() -> None:
         ({"retain_available": 0}, [b"small", bytes(100)]),
     ],
 )
-def test_what_the_server_no_longer_takes_is_dropped_not_sent(
+def test_what_the_server_no_longer_takes_is_kept_and_not_sent(
     server: dict[str, Any], left: list[bytes]
 ) -> None:
     peer = connected()
-    peer.publish(b"small", 1)
-    peer.publish(bytes(100), 2)
-    peer.publish(b"retained", 1, retain=True)
-    peer.cut()
-    second = Peer(session=peer.session)
-    second.connect(clean_start=False)
-    acknowledged, dropped = second.receive(Connack(True, 0, server))
-    assert isinstance(acknowledged, ConnectAcknowledged)
-    assert isinstance(dropped, Outgoing)
-    assert dropped.status == "dropped"
-    assert isinstance(dropped.error, DroppedError)
+    messages = [
+        peer.publish(b"small", 1),
+        peer.publish(bytes(100), 2),
+        peer.publish(b"retained", retain=True),
+    ]
+    peer.sent()
+    second = again(peer, server=server)
     assert payloads(second.sent()) == left
-    assert len(second.session) == 2
+    assert {message.status for message in messages} == {"sent"}
+    assert (len(second.session), second.protocol.outbound.held) == (3, 1)
+    third = again(second)
+    assert payloads(third.sent()) == [b"small", bytes(100), b"retained"]
+    assert third.protocol.outbound.held == 0
 
 
-def test_a_dropped_message_leaves_its_place_to_the_next_repeat() -> None:
+def test_what_the_server_no_longer_takes_needs_no_place_in_the_window() -> None:
+    peer = connected(inflight=3)
+    for _ in range(3):
+        peer.publish(bytes(100), 2)
+    second = again(peer, server={"maximum_packet_size": 50}, inflight=3)
+    assert second.sent() == []
+    assert second.protocol.window == 6
+    for number in range(3):
+        assert second.publish(b"%d" % number).packet_id == 4 + number
+
+
+def test_what_is_kept_ends_with_its_expiry_on_the_next_connection() -> None:
+    peer = connected()
+    message = peer.publish(bytes(100), expires_at=60.0)
+    second = again(peer, server={"maximum_packet_size": 50}, now=10.0)
+    third = again(second, server={"maximum_packet_size": 50}, now=60.0)
+    assert (message.status, third.protocol.outbound.held) == ("expired", 0)
+
+
+def test_a_message_that_is_kept_leaves_its_place_to_the_next_repeat() -> None:
     peer = connected()
     for payload in (b"1", bytes(100), b"2", b"3"):
         peer.publish(payload, 1)

@@ -11,6 +11,8 @@ File                Its object                                          State th
                                                                         references to their deliveries
 ``places.py``       :class:`Places`: where the oldest of them are,    sequence numbers and bytes
                     for ``drop_oldest``
+``held.py``         :class:`Held`: messages that the present server     those that were stepped over
+                    cannot take
 ``keep_last.py``    :class:`KeepLast`: the newest message of a topic    which message waits on a topic
 ``bounds.py``       :class:`Bounds`: whether one more may wait          the bounds
 ``overflow.py``     :class:`Overflow`: what goes for a new message      dropped ones nobody has a delivery of
@@ -35,6 +37,7 @@ The life of a message, in the words of :attr:`Delivery.state`:
 - *queued*: ``Outbox.add()`` has given it a sequence number and put it into the backlog, in memory or beyond.
   With room in the window the engine passes it to the protocol at once, and it is never in the backlog.
 - *stored*: the store has written it; it survives a restart.
+  It is *held* while a server is connected that cannot take it: stepped over, in its place for the next one.
 - *sent*: ``Replay.fill()`` has moved it into the window: ``session.in_flight``, after PUBREC
   ``session.released``. QoS 0 ends here.
 - *acknowledged* or *refused*: the server has answered. The protocol ends it, not this package.

@@ -40,8 +40,9 @@ class AckWatch:
         if not len(session) or now < self._look_at:
             return False
         self._look_at = now + self._interval
-        for index, unanswered in enumerate((session.in_flight, session.released)):
-            oldest = next(iter(unanswered.values()), None)
+        sent = (one for one in session.in_flight.values() if one.packet is not None)  # else it is held
+        for index, unanswered in enumerate((sent, iter(session.released.values()))):
+            oldest = next(unanswered, None)
             if excused or oldest is None or oldest is not self._oldest[index]:
                 self._oldest[index] = oldest
                 self._since[index] = now

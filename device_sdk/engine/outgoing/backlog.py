@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 from device_sdk.engine.outgoing.delivery import Delivery
+from device_sdk.engine.outgoing.held import Held
 from device_sdk.engine.outgoing.keep_last import KeepLast
 from device_sdk.engine.outgoing.pages import Pages
+from device_sdk.engine.outgoing.places import NEVER
 from device_sdk.mqtt.session import QUEUED, SENT
 from device_sdk.store.base import AGED, KEEP_LAST, MESSAGE_FLAGS, PAGE_BYTES, PAGE_MESSAGES
 
@@ -14,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from device_sdk.engine.outgoing.held import Limits
     from device_sdk.engine.outgoing.waits import Waits
     from device_sdk.mqtt.session import Outgoing
     from device_sdk.store.base import SavedMessage, SavedSession, Store, StorePolicy
@@ -42,6 +45,7 @@ class Backlog:
         self.next_expiry: float | None = None  # when take_expired() is worth a call
         drops_oldest = policy.overflow == "drop_oldest"
         self.pages = Pages(store, drops_oldest=drops_oldest)
+        self.held = Held(has_store=store is not None)
         self.keep_last = KeepLast(policy.keep_last, by_sequence=drops_oldest) if policy.keep_last else None
         self._replaced = 0  # messages that are in a lane still, though newer ones took their place
         self._has_store = store is not None
@@ -50,9 +54,38 @@ class Backlog:
 
     # Which lane
 
-    def connected(self) -> None:
-        """A connection begins: new messages may overtake, if the policy says so."""
+    def connected(self, limits: Limits, last: int) -> None:
+        """A connection begins: new messages may overtake those up to ``last``, if the policy says so.
+
+        ``limits``: of the server. What was held for another one is tried again, in its place.
+        """
         self.overtaking = self._has_live_lane
+        held = self.held
+        if held.suits(limits):
+            return
+        if held.places:
+            for delivery in self.queue:
+                self.pages.remember(delivery)
+            aside = held.release()
+            self.queue.clear()
+            self.pages.rewind(self.messages - len(aside), last)
+            self.memory_bytes = sum(map(size_of, aside))
+        else:
+            aside = held.release()
+        self.queue = deque(sorted((*aside, *self.queue), key=_sequence))
+
+    def hold(self, delivery: Delivery, flags: int, expires_at: float | None, properties: bytes) -> None:
+        """Let a message wait aside that was popped from a lane, as it was there."""
+        delivery.flags, delivery.expires_at, delivery.properties = flags, expires_at, properties
+        size = size_of(delivery)
+        self.took(-1, -size)
+        if flags & KEEP_LAST and self.keep_last is not None:
+            self.keep_last.put(delivery.topic_field, delivery.sequence, size)
+        if not self.held.add(delivery, size):
+            self.memory_bytes -= size
+            self.pages.remember(delivery)
+        if expires_at is not None:
+            self._note_expiry(expires_at)
 
     def disconnected(self) -> None:
         """The connection is over: everything waits in one queue again."""
@@ -150,32 +183,36 @@ class Backlog:
 
     def oldest_is_unread(self) -> bool:
         """Whether the oldest message is of an earlier process, and the store has not returned it yet."""
-        lane = _older_lane(self.queue, self.live)
-        return self.pages.unplaced > 0 and (lane is None or self.pages.is_beyond(lane[0].sequence))
+        if self.held.places or not self.pages.unplaced:
+            return False
+        lane = _older_lane(*self._lanes)
+        return lane is None or self.pages.is_beyond(lane[0].sequence)
 
     def pop_oldest(self) -> tuple[int, Delivery | None] | None:
         """Take the oldest message that is in memory, or whose place beyond is known.
 
         Returns: its sequence number, and its delivery if anybody holds it; ``None``: there is none.
         """
-        lane, places = _older_lane(self.queue, self.live), self.pages.places
-        first = None if places is None else places.first()
+        lane = _older_lane(*self._lanes)
+        first = self.held.places.first()
+        if first is None and self.pages.places is not None:  # those that are held were read before
+            first = self.pages.places.first()
         if lane is not None and (first is None or lane[0].sequence < first[0]):
             delivery = lane.popleft()
-            self._left(delivery)
+            self._left(delivery, lane)
             return delivery.sequence, delivery
         return None if first is None else self._pop_beyond(*first)
 
     def pop(self, sequence: int) -> tuple[int, Delivery | None] | None:
         """As :meth:`pop_oldest`, with the message that has this sequence number."""
-        size = 0 if self.pages.places is None else self.pages.places.take(sequence)
-        if size:
-            return self._pop_beyond(sequence, size)
-        for lane in (self.queue, self.live):
+        for places in (self.held.places, self.pages.places):
+            if places is not None and (size := places.find(sequence)):
+                return self._pop_beyond(sequence, size)
+        for lane in self._lanes:
             for delivery in lane:
                 if delivery.sequence == sequence and delivery.status == QUEUED:
                     lane.remove(delivery)
-                    self._left(delivery)
+                    self._left(delivery, lane)
                     return sequence, delivery
         return None
 
@@ -190,7 +227,16 @@ class Backlog:
             return None
         sequence, size = found
         older = self.pages.find(sequence)
-        if self._is_in_memory(sequence, older):
+        if self.held.take(sequence):
+            pass  # it was read, and is in no lane
+        elif older in self.held.aside:
+            self.held.left_aside()
+            self.memory_bytes -= size
+            self._replaced += 1
+        elif not self.pages.is_beyond(sequence) or (
+            # In the live lane, or from there, a message may have overtaken those beyond.
+            self._has_live_lane and any(item is older for item in (*self.live, *self.queue))
+        ):
             self.memory_bytes -= size
             self._replaced += 1
         else:
@@ -201,53 +247,61 @@ class Backlog:
 
     def tidy(self) -> None:
         """Remove the replaced messages once they are the majority: offline nobody else does."""
-        if 2 * self._replaced <= len(self.queue) + len(self.live):
+        if 2 * self._replaced <= sum(map(len, self._lanes)):
             return
-        for lane in (self.queue, self.live):
+        for lane in self._lanes:
             kept = [item for item in lane if item.status == QUEUED]
             lane.clear()
             lane.extend(kept)
         self._replaced = 0
 
-    def take_expired(self, now: float) -> list[Delivery]:
+    def take_expired(self, now: float) -> list[tuple[int, Delivery | None]]:
         """Take the messages whose time is over, as far as they are in memory or somebody may wait for them.
 
+        Returns: their sequence numbers, and their deliveries if anybody holds them.
         Called when ``next_expiry`` has come; that is once a second at most.
         """
-        known = self._known_beyond()
+        here = {item.sequence for lane in self._lanes for item in lane if item.status == QUEUED}
+        ended = [self._pop_beyond(*one) for one in self.held.expired(now)]
+        here.update(sequence for sequence, _ in ended)
+        known = self.pages.expiring(here)
         expired: list[Delivery] = []
-        for lane in (self.queue, self.live):
+        for lane in self._lanes:
             gone = [item for item in lane if item.expires_at is not None and item.expires_at <= now]
             if gone:
                 late = set(map(id, gone))
                 kept = [item for item in lane if id(item) not in late]
                 lane.clear()
                 lane.extend(kept)
-            expired += [item for item in gone if item.status == QUEUED]
-        for delivery in expired:
-            self._left(delivery)
+            waited = [item for item in gone if item.status == QUEUED]
+            for delivery in waited:
+                self._left(delivery, lane)
+            expired += waited
         for delivery, expires_at in known:
             if expires_at <= now:
-                self._left(delivery, beyond=True)
+                self._left(delivery, None)
                 expired.append(delivery)
-        left = [item.expires_at for item in (*self.queue, *self.live) if item.expires_at is not None]
+        left = [item.expires_at for lane in self._lanes for item in lane if item.expires_at is not None]
         left += [expires_at for _, expires_at in known if expires_at > now]
+        if self.held.places.next_expiry < NEVER:
+            left.append(self.held.places.next_expiry)
         pause = 1 + len(known) / _KNOWN_A_SECOND
         if self.pages.beyond and (expired or self.pages.asked):
             left.append(now)  # the next page may have expired as well
         self.next_expiry = max(min(left), now + pause) if left else None
-        return expired
+        return ended + [(delivery.sequence, delivery) for delivery in expired]
 
     def clear(self) -> None:
         """Nothing waits any more."""
         self.queue.clear()
         self.live.clear()
+        self.held.release()
         self.pages.reset(0, 0)
         self.messages = self.bytes = self.memory_bytes = 0
 
     def deliveries(self) -> Iterable[Delivery]:
         """Return the deliveries of all messages that wait, as far as there are any; some may come twice."""
-        return (*self.queue, *self.live, *self.pages.deliveries())
+        return (*self.queue, *self.live, *self.held.aside, *self.pages.deliveries())
 
     # Pages
 
@@ -261,7 +315,7 @@ class Backlog:
         page = pages.take()
         if page is None:
             return None
-        here = self._in_memory()
+        here = {item.sequence for lane in self._lanes for item in lane if item.status == QUEUED}
         lost = counted - pages.beyond
         orphans = self._lose(lost, here) if lost else []
         read = 0
@@ -269,6 +323,8 @@ class Backlog:
             delivery = pages.find(message.sequence)
             if message.sequence in here or (delivery is not None and delivery.status != QUEUED):
                 continue
+            if self.held.places.find(message.sequence):
+                continue  # out of the live lane
             read += 1
             if delivery is None:
                 delivery = self.delivery_for(message)
@@ -283,7 +339,7 @@ class Backlog:
         """The store has so many messages less than were given to it; it says itself what happened."""
         pages = self.pages
         self.messages -= count
-        self.bytes = self.memory_bytes + pages.new_bytes
+        self.bytes = self.memory_bytes + self.held.stored_bytes + pages.new_bytes
         if self.keep_last is not None:
             self.keep_last.forget(here, pages.asked_through)
         return [
@@ -292,6 +348,7 @@ class Backlog:
             if delivery.status == QUEUED
             and delivery.sequence not in here
             and delivery.sequence <= pages.asked_through
+            and not self.held.places.find(delivery.sequence)
         ]
 
     # Inside
@@ -299,37 +356,30 @@ class Backlog:
     def _pop_beyond(self, sequence: int, size: int) -> tuple[int, Delivery | None]:
         if self.keep_last is not None:
             self.keep_last.discard_sequence(sequence)
-        self.pages.left_early(sequence, size)
+        if not self.held.take(sequence):
+            self.pages.left_early(sequence, size)
         self.messages -= 1
         self.bytes -= size
         return sequence, self.pages.find(sequence)
 
-    def _left(self, delivery: Delivery, *, beyond: bool = False) -> None:
-        """A message left without being sent."""
+    def _left(self, delivery: Delivery, lane: deque[Delivery] | None) -> None:
+        """A message left its lane without being sent; ``None``: it was beyond."""
         size = size_of(delivery)
         if delivery.flags > MESSAGE_FLAGS:
             self.unmark(delivery)
         self.messages -= 1
         self.bytes -= size
-        if beyond:
+        if lane is None:
             self.pages.left_early(delivery.sequence, size)
         else:
             self.memory_bytes -= size
+        if lane is self.held.aside:
+            self.held.left_aside()
 
-    def _is_in_memory(self, sequence: int, delivery: Delivery | None) -> bool:
-        if not self.pages.is_beyond(sequence):
-            return True
-        # In the live lane, or from there, a message may have overtaken those beyond.
-        return self._has_live_lane and any(item is delivery for item in (*self.live, *self.queue))
-
-    def _in_memory(self) -> set[int]:
-        return {item.sequence for item in (*self.queue, *self.live) if item.status == QUEUED}
-
-    def _known_beyond(self) -> list[tuple[Delivery, float]]:
-        """Deliveries beyond memory that somebody may wait for and that expire, and when they do."""
-        found = [(one, one.expires_at) for one in self.pages.deliveries() if one.status == QUEUED]
-        here = self._in_memory() if found else ()
-        return [(one, at) for one, at in found if at is not None and one.sequence not in here]
+    @property
+    def _lanes(self) -> tuple[deque[Delivery], ...]:
+        """The messages in memory: those that are sent in their turn, and those that are held."""
+        return self.queue, self.live, self.held.aside
 
     def _note_expiry(self, expires_at: float) -> None:
         if self.next_expiry is None or expires_at < self.next_expiry:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from device_sdk.engine.consumers import Consumers
-    from device_sdk.errors import DeviceSdkError
+    from device_sdk.engine.outgoing.held import Limits
+    from device_sdk.errors import DeviceSdkError, LocalProtocolError
     from device_sdk.mqtt.protocol import Protocol
     from device_sdk.mqtt.session import Outgoing, Session
     from device_sdk.store.base import SavedSession, Store, StorePolicy
@@ -45,7 +46,7 @@ class Outbox:
         self.bounds = Bounds(policy, store, self.backlog)
         self._endings = Endings(session, store, self.backlog.pages, self.waits)
         self.overflow = Overflow(policy.overflow, session, self.backlog, self.bounds, self._endings)
-        self._replay = Replay(session, policy.replay_rate, self.backlog, self._endings)
+        self._replay = Replay(session, policy.replay_rate, policy.unsendable, self.backlog, self._endings)
         self.max_buffered = self.bounds.max_buffered  # bytes that may wait for the network
         self.sent_qos0 = Delivery(self.waits, b"", b"", 0, b"", None)  # every QoS 0 message sent at once
         self.sent_qos0.status = SENT
@@ -66,6 +67,16 @@ class Outbox:
     def queued_bytes(self) -> int:
         """Bytes of their topics, properties and payloads."""
         return self.backlog.bytes
+
+    @property
+    def held(self) -> int:
+        """How many of those that wait are beyond a limit of the server."""
+        return self.backlog.held.messages
+
+    @property
+    def obstacle(self) -> LocalProtocolError | None:
+        """Why the first of these on this connection is."""
+        return self._replay.obstacle
 
     @property
     def next_expiry(self) -> float | None:
@@ -129,10 +140,10 @@ class Outbox:
 
     # Out of the queue
 
-    def connected(self) -> None:
-        """A connection begins: what waits now is the past."""
+    def connected(self, limits: Limits) -> None:
+        """A connection to a server with these limits begins: what waits now is the past."""
         self._replay.connected(self._next_sequence - 1)
-        self.backlog.connected()
+        self.backlog.connected(limits, self._next_sequence - 1)
         self._recount()
 
     def disconnected(self) -> None:
@@ -148,7 +159,7 @@ class Outbox:
         ended = replay.fill(protocol, now)
         self.wants_fill, self.next_replay = replay.wants_more, replay.held_until
         # _recount() written out: this runs once an acknowledgement.
-        self.ahead = len(backlog.live) if backlog.overtaking else backlog.messages
+        self.ahead = len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
         if self.waits.blocked and backlog.messages < before:
             self.waits.made_room()
         return ended
@@ -183,9 +194,9 @@ class Outbox:
         if due is None or now < due:
             return []
         self.take_page(now)  # nobody else does without a connection
-        expired = self.backlog.take_expired(now)
-        for delivery in expired:
-            self._endings.end(delivery, EXPIRED, DeliveryExpiredError(TOO_LATE))
+        expired: list[Delivery] = []
+        for found in self.backlog.take_expired(now):
+            self.overflow.end(found, EXPIRED, DeliveryExpiredError(TOO_LATE), expired)
         if expired:
             self._recount()
             self.waits.made_room()
@@ -193,7 +204,7 @@ class Outbox:
 
     def _recount(self) -> None:
         backlog = self.backlog
-        self.ahead = len(backlog.live) if backlog.overtaking else backlog.messages
+        self.ahead = len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
 
     # The end of a message
 

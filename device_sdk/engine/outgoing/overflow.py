@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from device_sdk.engine.outgoing.bounds import Bounds
     from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.outgoing.endings import Endings
+    from device_sdk.errors import DeliveryError
     from device_sdk.mqtt.session import Session
 
 __all__ = ["Overflow"]
@@ -25,8 +26,8 @@ _OUTDATED = "a newer message on its topic replaced it (keep_last)"
 class Overflow:
     """Ends messages for a new one, as the policy says. The engine's lock guards it.
 
-    ``unheld``: messages that ended without a delivery that anybody holds, until they are reported. Of a
-    message that only the store holds the topic is not known either.
+    ``unheld``: how many messages ended without a delivery that anybody holds, by their last state, until they
+    are reported. Of a message that only the store holds the topic is not known either.
     """
 
     __slots__ = ("_backlog", "_bounds", "_endings", "_policy", "_session", "unheld")
@@ -34,7 +35,7 @@ class Overflow:
     def __init__(
         self, policy: str, session: Session, backlog: Backlog, bounds: Bounds, endings: Endings
     ) -> None:
-        self.unheld = 0
+        self.unheld: dict[str, int] = {}
         self._policy = policy
         self._session = session
         self._backlog = backlog
@@ -72,19 +73,19 @@ class Overflow:
             oldest = self._backlog.pop_oldest()
             if oldest is None:
                 return self._is_smaller(size, before) or self._drop_newest(delivery, dropped)
-            self._end(oldest, why, dropped)
+            self.end(oldest, DROPPED, DroppedError(why), dropped)
         return True
 
     def outdate(self, topic_field: bytes, dropped: list[Delivery]) -> None:
         """End the message that waits on a topic of ``keep_last`` for a newer one."""
         found = self._backlog.pop_older(topic_field)
         if found is not None:
-            self._end(found, _OUTDATED, dropped)
+            self.end(found, DROPPED, DroppedError(_OUTDATED), dropped)
             self._backlog.tidy()
 
-    def take_unheld(self) -> int:
+    def take_unheld(self) -> dict[str, int]:
         """Return how many messages without a delivery have ended that were not reported yet."""
-        unheld, self.unheld = self.unheld, 0
+        unheld, self.unheld = self.unheld, {}
         return unheld
 
     def _is_smaller(self, size: int, before: tuple[int, int]) -> bool:
@@ -104,7 +105,7 @@ class Overflow:
             if found is None:
                 return False
             size -= before - backlog.bytes
-            self._end(found, why, dropped)
+            self.end(found, DROPPED, DroppedError(why), dropped)
         return True
 
     def _drop_newest(self, delivery: Delivery, dropped: list[Delivery]) -> bool:
@@ -113,13 +114,19 @@ class Overflow:
         dropped.append(delivery)
         return False
 
-    def _end(self, found: tuple[int, Delivery | None], why: str, dropped: list[Delivery]) -> None:
-        """End a message that was taken from the backlog."""
+    def end(
+        self,
+        found: tuple[int, Delivery | None],
+        status: str,
+        error: DeliveryError,
+        ended: list[Delivery],
+    ) -> None:
+        """End a message that was taken from the backlog; ``ended`` gets its delivery if anybody holds it."""
         sequence, delivery = found
         if delivery is not None:
-            self._endings.end(delivery, DROPPED, DroppedError(why))
-            dropped.append(delivery)
+            self._endings.end(delivery, status, error)
+            ended.append(delivery)
             return
-        self._session.record(("done", sequence, DROPPED))
+        self._session.record(("done", sequence, status))
         self._backlog.pages.forget(sequence)
-        self.unheld += 1
+        self.unheld[status] = self.unheld.get(status, 0) + 1

@@ -5,9 +5,12 @@ from __future__ import annotations
 from weakref import ref
 
 from device_sdk.engine.outgoing.places import Places
+from device_sdk.mqtt.session import QUEUED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.store.base import SavedMessage, Store
 
@@ -25,8 +28,19 @@ class Pages:
     """
 
     __slots__ = (
-        "_cursor", "_gone", "_known", "_last", "_new", "_store", "_sweep_at",
-        "asked", "asked_through", "beyond", "new_bytes", "places",
+        "_cursor",
+        "_gone",
+        "_known",
+        "_last",
+        "_new",
+        "_stale",
+        "_store",
+        "_sweep_at",
+        "asked",
+        "asked_through",
+        "beyond",
+        "new_bytes",
+        "places",
     )  # fmt: skip
 
     def __init__(self, store: Store | None, *, drops_oldest: bool = False) -> None:
@@ -35,6 +49,7 @@ class Pages:
         self._store = store
         self._cursor = 0  # those above this sequence number have not been read
         self.asked = False  # for a page that has not been taken
+        self._stale = False  # the page that was asked for is not the next one any more
         self.asked_through = 0  # the last message that was beyond then
         self._last = 0  # the last message that is
         self._new = 0  # messages put since a page was asked for, and their bytes
@@ -100,6 +115,10 @@ class Pages:
         if page is None:
             return None
         self.asked = False
+        if self._stale:
+            self._stale = False
+            self._gone.clear()
+            return []
         gone, self._gone = self._gone, set()
         if page:
             self._cursor = page[-1].sequence
@@ -134,6 +153,17 @@ class Pages:
         self._last = last
         if self.places is not None:
             self.places = Places()
+
+    def rewind(self, beyond: int, last: int) -> None:
+        """All messages up to ``last``, so many, are beyond from now on: read the queue from its beginning."""
+        self.reset(beyond, last)
+        self._cursor = 0
+        self._stale = self.asked
+
+    def expiring(self, here: Container[int]) -> list[tuple[Delivery, float]]:
+        """Return the deliveries that wait, expire and are not ``here``, and when they do."""
+        found = [one for one in self.deliveries() if one.status == QUEUED and one.sequence not in here]
+        return [(one, one.expires_at) for one in found if one.expires_at is not None]
 
     def deliveries(self) -> list[Delivery]:
         """Return every delivery that is still referenced, including those of messages in memory."""

@@ -6,7 +6,7 @@ from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.outgoing.outbox import Outbox
 from device_sdk.engine.outgoing.write_ahead import WriteAhead
 from device_sdk.errors import ClosedError, DroppedError, LocalProtocolError, QueueFullError
-from device_sdk.mqtt.session import DROPPED
+from device_sdk.mqtt.session import DROPPED, EXPIRED, SENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,23 +16,31 @@ if TYPE_CHECKING:
     from device_sdk.engine.consumers import Consumers
     from device_sdk.engine.events import Events
     from device_sdk.errors import DeviceSdkError
+    from device_sdk.mqtt.output import Output
     from device_sdk.mqtt.protocol import Protocol
     from device_sdk.mqtt.session import Session
     from device_sdk.store.base import Store, StorePolicy
 
 __all__ = ["Publisher"]
 
+_LONGEST_HEADER = 14  # of a PUBLISH beside topic, properties and payload: the rest of it, and an expiry
+_UNHELD = {
+    DROPPED: "messages that waited in the store made room for newer ones",
+    EXPIRED: "messages that this broker cannot take have expired in the store",
+}
+
 
 class Publisher:
     """Takes messages from the application. The caller of every method holds the engine's lock.
 
     ``online``: the protocol of the connection that the server has accepted, ``None`` without one.
-    ``journal``: the way into the store, ``None`` without a store.
+    ``journal``: the way into the store, ``None`` without a store. ``alone``: there is no other server that
+    could take what the connected one cannot.
     """
 
     __slots__ = (
-        "_buffer_qos0", "_closed", "_events", "_policy", "_qos0_waits", "_session", "_stats", "_waits",
-        "journal", "online", "outbox",
+        "_alone", "_buffer_qos0", "_closed", "_events", "_obstacle", "_policy", "_qos0_waits", "_session",
+        "_stats", "_waits", "journal", "online", "outbox",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +53,7 @@ class Publisher:
         consumers: Consumers,
         *,
         buffer_qos0: bool,
+        alone: bool = True,
     ) -> None:
         self.outbox = Outbox(lock, session, policy, store, consumers)
         self.journal = None if store is None else WriteAhead(store, session, self.outbox, events)
@@ -55,8 +64,10 @@ class Publisher:
         self._stats = events.stats
         self._waits = self.outbox.waits
         self._buffer_qos0 = buffer_qos0
+        self._alone = alone
         self._qos0_waits = True  # for the first connection, or always if it was asked for
         self._closed = False
+        self._obstacle: DeviceSdkError | None = None  # as far as it has been reported
 
     # The life of the client
 
@@ -64,7 +75,7 @@ class Publisher:
         """Send on this connection from now on."""
         self.online = protocol
         self._waits.explain(None)
-        self.outbox.connected()
+        self.outbox.connected((protocol.output.largest_packet, protocol.output.refused_flags))
 
     def disconnecting(self) -> None:
         """Send nothing any more on this connection, which has its DISCONNECT."""
@@ -139,7 +150,14 @@ class Publisher:
                 Delivery(self._waits, topic_field, payload, flags, properties), protocol.output.buffered
             )
         delivery = Delivery(self._waits, topic_field, payload, flags, properties, expires_at)
-        session = self._session
+        output, session = protocol.output, self._session
+        size = len(topic_field) + len(properties) + len(payload) + _LONGEST_HEADER
+        if (
+            flags >= 2
+            and (size > output.largest_packet or flags in output.refused_flags)
+            and not self._fits(delivery, output, now or 0.0)
+        ):
+            return self._beyond_limits(delivery, protocol, now)
         if (
             flags >= 2
             and not outbox.ahead
@@ -151,9 +169,35 @@ class Publisher:
                 self._publish_stored(protocol, delivery, now or 0.0, self.journal)
             self._stats.published += 1
             return delivery
-        protocol.output.check(flags, len(topic_field) + len(properties) + len(payload) + 7)
+        if flags < 2:
+            output.check(flags, size)
         queued = self._enqueue(delivery, now)
         if flags < 2:
+            self.fill(now or 0.0)
+        return queued
+
+    def _fits(self, delivery: Delivery, output: Output, now: float) -> bool:
+        """Whether the server takes a message with QoS 1 or 2; the policy may allow to lower it."""
+        if self._policy.unsendable == "lower_qos":
+            delivery.flags = output.lowered(delivery.flags)
+        return delivery.flags >= 2 and output.takes(delivery.flags, len(delivery.encode(1, now)))
+
+    def _beyond_limits(self, delivery: Delivery, protocol: Protocol, now: float | None) -> Delivery | None:
+        """Do as the policy says with a message that the connected server does not take.
+
+        Raises: LocalProtocolError: there is no other server that could, and the QoS cannot be lowered.
+        """
+        output, unsendable = protocol.output, self._policy.unsendable
+        if delivery.flags < 2:
+            properties = delivery.current_properties(now or 0.0)
+            protocol.publish_qos0(delivery.topic_field, delivery.payload, delivery.flags, properties)
+            delivery.status = SENT
+            self._stats.published += 1
+            return delivery
+        if self._alone or unsendable == "drop":
+            output.check(delivery.flags, len(delivery.encode(1, now or 0.0)))
+        queued = self._enqueue(delivery, now)
+        if queued is not None:
             self.fill(now or 0.0)
         return queued
 
@@ -199,14 +243,15 @@ class Publisher:
         if dropped:
             self.report_ended(dropped)
         if self.outbox.overflow.unheld:
-            unheld = self.outbox.overflow.take_unheld()
-            self._stats.dropped += unheld
-            self._events.notify(
-                "dropped", f"{unheld} messages that waited in the store made room for newer ones"
-            )
+            self._report_unheld()
         if self.journal is not None:
             self.journal.hand_over()
         return delivery
+
+    def _report_unheld(self) -> None:
+        for kind, count in self.outbox.overflow.take_unheld().items():
+            setattr(self._stats, kind, getattr(self._stats, kind) + count)
+            self._events.notify(kind, f"{count} {_UNHELD[kind]}", value=str(count))
 
     def _drop(self, delivery: Delivery, why: str) -> None:
         self.outbox.end(delivery, DROPPED, DroppedError(why))
@@ -216,8 +261,11 @@ class Publisher:
 
     def fill(self, now: float) -> None:
         """Move messages from the queue into the window, if there is a connection."""
+        outbox = self.outbox
         if self.online is not None:
-            self.report_ended(self.outbox.fill(self.online, now))
+            self.report_ended(outbox.fill(self.online, now))
+            if outbox.obstacle is not self._obstacle:
+                self._report_obstacle()
 
     def send_ahead(self, protocol: Protocol, now: float) -> None:
         """Move messages into the window of a connection that the server has not accepted yet."""
@@ -242,10 +290,19 @@ class Publisher:
             text = f"{lost} messages that waited in the store are not there any more"
             self._events.notify("dropped", text)
 
+    def _report_obstacle(self) -> None:
+        """Report, once for each connection, that messages are held."""
+        self._obstacle = self.outbox.obstacle
+        if self._obstacle is not None:
+            text = f"this broker cannot take some messages, which wait for another: {self._obstacle}"
+            self._events.notify("held", text, self._obstacle)
+
     def on_deadline(self, now: float) -> None:
         """End messages that have expired; go on with a replay that has a rate."""
         outbox = self.outbox
         self.report_ended(outbox.expire(now))
+        if outbox.overflow.unheld:
+            self._report_unheld()
         if outbox.next_replay is not None and now >= outbox.next_replay:
             self.fill(now)
 

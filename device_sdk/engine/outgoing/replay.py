@@ -31,7 +31,11 @@ class Replay:
     The rate is for the *past* only: the messages published before the connection began.
     """
 
-    def __init__(self, session: Session, rate: float | None, backlog: Backlog, endings: Endings) -> None:
+    def __init__(
+        self, session: Session, rate: float | None, unsendable: str, backlog: Backlog, endings: Endings
+    ) -> None:
+        self.obstacle: LocalProtocolError | None = None  # why the first message of this connection is held
+        self._unsendable = unsendable
         self.wants_more = False  # the last fill() stopped until the network has taken what is buffered
         self.held_until: float | None = None  # it stopped because of the rate, which allows a message then
         self._session = session
@@ -48,13 +52,14 @@ class Replay:
 
     def connected(self, last_sequence: int) -> None:
         """A connection begins: the messages up to this one are the past."""
+        self.obstacle = None
         self._past = last_sequence if self._rate else _NO_PAST
 
     def fill(self, protocol: Protocol, now: float) -> list[Delivery]:
         """Move messages from the backlog into the window; return those that ended instead."""
-        session, backlog = self._session, self._backlog
-        pages, has_properties = backlog.pages, self._has_properties
-        room = min(protocol.window, _PACKET_IDS - len(session.requests)) - len(session)
+        session, backlog, has_properties = self._session, self._backlog, self._has_properties
+        identifiers = _PACKET_IDS - len(session.requests) - len(session.withheld)
+        room = min(protocol.window, identifiers) - len(session)
         # Half of the window stays free for what is published now.
         reserve = protocol.window // 2 if backlog.overtaking else 0
         self.wants_more, self.held_until = False, None
@@ -79,7 +84,8 @@ class Replay:
                 moved += 1
                 moved_bytes += len(delivery.topic_field) + len(delivery.properties) + len(delivery.payload)
                 late = delivery.expires_at is not None and delivery.expires_at <= now
-                if delivery.flags > MESSAGE_FLAGS:
+                marks = delivery.flags, delivery.expires_at, delivery.properties
+                if marks[0] > MESSAGE_FLAGS:
                     backlog.unmark(delivery)
                 if late:
                     self._give_up(delivery, EXPIRED, DeliveryExpiredError(TOO_LATE), ended)
@@ -90,14 +96,48 @@ class Replay:
                     if delivery.flags >= 2:
                         protocol.publish(delivery, now)
                         room -= 1
-                        if pages.asked:
-                            pages.forget(delivery.sequence)
+                        if backlog.pages.asked:
+                            backlog.pages.forget(delivery.sequence)
                     else:
                         self._send_qos0(delivery, protocol, now)
                 except LocalProtocolError as error:
-                    self._give_up(delivery, DROPPED, DroppedError(str(error)), ended)
+                    room -= self._step_over(delivery, marks, protocol, now, error, ended)
         backlog.took(moved, moved_bytes)
         return ended
+
+    def _step_over(
+        self,
+        delivery: Delivery,
+        marks: tuple[int, float | None, bytes],
+        protocol: Protocol,
+        now: float,
+        error: LocalProtocolError,
+        ended: list[Delivery],
+    ) -> bool:
+        """Do as the policy says with a message that is beyond a limit of the server.
+
+        ``marks``: its flags, expiry and properties while it waited. Returns: whether it has a place in the
+        window, with a lower QoS.
+        """
+        flags, lowered = delivery.flags, protocol.output.lowered(delivery.flags)
+        if self._unsendable == "lower_qos" and lowered != flags:
+            delivery.flags = lowered
+            try:
+                if lowered >= 2:
+                    protocol.publish(delivery, now)
+                    self._backlog.pages.forget(delivery.sequence)
+                    return True
+                self._send_qos0(delivery, protocol, now)
+                return False
+            except LocalProtocolError as still:
+                delivery.flags, error = flags, still
+        if self._unsendable == "drop":
+            self._give_up(delivery, DROPPED, DroppedError(str(error)), ended)
+            return False
+        # A new one: this one refers to our frame, and so to the message.
+        self.obstacle = self.obstacle or LocalProtocolError(str(error))
+        self._backlog.hold(delivery, *marks)
+        return False
 
     def _send_qos0(self, delivery: Delivery, protocol: Protocol, now: float) -> None:
         properties = delivery.current_properties(now)
