@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ClientEvent", "Events", "Reporter", "Stats", "failure_text"]
 
 _EXPECTED = frozenset({"connected", "disconnected", "session_lost", "auth", "store_recovered"})
+_COUNTED = frozenset({"skipped"})  # the 1st, 2nd, 4th, 8th ... is an event, with the sum
 _BUGS = frozenset({"handler_failed", "internal_error"})  # a traceback helps only with these
 
 log = Log("device_sdk.engine")
@@ -138,6 +139,9 @@ class Reporter:
         kind, error = event.kind, event.error
         if kind == "connected":
             self._log_connected(event)
+            return
+        if kind in _COUNTED:
+            log.warning("%s: %s", kind, event.text)
             return
         bug = error if kind in _BUGS else None
         detail = _place_of(bug) if bug is not None else "" if error is None else without_numbers(str(error))

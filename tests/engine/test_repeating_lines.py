@@ -142,6 +142,12 @@ def test_the_levels_are_those_of_one_line(bench: Bench) -> None:
     assert [record.levelname for record in bench.log.records] == ["INFO", "WARNING", "WARNING", "INFO"]
 
 
+def test_events_that_are_counted_already_are_all_logged(bench: Bench) -> None:
+    for number in range(5):
+        bench.report("skipped", f"'t': skipped ({2**number} messages skipped so far)")
+    assert len(bench.lines()) == 5
+
+
 # With a whole engine
 
 
