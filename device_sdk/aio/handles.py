@@ -135,6 +135,11 @@ class AsyncRequest:
         return self._request.reason_codes
 
     @property
+    def properties(self) -> dict[str, Any]:
+        """Once done, what an MQTT 5.0 broker added: ``reason_string``, ``user_property`` as pairs."""
+        return self._request.properties
+
+    @property
     def topic_filters(self) -> list[str]:
         """The topic filters, in the order of the reason codes."""
         return self._request.topic_filters

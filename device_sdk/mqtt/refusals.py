@@ -62,7 +62,9 @@ def disconnected(reason_code: int, properties: dict[str, Any], version: str) -> 
     return RefusedError(*_said("the server disconnected", reason_code, properties, version), advice=advice)
 
 
-def subscribe_refused(refused: Sequence[tuple[str, int]], version: str) -> SubscribeRefused:
+def subscribe_refused(
+    refused: Sequence[tuple[str, int]], properties: dict[str, Any], version: str
+) -> SubscribeRefused:
     """SUBACK or UNSUBACK that refuses these topic filters, each with its reason code; at least one."""
     listed = ", ".join(
         f"{topic} ({reason_name(code, version) if version == '5.0' else 'failure'})"
@@ -71,13 +73,19 @@ def subscribe_refused(refused: Sequence[tuple[str, int]], version: str) -> Subsc
     # The only failure code of MQTT 3.1.1 mostly means that as well.
     is_forbidden = version != "5.0" or ReasonCode.NOT_AUTHORIZED in (code for _, code in refused)
     advice = _RULES if is_forbidden else ""
-    return SubscribeRefused(f"the server refused {listed}", refused[0][1], advice=advice)
+    what = f"the server refused {listed}"
+    return SubscribeRefused(what, refused[0][1], *_words(properties), advice=advice)
 
 
 def _said(
     what: str, reason_code: int, properties: dict[str, Any], version: str
 ) -> tuple[str, int, str | None, tuple[tuple[str, str], ...]]:
     """Return the arguments of a RefusedError."""
-    pairs = tuple((name, value) for name, value in properties.get("user_property", ()))
     text = f"{what}: {reason_name(reason_code, version)} (0x{reason_code:02x})"
-    return text, reason_code, properties.get("reason_string"), pairs
+    return text, reason_code, *_words(properties)
+
+
+def _words(properties: dict[str, Any]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
+    """Return reason string and user properties."""
+    pairs = tuple((name, value) for name, value in properties.get("user_property", ()))
+    return properties.get("reason_string"), pairs

@@ -172,6 +172,7 @@ def test_a_subscription_can_be_awaited_waited_for_or_left_alone(server: Server, 
             left_alone = client.subscribe("d", qos=2)
             await eventually(lambda: left_alone.done)
             assert (left_alone.reason_codes, left_alone.error) == ([2], None)
+            assert left_alone.properties == {}
             assert await client.unsubscribe(["a", "b"]) == [0, 0]
             assert "done" in repr(left_alone)
 

@@ -1,4 +1,4 @@
-"""Every line of the log goes through :class:`Folding`, or is listed here with the reason why it cannot repeat.
+"""Every line of the log goes through :class:`Folding`, or is listed with the reason why it cannot repeat.
 
 DEBUG is left out: whoever asks for it wants each line.
 """

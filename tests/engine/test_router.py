@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -149,6 +150,108 @@ def test_a_request_larger_than_the_server_takes_is_refused() -> None:
     assert rig.connect(maximum_packet_size=50) == []
     with pytest.raises(SubscribeRefused, match="Maximum Packet Size"):
         request.wait(0)
+
+
+LACKING: list[tuple[dict[str, Any], str, int]] = [
+    ({"shared_subscription_available": 0}, "$share/g/t", 0x9E),
+    ({"wildcard_subscription_available": 0}, "t/#", 0xA2),
+    ({"maximum_packet_size": 50}, "x" * 100, 0x95),
+]
+
+
+@pytest.mark.parametrize(("server", "topic_filter", "code"), LACKING, ids=["shared", "wildcard", "size"])
+@pytest.mark.parametrize("online", [False, True], ids=["offline", "online"])
+def test_a_filter_that_is_refused_here_is_forgotten_like_one_that_the_broker_refuses(
+    server: dict[str, Any], topic_filter: str, code: int, online: bool
+) -> None:
+    store = SlowStore()
+    rig = Rig(store=store)
+    if online:
+        rig.connect(**server)
+    handled: list[Message] = []
+    request = rig.engine.incoming.subscribe([Subscription(topic_filter, 1)], handled.append)
+    sent = rig.sent() if online else rig.connect(**server)
+    assert sent == []
+    with pytest.raises(SubscribeRefused) as caught:
+        request.wait(0)
+    assert caught.value.reason_code == code
+    router = rig.engine.incoming.router
+    assert topic_filter not in router.wanted
+    assert router.route("t") == router.route(topic_filter) == ()
+    assert rig.events().count("subscribe_refused") == 1
+    assert store.changes[-1] == ("unsubscribed", topic_filter)
+    rig.lose()
+    rig.advance(60)
+    assert rig.connect() == [], "it is not asked for again, not even by a broker that could take it"
+    assert "subscribe_refused" not in rig.events()
+
+
+@pytest.mark.parametrize(("server", "topic_filter", "code"), LACKING, ids=["shared", "wildcard", "size"])
+def test_a_filter_that_a_broker_has_granted_waits_for_one_that_has_its_kind(
+    server: dict[str, Any], topic_filter: str, code: int
+) -> None:
+    rig = Rig()
+    subscribe(rig, topic_filter)
+    (packet,) = rig.connect()
+    rig.feed(Suback(packet.packet_id, [1]))
+    for _ in range(2):
+        rig.lose()
+        rig.advance(60)
+        rig.events()
+        assert rig.connect(**server) == []
+        (refused,) = [event for event in rig.event_objects() if event.kind == "subscribe_refused"]
+        assert getattr(refused.error, "reason_code", None) == code
+    rig.lose()
+    rig.advance(60)
+    (packet,) = rig.connect()
+    assert [wanted.topic for wanted in packet.subscriptions] == [topic_filter]
+
+
+def test_what_is_left_of_a_refused_repeat_is_a_repeat_too() -> None:
+    rig = Rig()
+    rig.engine.incoming.subscribe([Subscription("$share/g/t", 1), Subscription("x" * 100, 1)], None)
+    (packet,) = rig.connect()
+    rig.feed(Suback(packet.packet_id, [1, 1]))
+    rig.lose()
+    rig.advance(60)
+    assert rig.connect(shared_subscription_available=0, maximum_packet_size=50) == []
+    assert list(rig.engine.incoming.router.wanted) == ["$share/g/t", "x" * 100]
+
+
+WORDS = {"reason_string": "not for you", "user_property": [["ticket", "17"], ["ticket", "18"]]}
+
+
+@pytest.mark.parametrize("code", [1, 0x87], ids=["granted", "refused"])
+def test_the_broker_s_words_in_suback_and_unsuback_reach_the_program(code: int) -> None:
+    rig = Rig()
+    wanted = subscribe(rig, "t")
+    (packet,) = rig.connect()
+    rig.feed(Suback(packet.packet_id, [code], WORDS))
+    unwanted = rig.engine.incoming.unsubscribe(["t"])
+    (packet,) = rig.sent()
+    rig.feed(Unsuback(packet.packet_id, [code & 0x80 and code], WORDS))
+    for request in (wanted, unwanted):
+        assert request.properties == WORDS
+        if code < 0x80:
+            request.wait(0)
+            continue
+        with pytest.raises(
+            SubscribeRefused, match=r"the server refused t \(not authorized\): not for you"
+        ) as caught:
+            request.wait(0)
+        assert caught.value.reason_string == "not for you"
+        assert caught.value.user_properties == (("ticket", "17"), ("ticket", "18"))
+
+
+def test_in_mqtt_3_there_are_no_words() -> None:
+    rig = Rig(version="3.1.1")
+    request = subscribe(rig, "t")
+    (packet,) = rig.connect()
+    rig.feed(Suback(packet.packet_id, [0x80]))
+    assert request.properties == {}
+    with pytest.raises(SubscribeRefused, match=r"the server refused t \(failure\)$") as caught:
+        request.wait(0)
+    assert (caught.value.reason_string, caught.value.user_properties) == (None, ())
 
 
 def test_requests_that_wait_end_with_the_client() -> None:

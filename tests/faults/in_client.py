@@ -153,9 +153,9 @@ IN_CLIENT = (
         "a full window holds SUBSCRIBE back",
         v5("MQTT-3.3.4-8", "MQTT-4.9.0-3"),
         "engine/incoming/subscriber.py",
-        "        if self._online is not None:\n            for _, error in",
+        "        if self._online is not None:\n            for request, error in",
         "        if self._online is not None and len(self._session) < self._online.window:\n"
-        "            for _, error in",
+        "            for request, error in",
     ),
     Fault(
         "a full window holds QoS 0 back",
@@ -207,22 +207,22 @@ IN_CLIENT = (
         "a code of success in UNSUBACK counts as a refusal",
         v5("MQTT-3.10.4-5", "MQTT-3.11.3-1"),
         _ROUTER,
-        "            if code >= 0x80\n",
-        "            if code >= 0x11\n",
+        "for topic, code in codes if code >= 0x80]\n",
+        "for topic, code in codes if code >= 0x11]\n",
     ),
     Fault(
         "a refused filter counts as granted",
         v5("MQTT-3.8.4-7", "MQTT-3.9.3-1") + v311("MQTT-3.8.4-5", "MQTT-3.9.3-1"),
         _ROUTER,
-        "            if code >= 0x80\n",
-        "            if code > 0x80\n",
+        "for topic, code in codes if code >= 0x80]\n",
+        "for topic, code in codes if code > 0x80]\n",
     ),
     Fault(
         "the codes of SUBACK are read from the end",
         v5("MQTT-3.9.3-1") + v311("MQTT-3.9.3-1"),
         _ROUTER,
-        "in zip(request.topic_filters, reason_codes, strict=True)",
-        "in zip(request.topic_filters, reversed(reason_codes), strict=True)",
+        "= zip(request.topic_filters, answer.reason_codes, strict=True)",
+        "= zip(request.topic_filters, reversed(answer.reason_codes), strict=True)",
     ),
     # Enhanced authentication
     Fault(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.consumers import Consumers
     from device_sdk.errors import DeviceSdkError
+    from device_sdk.mqtt.events import SubscribeAcknowledged
     from device_sdk.mqtt.message import Message
     from device_sdk.mqtt.protocol import Protocol
 
@@ -127,7 +128,7 @@ class Router:
                     self._unsent[:0] = self._halves(request.subscriptions or [])
                     continue
                 refusal = SubscribeRefused(str(error), 0x95)
-                request.finish([], refusal)
+                self._refuse(request, request.topic_filters, refusal)
                 failed.append((request, refusal))
             else:
                 self._sent[packet_id] = request
@@ -141,11 +142,24 @@ class Router:
         refused = [topic for topic, code in kinds.items() if code]
         code = kinds[refused[0]]
         error = SubscribeRefused(f"{', '.join(refused)}: {reason_name(code, '5.0')} by this server", code)
-        request.finish([], error)
+        self._refuse(request, refused, error)
         rest = [each for each in request.subscriptions or () if not kinds[each.topic]]
         if rest:
-            self._unsent.insert(0, SubscribeRequest(rest, [each.topic for each in rest], self._consumers))
+            topics = [each.topic for each in rest]
+            again = SubscribeRequest(rest, topics, self._consumers, is_repeat=request.is_repeat)
+            self._unsent.insert(0, again)
         return error
+
+    def _refuse(self, request: SubscribeRequest, refused: list[str], error: SubscribeRefused) -> None:
+        """End a request that this server cannot take, and forget the filters.
+
+        What a server has granted before stays wanted: the next server, or this one with another
+        configuration, takes it again.
+        """
+        if request.subscriptions is not None and not request.is_repeat:
+            for topic_filter in refused:
+                self._forget(topic_filter)
+        request.finish([], error)
 
     def _send_subscribe(
         self, protocol: Protocol, subscriptions: list[Subscription], topic_filters: list[str]
@@ -183,23 +197,18 @@ class Router:
         self._unsent[:0] = self._sent.values()
         self._sent.clear()
 
-    def answered(self, packet_id: int, reason_codes: list[int], version: str) -> SubscribeRequest | None:
+    def answered(self, answer: SubscribeAcknowledged, version: str) -> SubscribeRequest | None:
         """A SUBACK or UNSUBACK came: finish its request, forget the filters that were refused."""
-        request = self._sent.pop(packet_id, None)
+        request = self._sent.pop(answer.packet_id, None)
         if request is None:
             return None
-        refused = [
-            (topic, code)
-            for topic, code in zip(request.topic_filters, reason_codes, strict=True)
-            if code >= 0x80
-        ]
-        error = None
-        if refused:
-            error = subscribe_refused(refused, version)
+        codes = zip(request.topic_filters, answer.reason_codes, strict=True)
+        refused = [(topic, code) for topic, code in codes if code >= 0x80]
+        error = subscribe_refused(refused, answer.properties, version) if refused else None
         if request.subscriptions is not None:
             for topic, _ in refused:
                 self._forget(topic)
-        request.finish(reason_codes, error)
+        request.finish(answer.reason_codes, error, answer.properties)
         return request
 
     def close(self, error: DeviceSdkError) -> None:

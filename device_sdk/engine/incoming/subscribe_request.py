@@ -20,6 +20,8 @@ class SubscribeRequest:
     """A SUBSCRIBE or UNSUBSCRIBE and its answer; it is sent as soon as there is a connection.
 
     ``reason_codes`` holds, once done, one code per topic filter: the granted QoS, or 0x80 and above.
+    ``properties`` holds, once done, what an MQTT 5.0 broker added: ``reason_string``, and ``user_property``
+    as a list of pairs.
     ``is_repeat``: the engine asks again for what it has asked for before; nobody waits, so it may be split.
     """
 
@@ -28,6 +30,7 @@ class SubscribeRequest:
         "answered",
         "error",
         "is_repeat",
+        "properties",
         "reason_codes",
         "subscriptions",
         "topic_filters",
@@ -45,6 +48,7 @@ class SubscribeRequest:
         self.subscriptions = subscriptions  # None: unsubscribe
         self.topic_filters = topic_filters
         self.reason_codes: list[int] = []
+        self.properties: dict[str, Any] = {}
         self.error: DeviceSdkError | None = None
         self.answered: Any = consumers.event()  # set once it is done
         self._consumers = consumers
@@ -73,8 +77,14 @@ class SubscribeRequest:
             raise fresh(self.error)
         return self.reason_codes
 
-    def finish(self, reason_codes: list[int], error: DeviceSdkError | None = None) -> None:
+    def finish(
+        self,
+        reason_codes: list[int],
+        error: DeviceSdkError | None = None,
+        properties: dict[str, Any] | None = None,
+    ) -> None:
         """Store the answer and wake who waits. For the engine."""
         self.reason_codes = reason_codes
+        self.properties = properties or {}
         self.error = error
         self.answered.set()

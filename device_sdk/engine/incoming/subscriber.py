@@ -102,19 +102,22 @@ class Subscriber:
 
     def _send_requests(self) -> None:
         if self._online is not None:
-            for _, error in self.router.send(self._online):
-                self._events.notify("subscribe_refused", str(error), error)
+            for request, error in self.router.send(self._online):
+                self._report_refused(request, error)
 
     def on_answer(self, event: SubscribeAcknowledged | UnsubscribeAcknowledged, version: str) -> None:
         """Finish the request that a SUBACK or UNSUBACK answers."""
-        router = self.router
-        request = router.answered(event.packet_id, event.reason_codes, version)
+        request = self.router.answered(event, version)
         if request is not None and request.error is not None:
-            self._events.notify("subscribe_refused", str(request.error), request.error)
-            for topic_filter in request.topic_filters:
-                if topic_filter not in router.wanted:
-                    self._session.record(("unsubscribed", topic_filter))
+            self._report_refused(request, request.error)
         self._send_requests()
+
+    def _report_refused(self, request: SubscribeRequest, error: DeviceSdkError) -> None:
+        """Report a refused request; the store forgets what is not wanted any more."""
+        self._events.notify("subscribe_refused", str(error), error)
+        for topic_filter in request.topic_filters:
+            if topic_filter not in self.router.wanted:
+                self._session.record(("unsubscribed", topic_filter))
 
     # Received messages
 
