@@ -7,6 +7,7 @@ Read ``base.py`` first, then ``attempt.py`` and one of the streams.
 ``attempt.py``        opening and abandoning a stream; holds the lock that ``open()`` and ``abort()`` share
 ``sockets.py``        base of the streams on a socket: TCP, Unix, through a proxy
 ``tcp.py``            ``mqtt:``, ``tcp:``
+``lookup.py``         name look-ups that end in time, each in a thread of its own; one lock for all of them
 ``unix.py``           ``unix:``
 ``memory.py``         ``memory:``, inside one process; one lock for all of these streams
 ``serial.py``         ``serial:``, ``rfc2217:``, ``socket:``; a remote port has two threads of its own
@@ -21,7 +22,8 @@ Read ``base.py`` first, then ``attempt.py`` and one of the streams.
 ``srv.py``            ``mqtt+srv:``, ``mqtts+srv:``: servers announced in the DNS
 ====================  ================================================================================
 
-A transport has no thread (but for a remote serial port): its owner calls it, see :class:`Transport`.
+A transport has no thread (but for a remote serial port, and a name look-up): its owner calls it, see
+:class:`Transport`.
 """
 
 from device_sdk.net.base import ParsedUrl, Transport, open_transport, parse_url

@@ -93,7 +93,7 @@ class Transport(ABC):
         """Establish the stream by ``deadline``, in seconds of :func:`time.monotonic`.
 
         May block: a name look-up, a handshake, a modem that attaches. It cannot always be interrupted
-        (``getaddrinfo`` cannot), so a caller that must not wait runs it in a daemon thread and abandons
+        (a stream of somebody else), so a caller that must not wait runs it in a daemon thread and abandons
         that after ``abort()`` and ``close()``: the abandoned call then raises, keeps nothing open and
         does not disturb a later ``open()`` of the same object.
 

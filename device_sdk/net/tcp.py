@@ -11,6 +11,7 @@ from device_sdk._printable import printable
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError
 from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl
+from device_sdk.net.lookup import LookUpTimeout, look_up
 from device_sdk.net.sockets import TCP_HINTS, SocketTransport, connect, in_words
 
 TYPE_CHECKING = False
@@ -105,14 +106,14 @@ class TcpDialer:
     def dial(self, host: str, port: int, attempt: StreamAttempt, deadline: float) -> socket.socket:
         """Return a socket that is connected to the first address of the host that answers.
 
-        IPv6 and IPv4 addresses take turns, each with a fair share of the remaining time. The name look-up
-        itself cannot be interrupted or bounded; see :meth:`Transport.open`.
+        IPv6 and IPv4 addresses take turns, each with a fair share of the remaining time. A name look-up that
+        hangs is left behind; see :mod:`device_sdk.net.lookup`.
 
         Raises: ConnectFailedError: none answered in time; its cause is the last error of the system.
         TransportClosedError: the attempt was cancelled.
         """
         place = ParsedUrl("tcp", host, port).address
-        addresses = self._look_up(host, port, place)
+        addresses = self._look_up(host, port, place, attempt, deadline)
         failures: list[str] = []
         cause: OSError | None = None
         for index, (family, address) in enumerate(addresses):
@@ -130,13 +131,21 @@ class TcpDialer:
         finally:
             del cause  # its traceback holds this frame
 
-    def _look_up(self, host: str, port: int, place: str) -> list[Address]:
+    def _look_up(
+        self, host: str, port: int, place: str, attempt: StreamAttempt, deadline: float
+    ) -> list[Address]:
         """Return the host's addresses, families taking turns (RFC 8305 §4)."""
         wanted = 0 if self._bind is None else self._bind[0]
         try:
             # As bytes: for a str the interpreter loads its IDNA tables, which only other scripts need.
             name = host.encode("ascii" if host.isascii() else "idna")
-            found = socket.getaddrinfo(name, port, family=wanted, type=socket.SOCK_STREAM)
+            found = look_up(name, port, wanted, attempt, deadline)
+        except LookUpTimeout as error:
+            attempt.check()
+            raise ConnectFailedError(
+                f"cannot connect to {place}: the look-up of {host!r} has not ended after {error}: the name "
+                "server does not answer; see /etc/resolv.conf, or write the address instead of the name"
+            ) from None
         except (OSError, UnicodeError) as error:
             family = {0: "", socket.AF_INET: "IPv4 ", socket.AF_INET6: "IPv6 "}[wanted]
             why = f" (the option bind= allows {family}only)" if wanted else ""

@@ -16,6 +16,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from device_sdk.errors import ArgumentError, ConnectFailedError, TransportClosedError
+from device_sdk.net.attempt import StreamLife
 from device_sdk.net.base import ParsedUrl, Transport, parse_url
 from device_sdk.net.tcp import TcpDialer, TcpTransport
 from tests.net.transport_contract import PATIENCE, Peer, Rig, TransportContract, open_files, soon
@@ -276,7 +277,9 @@ def test_the_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     found = addresses(("::1", 9), ("::2", 9), ("::3", 9), ("192.0.2.1", 9), ("192.0.2.2", 9))
     monkeypatch.setattr(socket, "getaddrinfo", found)
     dialer = TcpDialer()
-    assert [address[0] for _, address in dialer._look_up("broker.example", 9, "broker.example:9")] == [
+    with StreamLife().begin("tcp") as attempt:
+        turns = dialer._look_up("broker.example", 9, "broker.example:9", attempt, soon())
+    assert [address[0] for _, address in turns] == [
         "::1", "192.0.2.1", "::2", "192.0.2.2", "::3",
     ]  # fmt: skip
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "Opener", "Opening"]
 
 _GRACE_SECONDS = 1.0  # how late open() may be before it is abandoned
+_MOST_LEFT_BEHIND = 4  # threads that hang; while there are so many, no attempt begins
 
 
 class Attempt:
@@ -62,6 +63,11 @@ class Attempt:
     def _check(self) -> None:
         if self._over:
             raise TransportClosedError(f"{self.transport.description}: this attempt was left behind")
+
+    @property
+    def step(self) -> str:
+        """What it is at, for an error text."""
+        return f"open() of {self.transport.description}" if self._opens else "credentials() or will()"
 
     def abort(self) -> None:
         """End the attempt for good, and its stream as :meth:`Transport.abort`. Any thread."""
@@ -103,9 +109,10 @@ class Opening:
 
         After both calls it keeps nothing open and disturbs no later one.
         """
+        step = self._attempt.step
         self._attempt.abort()
         self._attempt.close()
-        return ConnectFailedError(f"open() did not return within {self._seconds:g} s")
+        return ConnectFailedError(f"{step} has not returned within {self._seconds:g} s, and is left behind")
 
     def _run(self) -> None:
         try:
@@ -121,16 +128,19 @@ class Opening:
 class Opener:
     """Opens the streams of one engine, one at a time. Belongs to the owner of the transport.
 
+    Attempts that hang are left behind, four at most: their threads cannot be ended.
+
     ``seconds``: what open() gets. ``give_up_at``: when to :meth:`look` at the latest; ``None``: nothing is
     being opened.
     """
 
-    __slots__ = ("_opening", "_seconds", "_target", "give_up_at")
+    __slots__ = ("_left_behind", "_opening", "_seconds", "_target", "give_up_at")
 
     def __init__(self, target: Opens, seconds: float) -> None:
         self._target = target
         self._seconds = seconds
         self._opening: Opening | None = None
+        self._left_behind: list[Opening] = []
         self.give_up_at: float | None = None
 
     def begin(self, now: float, wake: Callable[[], None]) -> bool:
@@ -141,6 +151,13 @@ class Opener:
 
         Returns: whether something is being opened; if not, the engine knows that the attempt has failed.
         """
+        self._left_behind = [opening for opening in self._left_behind if not opening.done]
+        if len(self._left_behind) >= _MOST_LEFT_BEHIND:
+            attempt = self._target.attempt()
+            attempt.close()
+            text = f"{len(self._left_behind)} earlier attempts hang; none begins before one of them ends"
+            self._target.on_open_failed(ConnectFailedError(text), now)
+            return False
         try:
             opening = Opening(self._target.attempt(), now, self._seconds, _GRACE_SECONDS, wake)
         except RuntimeError as error:  # no more threads
@@ -160,6 +177,7 @@ class Opener:
             return
         else:
             error = opening.abandon()
+            self._left_behind.append(opening)
         self._opening = self.give_up_at = None
         if error is None:
             self._target.on_open(now)
