@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from device_sdk._load import load
 from device_sdk.engine.connecting.back_off import classify
+from device_sdk.engine.connecting.take_overs import TakeOvers
 from device_sdk.engine.life_cycle import CLOSING, CONNECTED, CONNECTING, WAITING
 from device_sdk.errors import TransportClosedError
 from device_sdk.mqtt.events import (
@@ -48,7 +49,7 @@ class Reactions:
 
     __slots__ = (
         "_authentication", "_brokers", "_events", "_incoming", "_life", "_on_connect", "_on_disconnect",
-        "_outgoing", "_republish", "_resumption",
+        "_outgoing", "_republish", "_resumption", "_take_overs",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +71,7 @@ class Reactions:
         self._on_disconnect = on_disconnect
         self._brokers = brokers
         self._resumption = resumption
+        self._take_overs = TakeOvers()
         self._outgoing = outgoing
         self._incoming = incoming
         self._events = events
@@ -164,7 +166,10 @@ class Reactions:
         if was_online and accepted_at is not None:
             retry = classify(event.error, event.reason_code)
             delay = self._brokers.connection_lost(retry, event.reason_code, now - accepted_at, now)
-            self._report_end(connection, event.error, self._schedule(delay, now))
+            by_server = isinstance(event.error, TransportClosedError) and not event.silent
+            name = connection.protocol.handshake.options.client_id
+            hint = self._take_overs.ended(now - accepted_at, by_server=by_server, client_id=name)
+            self._report_end(connection, event.error, f"{hint}{self._schedule(delay, now)}")
         else:
             self._resumption.unanswered()
             transport = connection.stream.transport

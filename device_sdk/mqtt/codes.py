@@ -20,6 +20,7 @@ __all__ = [
     "REASON_CODES",
     "RECEIVED_REASON_CODES",
     "RETURN_CODES",
+    "RETURN_CODE_MEANINGS",
     "SUBACK_CODES_V3",
     "VERSIONS",
     "PropertyDefinition",
@@ -131,6 +132,15 @@ RETURN_CODES: Mapping[int, str] = {
     3: "server unavailable",
     4: "bad user name or password",
     5: "not authorized",
+}
+
+#: Return code of a refusal in MQTT 3.x -> reason code of MQTT 5.0 with that meaning. Source: MQTT 5.0 §2.4.
+RETURN_CODE_MEANINGS: Mapping[int, int] = {
+    1: ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
+    2: ReasonCode.CLIENT_IDENTIFIER_NOT_VALID,
+    3: ReasonCode.SERVER_UNAVAILABLE,
+    4: ReasonCode.BAD_USER_NAME_OR_PASSWORD,
+    5: ReasonCode.NOT_AUTHORIZED,
 }
 
 #: Version -> SUBACK return codes. MQTT 3.1 has no way to refuse a subscription.

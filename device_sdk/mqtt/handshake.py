@@ -93,8 +93,9 @@ class Handshake:
         options, server = self.options, connack.properties
         if connack.reason_code:
             error = connect_refused(
-                connack.reason_code, server, options.version, anonymous=options.user_name is None
-            )
+                connack.reason_code, server, options.version,
+                anonymous=options.user_name is None, in_3=self._answers_in_3(),
+            )  # fmt: skip
             return ConnectionEnded(error, connack.reason_code, server)
         present = connack.session_present
         if options.version == "3.1" and not self.rules.assumes_session:
@@ -126,6 +127,10 @@ class Handshake:
         if not self.rules.sends_before_connack:
             return self._earlier
         return frozenset(self._session.in_flight.values()) - self._earlier
+
+    def _answers_in_3(self) -> bool:
+        """Whether the CONNACK of a server that got a CONNECT of MQTT 5.0 has the form of MQTT 3.x."""
+        return self.options.version == "5.0" and self.first_bytes[:2] == b"\x20\x02"
 
     @property
     def assumes_session(self) -> bool:

@@ -33,7 +33,7 @@ from device_sdk.mqtt.keep_alive import DEAD, KeepAlive
 from device_sdk.mqtt.outbound import Outbound
 from device_sdk.mqtt.output import Output
 from device_sdk.mqtt.packets import Auth, Connack, Disconnect, Subscribe, Unsubscribe
-from device_sdk.mqtt.refusals import disconnected
+from device_sdk.mqtt.refusals import accepted_in_3, disconnected
 from device_sdk.mqtt.rules import STANDARD
 
 TYPE_CHECKING = False
@@ -384,7 +384,8 @@ class Protocol:
     def _accept_disconnect(self, packet: Disconnect, events: list[Event]) -> None:
         if "session_expiry_interval" in packet.properties:  # [MQTT-3.14.2-2]
             raise RemoteProtocolError("DISCONNECT of a server with a session expiry interval")
-        error = disconnected(packet.reason_code, packet.properties, self.version)
+        name = self.handshake.options.client_id
+        error = disconnected(packet.reason_code, packet.properties, self.version, name)
         self._fail(error)
         events.append(ConnectionEnded(error, packet.reason_code, packet.properties))
 
@@ -451,7 +452,9 @@ def _connack_reader(refusals: Mapping[int, int]) -> Handler:
     """As :func:`_reader` for MQTT 5.0, except that a server of MQTT 3.x may refuse in its own format."""
 
     def read(first: int, data: bytes, start: int, stop: int, events: list[Any]) -> Packet:
-        if stop - start == 2 and data[stop - 1]:
+        if stop - start == 2:
+            if data[stop - 1] == 0:
+                raise accepted_in_3()
             return Connack(False, refusals.get(data[stop - 1], _UNSPECIFIED_ERROR))
         return decode_body(first, data, start, stop, "5.0")
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from device_sdk.errors import ConnectRefused, PublishRefused, RefusedError, SubscribeRefused
-from device_sdk.mqtt.codes import ReasonCode, reason_name
+from device_sdk.errors import (
+    ConnectRefused,
+    MalformedPacketError,
+    PublishRefused,
+    RefusedError,
+    SubscribeRefused,
+)
+from device_sdk.mqtt.codes import RETURN_CODE_MEANINGS, ReasonCode, reason_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["connect_refused", "disconnected", "publish_refused", "subscribe_refused"]
+__all__ = ["accepted_in_3", "connect_refused", "disconnected", "publish_refused", "subscribe_refused"]
 
 
 # Reason code of a refusal -> what to do. Source: MQTT 5.0 §2.4; brokers send "not authorized" for a wrong
@@ -25,24 +31,30 @@ _ADVICE: dict[int, str] = {
     ReasonCode.BAD_AUTHENTICATION_METHOD: "the broker does not know the method of auth=",
 }
 _ANONYMOUS = "no user name was sent: give user_name= and password=, or let the broker allow clients without"
-# Return code of MQTT 3.x -> reason code. Source: MQTT 3.1.1 §3.2.2.3.
-_OF_3: dict[int, int] = {
-    1: ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
-    2: ReasonCode.CLIENT_IDENTIFIER_NOT_VALID,
-    4: ReasonCode.BAD_USER_NAME_OR_PASSWORD,
-    5: ReasonCode.NOT_AUTHORIZED,
-}
+_ANSWERS_IN_3 = "the broker answers in MQTT 3.1.1: give version='3.1.1'"
 _RULES = "look at the broker's rules (ACL) for this client and this topic"
 
 
 def connect_refused(
-    reason_code: int, properties: dict[str, Any], version: str, *, anonymous: bool = False
+    reason_code: int,
+    properties: dict[str, Any],
+    version: str,
+    *,
+    anonymous: bool = False,
+    in_3: bool = False,
 ) -> ConnectRefused:
-    """CONNACK with a reason code other than success; ``anonymous``: CONNECT had no user name."""
-    meaning = reason_code if version == "5.0" else _OF_3.get(reason_code, reason_code)
+    """CONNACK with a reason code other than success.
+
+    ``anonymous``: CONNECT had no user name; ``in_3``: the server of MQTT 3.x answered CONNECT of 5.0.
+    """
+    meaning = reason_code if version == "5.0" else RETURN_CODE_MEANINGS.get(reason_code, reason_code)
     advice = _ADVICE.get(meaning, "").format(version=version)
     if anonymous and meaning in (ReasonCode.BAD_USER_NAME_OR_PASSWORD, ReasonCode.NOT_AUTHORIZED):
         advice = _ANONYMOUS
+    if in_3 and meaning == ReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
+        advice = _ANSWERS_IN_3
+    elif in_3:
+        advice = f"{advice}; {_ANSWERS_IN_3}" if advice else _ANSWERS_IN_3
     return ConnectRefused(
         *_said("the server refused the connection", reason_code, properties, version), advice=advice
     )
@@ -56,9 +68,20 @@ def publish_refused(reason_code: int, properties: dict[str, Any], version: str) 
     )
 
 
-def disconnected(reason_code: int, properties: dict[str, Any], version: str) -> RefusedError:
+def accepted_in_3() -> MalformedPacketError:
+    """A CONNACK of MQTT 3.x that accepts a CONNECT of MQTT 5.0: each side would misread the other."""
+    error = MalformedPacketError(f"CONNACK without properties; {_ANSWERS_IN_3}")
+    error.retry = "never"
+    return error
+
+
+def disconnected(
+    reason_code: int, properties: dict[str, Any], version: str, client_id: str = ""
+) -> RefusedError:
     """The server's DISCONNECT."""
     advice = _RULES if reason_code == ReasonCode.NOT_AUTHORIZED else ""
+    if reason_code == ReasonCode.SESSION_TAKEN_OVER:
+        advice = f"another client has connected with the client identifier {client_id!r}: give each its own"
     return RefusedError(*_said("the server disconnected", reason_code, properties, version), advice=advice)
 
 

@@ -6,6 +6,7 @@ object may serve any number of connections and threads, because it is never writ
 
 from __future__ import annotations
 
+from device_sdk.mqtt.codes import RETURN_CODE_MEANINGS
 from device_sdk.mqtt.decode import read_topic_name
 
 TYPE_CHECKING = False
@@ -39,7 +40,7 @@ class ProtocolRules:
     DISCONNECT with the reason, where MQTT 5.0 allows it.
 
     ``mqtt_3_refusals``: reason code by return code, for servers that know only MQTT 3.x and refuse a CONNECT
-    of MQTT 5.0 in their own format; empty: such a CONNACK is malformed.
+    of MQTT 5.0 in their own format, as MQTT 3.1.1 §3.1.2.2 has them do; empty: such a CONNACK is malformed.
 
     ``read_topic``: decodes and checks the topic name of a PUBLISH, given with its length; raises
     MalformedPacketError or RemoteProtocolError. Source: MQTT 5.0 §3.3.2.1.
@@ -92,7 +93,7 @@ class ProtocolRules:
         self.explains_early_end = explains_early_end
         self.sends_before_connack = sends_before_connack
         self.delivers_at_pubrel = delivers_at_pubrel
-        self.mqtt_3_refusals = mqtt_3_refusals or {}
+        self.mqtt_3_refusals = RETURN_CODE_MEANINGS if mqtt_3_refusals is None else mqtt_3_refusals
         self.read_topic = read_topic
         self.choose_packet_id: Callable[[Outgoing], int] | None = choose_packet_id
         self.note_answer: Callable[[Outgoing, int, int, dict[str, Any]], None] | None = note_answer

@@ -37,12 +37,26 @@ def test_a_thousand_failures_do_not_overflow() -> None:
 
 @pytest.mark.parametrize("code", [0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x8E, 1, 2, 4, 5])
 def test_what_only_a_person_can_change_waits_long_from_the_first_time(code: int) -> None:
-    assert [ReconnectPolicy().delay(0, classify(ERROR, code), draw) for draw in (0.0, 1.0)] == [30, 60]
+    error = ConnectRefused("no", code)
+    assert [ReconnectPolicy().delay(0, classify(error, code), draw) for draw in (0.0, 1.0)] == [30, 60]
 
 
 @pytest.mark.parametrize("code", [0x88, 0x89, 0x97, 0x9F, 3])
 def test_a_busy_server_is_given_more_time(code: int) -> None:
-    assert ReconnectPolicy().delay(0, classify(ERROR, code), 1.0) == 8
+    assert ReconnectPolicy().delay(0, classify(ConnectRefused("no", code), code), 1.0) == 8
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 5])
+def test_a_disconnect_of_mqtt_5_is_not_taken_for_a_return_code_of_mqtt_3(code: int) -> None:
+    assert classify(ERROR, code) == SOON
+
+
+def test_a_disconnect_with_will_message_is_followed_by_an_attempt_soon() -> None:
+    rig = Rig()
+    rig.connect()
+    rig.feed(Disconnect(0x04))
+    [*_, event] = rig.event_objects()
+    assert "disconnect with will message (0x04); next attempt in 1.0 s" in event.text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from device_sdk.engine.connecting.back_off import NEVER, classify
+from device_sdk.errors import ConnectRefused, MalformedPacketError
 from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.mqtt.packets import Connack
 from device_sdk.mqtt.refusals import connect_refused, disconnected, publish_refused, subscribe_refused
@@ -68,3 +70,62 @@ def test_no_password_is_in_a_refusal() -> None:
     peer.connect()
     (event,) = peer.receive(Connack(False, 0x86))
     assert "s3cret" not in str(event.error)
+
+
+# A server of MQTT 3.x that is sent a CONNECT of MQTT 5.0
+
+
+@pytest.mark.parametrize(
+    ("return_code", "reason_code", "words"),
+    [
+        (1, 0x84, "unsupported protocol version (0x84); the broker answers in MQTT 3.1.1"),
+        (2, 0x85, "give another client_id=, mostly of letters and digits; the broker answers in MQTT 3.1.1"),
+        (3, 0x88, "server unavailable (0x88); the broker answers in MQTT 3.1.1"),
+        (4, 0x86, "bad user name or password (0x86); look at user name and password; the broker answers"),
+        (5, 0x87, "the broker's rules for this client; the broker answers in MQTT 3.1.1"),
+        (77, 0x80, "unspecified error (0x80); the broker answers in MQTT 3.1.1"),
+    ],
+)
+def test_a_refusal_of_mqtt_3_is_understood_and_names_the_version(
+    return_code: int, reason_code: int, words: str
+) -> None:
+    peer = Peer("5.0", user_name="me")
+    peer.connect()
+    (event,) = peer.receive_bytes(bytes((0x20, 2, 0, return_code)))
+    assert isinstance(event.error, ConnectRefused)
+    assert event.reason_code == event.error.reason_code == reason_code
+    assert words in str(event.error)
+    assert str(event.error).endswith("give version='3.1.1'")
+
+
+def test_an_acceptance_of_mqtt_3_names_the_version_and_waits_for_a_person() -> None:
+    peer = Peer("5.0")
+    peer.connect()
+    (event,) = peer.receive_bytes(bytes.fromhex("20 02 00 00"))
+    assert isinstance(event.error, MalformedPacketError)
+    assert str(event.error).endswith("the broker answers in MQTT 3.1.1: give version='3.1.1'")
+    assert classify(event.error, event.reason_code) == NEVER
+
+
+def test_a_refusal_of_mqtt_5_says_nothing_of_mqtt_3() -> None:
+    peer = Peer("5.0")
+    peer.connect()
+    (event,) = peer.receive(Connack(False, 0x84))
+    assert "the broker does not speak MQTT 5.0: give another version=" in str(event.error)
+    assert "3.1.1" not in str(event.error)
+
+
+def test_a_refusal_in_two_bytes_to_a_client_of_mqtt_3_is_its_own() -> None:
+    peer = Peer("3.1.1")
+    peer.connect()
+    (event,) = peer.receive_bytes(bytes.fromhex("20 02 00 01"))
+    assert event.reason_code == 1
+    assert "the broker does not speak MQTT 3.1.1: give another version=" in str(event.error)
+
+
+def test_a_session_taken_over_names_the_client_identifier() -> None:
+    text = str(disconnected(0x8E, {}, "5.0", "node-17"))
+    assert text.endswith(
+        "session taken over (0x8e); another client has connected with the client identifier 'node-17': "
+        "give each its own"
+    )

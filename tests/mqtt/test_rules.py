@@ -71,7 +71,8 @@ def test_an_early_end_is_explained_unless_it_is_not_to_be(explains: bool) -> Non
 @pytest.mark.parametrize(("return_code", "reason_code"), [(5, 0x87), (77, 0x80)])
 def test_a_refusal_in_the_format_of_mqtt_3_can_be_understood(return_code: int, reason_code: int) -> None:
     refusal = bytes((0x20, 2, 0, return_code))
-    strict, lenient = Peer(), Peer(rules=ProtocolRules(mqtt_3_refusals={5: 0x87}))
+    strict = Peer(rules=ProtocolRules(mqtt_3_refusals={}))
+    lenient = Peer(rules=ProtocolRules(mqtt_3_refusals={5: 0x87}))
     strict.connect()
     assert isinstance(end_of(strict.receive_bytes(refusal)), RemoteProtocolError)
     lenient.connect()

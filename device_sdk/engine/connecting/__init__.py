@@ -14,6 +14,7 @@ File                   Its object                                     State that
                        will
 ``resumption.py``      :class:`Resumption`: clean start or not, and   the session at the server, as far as
                        whether a session is lost                      it can be known here
+``take_overs.py``      :class:`TakeOvers`: two clients with one name  connections ended early, in a row
 ``other_end.py``       :func:`explain`: words for a peer that is no  none
                        broker, imported for the first of them
 ``authentication.py``  :class:`Authentication`: AUTH exchanges        a re-authentication under way

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from device_sdk._arguments import explained
-from device_sdk.errors import ArgumentError
+from device_sdk.errors import ArgumentError, ConnectRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ SOON, LATER, NEVER = "soon", "later", "never"
 #: The reason code of a server at which another client has connected with our name.
 TAKEN_OVER = 0x8E
 
+_FIRST_FAILURE = 0x80
 # Reason codes of CONNACK and DISCONNECT. NEVER: unsupported version, client identifier, password,
 # authorization, banned, bad authentication method, session taken over, and what MQTT 3.x has of these.
 _BY_REASON_CODE = {
@@ -31,9 +32,9 @@ def classify(error: DeviceSdkError, reason_code: int | None) -> str:
 
     ``reason_code`` is what the server said in CONNACK or DISCONNECT, if it said something.
     """
-    if reason_code is not None:
+    if reason_code is not None and (reason_code >= _FIRST_FAILURE or isinstance(error, ConnectRefused)):
         return _BY_REASON_CODE.get(reason_code, SOON)
-    return error.retry
+    return error.retry if reason_code is None else SOON  # DISCONNECT 4 of MQTT 5.0 is not CONNACK 4 of 3.1.1
 
 
 class ReconnectPolicy:
