@@ -9,10 +9,10 @@ from device_sdk.errors import ArgumentTypeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-__all__ = ["SCHEMES", "VERSIONS", "explain_arguments", "scheme_hint", "version_hint"]
+__all__ = ["SCHEMES", "VERSIONS", "explain_arguments", "key_hint", "scheme_hint", "version_hint"]
 
 # Word of paho-mqtt, aiomqtt, gmqtt, mosquitto or another client -> ours for it, where the function has it.
 _OURS = {
@@ -181,6 +181,16 @@ def _address_in_parts(who: str, own: str, given: tuple[Any, ...]) -> str:
     url = host if "://" in host else f"mqtt://{host}:{port}"
     where = "" if who == own else f"connect() takes a timeout only, the address is given to {own}(); "
     return f"{where}write {own}({url!r}{keep_alive}), other arguments by their names; {_PAHO}"
+
+
+def key_hint(key: str, known: Sequence[str]) -> str:
+    """Return ``"; did you mean 'keep_alive'?"`` for a key of a table, ``""`` if nothing is known of it."""
+    ours = _OURS.get(key)
+    if ours is not None and ours in known:
+        return f"; did you mean {ours!r}?"
+    if "url" in known and _ELSEWHERE.get(key) == _ADDRESS:
+        return '; the address is one URL: url = "mqtt://HOST:PORT"'
+    return did_you_mean(key, known)
 
 
 def scheme_hint(scheme: str, known: Iterable[str]) -> str:

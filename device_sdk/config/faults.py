@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from device_sdk._printable import printable
 from device_sdk._text import did_you_mean
+from device_sdk._words import key_hint
 from device_sdk.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 
 def unknown(key: str, known: Iterable[str], *, what: str = "key") -> str:
     """Return the problem of a key, or of a table, that does not exist."""
-    return f"there is no such {what}{suggestion(key, known)}"
+    names = list(known)
+    return f"there is no such {what}{key_hint(key, names) or suggestion(key, names)}"
 
 
 def one_of(choices: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedErr
 from device_sdk.net.attempt import StreamAttempt
 from device_sdk.net.base import ParsedUrl, parse_url
 from device_sdk.net.challenges import challenges
+from device_sdk.net.lookup import LookUpTimeout, look_up
 from device_sdk.net.sockets import TCP_HINTS, SocketTransport
 from device_sdk.net.tcp import TcpDialer, TcpTransport, check_url
 
@@ -114,9 +115,10 @@ class ProxyTransport(SocketTransport):
             if self._proxy.scheme == "http":
                 _ask_http(sock, wait, self._url, self._proxy)
                 return sock
-            tunnel: socket.socket = load(_ASK_SOCKS)(sock, wait, self._url, self._proxy)
+            url = self._url if self._proxy.query["rdns"] == "1" else _looked_up(self._url, attempt, deadline)
+            tunnel: socket.socket = load(_ASK_SOCKS)(sock, wait, url, self._proxy)
             return tunnel
-        except (OSError, UnicodeError, ProxyRefusal) as error:
+        except (OSError, UnicodeError, LookUpTimeout, ProxyRefusal) as error:
             sock.close()
             attempt.check()
             failure = ConnectFailedError(f"cannot connect to {self._place}: {_in_words(error)}")
@@ -223,7 +225,18 @@ def _judge_http(answer: bytes, proxy: ParsedUrl) -> None:
         raise ProxyRefusal(f"{status} {reason}".rstrip(), advice, retry="later" if status >= 500 else "never")
 
 
+def _looked_up(url: ParsedUrl, attempt: StreamAttempt, deadline: float) -> ParsedUrl:
+    """Return the URL with an IPv4 address for its name: SOCKS4 has no other. PySocks would wait for ever."""
+    name = url.host.encode("ascii" if url.host.isascii() else "idna")
+    if ":" in url.host:
+        return url
+    _, _, _, _, address = look_up(name, url.port, socket.AF_INET, attempt, deadline)[0]
+    return ParsedUrl(url.scheme, str(address[0]), url.port)
+
+
 def _in_words(error: Exception) -> str:
+    if isinstance(error, LookUpTimeout):
+        return f"the look-up of the broker's name has not ended after {error}: see /etc/resolv.conf"
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return f"no address for the broker's name: {error}"
     if isinstance(error, OSError):

@@ -11,6 +11,7 @@ import pytest
 from device_sdk import AsyncClient, Client, ReconnectPolicy, StorePolicy, Subscription, TLSOptions, Will
 from device_sdk._arguments import explained
 from device_sdk._words import _ELSEWHERE, _OURS, SCHEMES, VERSIONS
+from device_sdk.config.faults import unknown
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 from device_sdk.net.base import TRANSPORTS, open_transport, parse_url, transport_options
 
@@ -205,3 +206,19 @@ def test_a_misspelt_property_is_recognised() -> None:
 def test_a_misspelt_option_of_the_network_is_recognised() -> None:
     with pytest.raises(ArgumentError, match=r"bnid: is no option of tcp .*; did you mean 'bind'\?"):
         Client([URL, "unix:/s"], network={"bnid": "192.0.2.1"})
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("keepalive", "; did you mean 'keep_alive'?"),
+        ("clientid", "; did you mean 'client_id'?"),
+        ("protocol", "; did you mean 'version'?"),
+        ("host", '; the address is one URL: url = "mqtt://HOST:PORT"'),
+        ("port", '; the address is one URL: url = "mqtt://HOST:PORT"'),
+        ("qwxyz", "; there is: url, user_name,"),
+    ],
+)
+def test_a_key_of_a_configuration_that_others_have_leads_to_ours(key: str, hint: str) -> None:
+    known = ("url", "user_name", "client_id", "version", "keep_alive")
+    assert unknown(key, known).startswith(f"there is no such key{hint}")

@@ -19,6 +19,7 @@ from pytest_mock import MockerFixture
 
 from device_sdk.errors import ArgumentError, ArgumentTypeError, ConnectFailedError, MissingDependency
 from device_sdk.net.base import Transport, open_transport, parse_url
+from device_sdk.net.lookup import LookUpTimeout
 from device_sdk.net.proxy import ProxyTransport, proxy_from_environment
 from device_sdk.net.tcp import TcpTransport
 from tests.net.test_tcp import HOST, TcpPeer, addresses
@@ -427,13 +428,12 @@ def test_a_numeric_host_goes_to_the_socks5_proxy_as_a_number() -> None:
 def test_a_name_can_be_looked_up_here(proxy: str, greeting: int, monkeypatch: pytest.MonkeyPatch) -> None:
     look_up = socket.getaddrinfo
 
-    def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
-        return (
-            addresses(("192.0.2.7", 1883))(host, 1883) if host == "broker.example" else look_up(host, *args)
-        )
+    def getaddrinfo(host: Any, port: int, **options: Any) -> Any:
+        if host == b"broker.example":
+            return addresses(("192.0.2.7", 1883))(host, port)
+        return look_up(host, port, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr(socket, "gethostbyname", lambda host: {"broker.example": "192.0.2.7"}[host])
 
     def script(sock: socket.socket) -> None:
         if greeting:
@@ -450,13 +450,24 @@ def test_a_name_can_be_looked_up_here(proxy: str, greeting: int, monkeypatch: py
 
 def test_a_name_that_cannot_be_looked_up_here_is_not_blamed_on_the_proxy(mocker: MockerFixture) -> None:
     unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    mocker.patch("socket.gethostbyname", side_effect=unknown)
+    mocker.patch("device_sdk.net.proxy.look_up", side_effect=unknown)
 
     def wait(sock: socket.socket) -> None:
         sock.recv(1)
         raise EOFError
 
     assert "no address for the broker's name" in opened(wait, "socks4://{place}")
+
+
+def test_a_look_up_here_that_hangs_is_not_blamed_on_the_proxy(mocker: MockerFixture) -> None:
+    mocker.patch("device_sdk.net.proxy.look_up", side_effect=LookUpTimeout("10 s"))
+
+    def wait(sock: socket.socket) -> None:
+        sock.recv(1)
+        raise EOFError
+
+    text = opened(wait, "socks5://{place}?rdns=0")
+    assert "the look-up of the broker's name has not ended after 10 s: see /etc/resolv.conf" in text
 
 
 @pytest.mark.parametrize(

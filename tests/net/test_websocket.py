@@ -439,6 +439,11 @@ def test_a_refusal_says_status_body_and_what_to_do(status: str, advice: str) -> 
     assert advice in text
 
 
+def test_a_server_that_asks_for_authentication_says_in_which_way() -> None:
+    head = b"HTTP/1.1 401 No\r\nWWW-Authenticate: Negotiate\r\nWWW-Authenticate: Basic realm=x\r\n\r\n"
+    assert refused(head).endswith("such as Authorization; it asks for Negotiate or Basic")
+
+
 def test_a_redirect_is_not_followed_and_says_where_it_points() -> None:
     text = refused(b"HTTP/1.1 301 Moved\r\nLocation: wss://other.example/mqtt\r\n\r\n")
     assert "answers 301 Moved; it points to wss://other.example/mqtt; redirects are not followed" in text
