@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
     from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.mqtt.events import ConnectAcknowledged
-    from device_sdk.mqtt.message import Will
+    from device_sdk.mqtt.message import AckToken, Will
     from device_sdk.net.base import Transport
     from device_sdk.net.tls import TLSOptions
     from device_sdk.store.base import Store
@@ -446,9 +446,9 @@ class BaseClient(ABC):
         if self._closed:
             raise ClosedError(f"{self!r} cannot be used any more; make a new Client")
 
-    def _acknowledge(self, message: Message) -> None:
+    def _acknowledge(self, token: AckToken) -> None:
         """The program acknowledges a message that waited for it."""
-        message.handled = True
+        token.handled = True
         self._settle(0)
 
     def _open_store(self, store: Store, *, made_up: bool) -> None:

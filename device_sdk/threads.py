@@ -286,7 +286,7 @@ class CallbackThread:
                     handler(item)
                 except BaseException as error:
                     self._dispatch.failed(handler, error)
-            if item.token is None or not handlers:
+            if item.token is None:
                 item.handled = True
             handled += 1
             if item.qos and monotonic() >= flush_at:

@@ -135,7 +135,7 @@ def size(count: int) -> str:
         ("waiting for another program", f"{database.BUSY_S:g} s"),
         ("waiting for a disk that hangs", f"{sqlite._CLOSE_S:g} s"),
         ("our answers that it does not read", f"{protocol.MOST_ANSWERS:,}"),
-        ("repetitions of a QoS 2 message", f"{inbound._MOST_HELD:,}"),
+        ("repetitions of QoS 2 messages", f"{inbound._MOST_HELD:,}"),
         ("AUTH rounds of one exchange", f"{authentication._MOST_ROUNDS}"),
         ("assigned client identifier", f"{handshake.LONGEST_CLIENT_ID:,} characters"),
         ("a message with such a text", f"{skipping.IN_A_ROW - 1} connections"),

@@ -133,7 +133,7 @@ class Callbacks:
                         await self._finish(result)
                 except (Exception, asyncio.CancelledError) as error:
                     self._report(handler, error)
-            if item.token is None or not handlers:
+            if item.token is None:
                 item.handled = True
             handled += 1
             if monotonic() >= turn_at:

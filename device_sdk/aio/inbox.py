@@ -121,13 +121,18 @@ class AsyncInbox:
 
     async def _until_ready(self, timeout: float | None) -> None:
         """Wait for a message or the end. Raises: TimeoutError."""
+        consumers, task = self._consumers, id(asyncio.current_task())
         try:
+            if consumers.tells_hungry:
+                consumers.starve(task)
             async with asyncio.timeout(timeout):
                 while not self._messages and not self._closed:
                     await self._turn()
         except TimeoutError:
             if not self._messages:
                 raise TimeoutError(f"no message within {timeout:g} s") from None
+        finally:
+            consumers.hungry.discard(task)
 
     async def _turn(self) -> None:
         """Wait to be woken; a task that is cancelled after that wakes the next one."""

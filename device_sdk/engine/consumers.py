@@ -18,12 +18,16 @@ class Consumers:
     Reading from the network pauses when too many received messages are in hand. A handler that then waits for
     an acknowledgement would wait for ever: the acknowledgement stays unread, and the messages in hand stay in
     hand. So reading goes on while a consumer is inside :meth:`wait`; other threads change nothing.
+
+    ``hungry``: the consumers that wait for a message of the pull inbox, if ``tells_hungry``.
     """
 
-    __slots__ = ("_all", "_wake", "blocked")
+    __slots__ = ("_all", "_wake", "blocked", "hungry", "tells_hungry")
 
     def __init__(self) -> None:
         self.blocked: set[int] = set()
+        self.hungry: set[int] = set()
+        self.tells_hungry = False
         self._all: set[int] = set()
         self._wake: Callable[[], None] | None = None
 
@@ -52,6 +56,16 @@ class Consumers:
             return wait(timeout)
         finally:
             self.blocked.discard(consumer)  # the first call in here: a second signal may come after it
+
+    def look_for_hungry(self, on: bool) -> None:
+        """Have inboxes tell when somebody waits for a message, or not."""
+        self.tells_hungry = on
+
+    def starve(self, consumer: int) -> None:
+        """Note that this consumer waits for a message, until it is discarded from ``hungry``."""
+        self.hungry.add(consumer)
+        if self._wake is not None:
+            self._wake()
 
     def block(self, consumer: int) -> None:
         """Note that this consumer waits for the broker from now on."""

@@ -17,6 +17,7 @@ from device_sdk.engine.connection import Connection
 from device_sdk.engine.consumers import Consumers
 from device_sdk.engine.events import Events
 from device_sdk.engine.incoming.in_hand import InHand
+from device_sdk.engine.incoming.manual_ack import HeldBounds
 from device_sdk.engine.incoming.subscriber import Subscriber
 from device_sdk.engine.life_cycle import CONNECTED, CONNECTING, WAITING, LifeCycle
 from device_sdk.engine.outgoing.ack_watch import AckWatch
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from device_sdk.engine.connecting.back_off import ReconnectPolicy
     from device_sdk.engine.events import ClientEvent, Stats
     from device_sdk.mqtt.events import ConnectAcknowledged
-    from device_sdk.mqtt.message import Message
+    from device_sdk.mqtt.message import AckToken
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.store.base import SavedSession, Store, StorePolicy
 
@@ -72,7 +73,7 @@ class Engine:
         clean_start: bool | None = None,
         buffer_qos0: bool = False,
         on_session_lost: str = "republish",
-        acknowledge: Callable[[Message], None] | None = None,
+        acknowledge: Callable[[AckToken], object] | None = None,
         authentication: Authentication | None = None,
         use_topic_aliases: bool = False,
         use_identifiers: bool = False,
@@ -103,7 +104,7 @@ class Engine:
         self.incoming = Subscriber(
             lock, session, events, self.consumers,
             InHand(inbox_limit, inbox_bytes, options.maximum_packet_size),
-            use_identifiers=use_identifiers, acknowledge=acknowledge,
+            use_identifiers=use_identifiers, acknowledge=acknowledge, held=HeldBounds(inbox_bytes, options),
         )  # fmt: skip
         brokers = Brokers(
             transport, reconnect, draw, return_to_first=return_to_first, shared_session=shared_session
@@ -171,7 +172,11 @@ class Engine:
         connection = self.connection
         if connection is None or connection.retired:
             return None
-        return connection.interest(paused=self.incoming.in_hand.full and not self.consumers.blocked)
+        incoming = self.incoming
+        paused = incoming.in_hand.full and not self.consumers.blocked
+        if incoming.manual is not None:
+            paused = paused or incoming.holds_too_much()
+        return connection.interest(paused=paused)
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_deadline` wants to be called."""
@@ -223,6 +228,8 @@ class Engine:
             in_hand.finished(count)
         self.outgoing.acknowledge_handled()
         reads_on = was_full and not in_hand.full
+        if self.incoming.manual is not None:
+            reads_on = self.incoming.manual.settle() or reads_on
         connection = self.connection
         return reads_on or self.draining or (connection is not None and connection.has_output())
 

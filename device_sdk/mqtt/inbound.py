@@ -16,7 +16,7 @@ from device_sdk.errors import MalformedPacketError, RemoteProtocolError
 from device_sdk.mqtt.decode import read_acknowledgement
 from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.events import MessageSkipped, PayloadNotText
-from device_sdk.mqtt.message import Message
+from device_sdk.mqtt.message import AckToken, Message
 from device_sdk.mqtt.packets import Pubcomp
 from device_sdk.mqtt.skipping import Head, read_head
 from device_sdk.mqtt.wire import decode_properties, decoded_size, encode_varint
@@ -84,7 +84,7 @@ class Inbound:
         self.aliases: dict[int, str] = {}
         self.topics: dict[bytes, str] = {}
         self.unpacked = 0
-        self._unacknowledged: deque[Message] = deque()  # in receive order
+        self._unacknowledged: deque[Message | AckToken] = deque()  # in receive order
         # Messages that the server has to count against our receive maximum: those of this connection only.
         self._incoming = 0
         self._incoming_qos2: set[int] = set()  # those of them whose PUBREL will come
@@ -272,6 +272,7 @@ class Inbound:
                 if session.releases[packet_id]:  # by an earlier connection
                     self.acknowledge_handled()
                     return
+                assert type(message) is Message
                 session.releases[packet_id] = True
                 self._room_to_hold += _weight(message) if message.properties else len(message.payload)
                 events.append(message)
@@ -295,9 +296,24 @@ class Inbound:
         return unpacked
 
     @property
-    def unacknowledged(self) -> deque[Message]:
+    def unacknowledged(self) -> deque[Message | AckToken]:
         """The received QoS 1 and 2 messages whose PUBACK or PUBREC has not been queued, in order."""
         return self._unacknowledged
+
+    def keep_tokens(self) -> None:
+        """Keep a token instead of each message: the application may let it go before it acknowledges it."""
+        waiting, received = self._unacknowledged, self._session.received
+        index = len(waiting)
+        while index:
+            index -= 1
+            message = waiting[index]
+            if type(message) is AckToken:
+                break  # so are those before it
+            assert type(message) is Message
+            token = message.token or _token_of(message)
+            waiting[index] = token
+            if received.get(message.packet_id) is message:
+                received[message.packet_id] = token
 
     def _is_kept_back(self, message: Message) -> bool:
         """Count a QoS 2 message; return whether it is a repeat, or waits for PUBREL: then it is answered."""
@@ -318,11 +334,11 @@ class Inbound:
         if packet_id in self._session.releases:
             self._output.answer(_PUBREC + packet_id.to_bytes(2, "big"))
             return True
+        if len(self._unacknowledged) >= _MOST_HELD:
+            raise RemoteProtocolError(f"packet identifier {packet_id} is repeated without end", 0x93)
         if earlier is None:
             message.handled = True
-            earlier = message
-        elif len(self._unacknowledged) >= _MOST_HELD:
-            raise RemoteProtocolError(f"packet identifier {packet_id} is repeated without end", 0x93)
+            earlier = _token_of(message)
         self._unacknowledged.append(earlier)
         self.acknowledge_handled()
         return True
@@ -333,7 +349,7 @@ class Inbound:
         """Return the messages that wait for their PUBREL, in the order in which they came."""
         received = self._session.received
         waiting = [received[packet_id] for packet_id, came in self._session.releases.items() if not came]
-        return [message for message in waiting if message is not None]
+        return [message for message in waiting if type(message) is Message]
 
     def deliver_forgotten(self, held: list[Message], events: list[Any]) -> None:
         """Deliver those of these messages whose PUBREL will never come: the session has lost them."""
@@ -377,6 +393,17 @@ class Inbound:
 def _weight(message: Message) -> int:
     """Return the bytes of memory that a message takes while it waits for its PUBREL."""
     return len(message.payload) + (decoded_size(message.properties) if message.properties else 0)
+
+
+def _token_of(message: Message) -> AckToken:
+    """Return the token of a message that is not for the application to acknowledge."""
+    token = AckToken(message.packet_id, message.qos, None, _nothing)
+    token.handled = message.handled
+    return token
+
+
+def _nothing(token: AckToken) -> None:
+    pass
 
 
 def _check_text(topic: str, payload: bytes, events: list[Any]) -> None:

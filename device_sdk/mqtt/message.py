@@ -10,10 +10,10 @@ from device_sdk.errors import ArgumentError, ArgumentTypeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
-__all__ = ["Message", "Subscription", "Will", "check_payload_format", "payload_bytes"]
+__all__ = ["AckToken", "Message", "Subscription", "Will", "check_payload_format", "payload_bytes"]
 
 _NO_PROPERTIES: dict[str, Any] = {}
 
@@ -88,7 +88,7 @@ class Message:
         self.packet_id = packet_id
         self.properties = properties
         self.handled = False
-        self.token: Any = None  # set while the application is to acknowledge it, see AckToken
+        self.token: AckToken | None = None  # with manual_ack, at QoS 1 and 2
 
     def acknowledge(self) -> None:
         """Acknowledge the message: with ``Client(manual_ack=True)`` its PUBACK or PUBREC may now be sent.
@@ -99,7 +99,7 @@ class Message:
         sends the message again, and that one is to be acknowledged. Source: MQTT 5.0 §4.4, §4.6.
         """
         if self.token is not None:
-            self.token.acknowledge(self)
+            self.token.acknowledge(self.token)
 
     @property
     def redelivery_key(self) -> tuple[str, int, int] | None:
@@ -151,6 +151,38 @@ class Message:
 
     def __repr__(self) -> str:
         return f"Message({self.topic!r}, {len(self.payload)} bytes, qos={self.qos}, retain={self.retain})"
+
+
+class AckToken:
+    """What the client keeps of a message that the application acknowledges: nothing of its content.
+
+    ``acknowledge`` is called with the token; ``size``: bytes of the message, where they count; ``handled``:
+    PUBACK or PUBREC may be sent.
+    """
+
+    __slots__ = ("acknowledge", "handled", "packet_id", "qos", "redelivery_key", "size")
+
+    def __init__(
+        self,
+        packet_id: int,
+        qos: int,
+        redelivery_key: tuple[str, int, int] | None,
+        acknowledge: Callable[[AckToken], object],
+    ) -> None:
+        self.packet_id = packet_id
+        self.qos = qos
+        self.handled = False
+        self.redelivery_key = redelivery_key
+        self.acknowledge = acknowledge
+        self.size = 0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A message may go to another process; the client and its connection cannot.
+        return AckToken, (self.packet_id, self.qos, self.redelivery_key, _acknowledge_copy)
+
+
+def _acknowledge_copy(_: AckToken) -> None:
+    raise RuntimeError("this is a copy: acknowledge the message that the client has received")
 
 
 class Record:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.framing import Handler, OnPacket
-    from device_sdk.mqtt.message import Message, Subscription
+    from device_sdk.mqtt.message import AckToken, Message, Subscription
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.mqtt.packets import Packet, Pingresp, Suback, Unsuback
     from device_sdk.mqtt.rules import ProtocolRules
@@ -242,7 +242,7 @@ class Protocol:
         """Received QoS 1 and 2 messages that wait for their handler or for an earlier message."""
         return len(self.inbound.unacknowledged)
 
-    def unacknowledged(self) -> list[Message]:
+    def unacknowledged(self) -> list[Message | AckToken]:
         """Return the received QoS 1 and 2 messages whose PUBACK or PUBREC was never queued, in order."""
         return list(self.inbound.unacknowledged)
 

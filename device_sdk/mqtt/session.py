@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from device_sdk.errors import DeviceSdkError
-    from device_sdk.mqtt.message import Message
+    from device_sdk.mqtt.message import AckToken, Message
 
     Change = tuple[Any, ...]
 
@@ -139,7 +139,7 @@ class Session:
     def __init__(self, *, journal: bool = False) -> None:
         self.in_flight: dict[int, Outgoing] = {}  # PUBLISH sent, in the order of sending
         self.released: dict[int, Outgoing] = {}  # PUBREC received, in the order of the PUBRECs
-        self.received: dict[int, Message | None] = {}  # incoming QoS 2: not yet released by PUBREL
+        self.received: dict[int, Message | AckToken | None] = {}  # incoming QoS 2: not yet released by PUBREL
         self.unreadable = Unreadable()
         # Those of them that PUBREC answered at once, see ProtocolRules: whether their PUBREL has come.
         self.releases: dict[int, bool] = {}

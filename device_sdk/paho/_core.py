@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.connection import Connection
     from device_sdk.engine.outgoing.delivery import Delivery
-    from device_sdk.mqtt.message import Message
+    from device_sdk.mqtt.message import AckToken
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.mqtt.session import Session
     from device_sdk.net.base import Transport
@@ -218,7 +218,7 @@ class Core:
 
     # Messages
 
-    def acknowledge_by_hand(self, acknowledge: Callable[[Message], None] | None) -> None:
+    def acknowledge_by_hand(self, acknowledge: Callable[[AckToken], object] | None) -> None:
         """Let the program acknowledge messages, or not any more."""
         with self.lock:
             self.engine.incoming.acknowledge_by_hand(acknowledge)

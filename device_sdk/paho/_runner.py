@@ -87,7 +87,7 @@ class CallbackRunner:
                 if item.token is None:
                     item.handled = True  # whatever its callback does: later ones must not wait for it
                 else:
-                    self._acks.keep(item)
+                    self._acks.keep(item.token)
                 if logs:
                     program.log_received(item, has_properties)
                 program.deliver(item, has_properties)

@@ -196,3 +196,29 @@ def test_the_inbox_of_a_client_is_one_and_the_same() -> None:
         await client.close()
 
     run_in(main())
+
+
+def test_a_task_that_waits_for_the_next_message_is_not_left_behind_those_that_it_holds(
+    server: Server, run: Run
+) -> None:
+    """With manual_ack reading pauses at inbox_bytes, but not for who waits for one more message."""
+    taken: list[Message] = []
+
+    async def main() -> None:
+        async with AsyncClient(server.url, manual_ack=True, inbox_bytes=1_000) as client:
+            inbox = client.messages()
+            await client.subscribe("t", qos=1)
+            await publish_large(server.url, 5)
+            while len(taken) < 5:
+                taken.append(await inbox.get(10))
+            for message in taken:
+                message.acknowledge()
+            await eventually(lambda: client.stats.acks_held == 0)
+
+    run(main())
+
+
+async def publish_large(url: str, count: int) -> None:
+    async with AsyncClient(url) as source:
+        for _ in range(count):
+            await (await source.publish("t", bytes(2_000), qos=1)).wait(10)

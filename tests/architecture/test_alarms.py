@@ -130,7 +130,7 @@ ALARMS = {
         Alarm("`stats.discarded` grows in programs whose handlers wait", unwatched=BY_USERS),
         Alarm(
             "memory of a client with a waiting handler grows beyond `inbox_bytes`",
-            ("tests/security/test_bytes_in_hand.py",),
+            ("tests/security/test_bytes_in_hand.py", "tests/engine/test_manual_ack.py"),
         ),
     ],
     "0019": [

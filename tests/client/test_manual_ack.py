@@ -89,3 +89,38 @@ def test_a_message_may_go_to_another_process_which_cannot_acknowledge_it(server:
         assert client.stats.acks_held == 1
         message.acknowledge()
         assert client.stats.acks_held == 0
+
+
+def test_who_waits_for_the_next_message_gets_it_although_too_much_is_held(server: Server) -> None:
+    """With manual_ack reading pauses at inbox_bytes, but not for who waits for one more message."""
+    with (
+        Client(server.url, manual_ack=True, inbox_bytes=1_000) as client,
+        Client(server.url) as source,
+    ):
+        inbox = client.messages()
+        client.subscribe("t", qos=1).wait(5)
+        for _ in range(5):
+            source.publish("t", bytes(2_000), qos=1).wait(5)
+        taken = [inbox.get(5) for _ in range(5)]
+        for message in taken:
+            message.acknowledge()
+        assert client.stats.acks_held == 0
+
+
+def test_a_thread_that_holds_too_much_still_gets_the_answers_that_it_waits_for(server: Server) -> None:
+    held: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    with (
+        Client(server.url, manual_ack=True, inbox_bytes=1_000) as client,
+        Client(server.url) as source,
+    ):
+        client.subscribe("t", qos=1, on_message=held.put).wait(5)
+        for _ in range(5):
+            source.publish("t", bytes(2_000), qos=1).wait(5)
+        messages = [held.get(timeout=5)]
+        client.publish("result", b"x", qos=2).wait(5)
+        client.subscribe("other", qos=1).wait(5)
+        while len(messages) < 5:
+            messages[-1].acknowledge()
+            messages.append(held.get(timeout=5))
+        messages[-1].acknowledge()
+        eventually(lambda: client.stats.acks_held == 0)

@@ -131,6 +131,7 @@ class Rig:
         store: Store | None = None,
         draw: float = 1.0,
         keep_alive: int = 60,
+        receive_maximum: int = 65_535,
         reconnect: ReconnectPolicy | None = None,
         ask: Callable[[], object] | None = None,
         **options: Any,
@@ -140,7 +141,13 @@ class Rig:
         self.transport = HandTransport()
         self.draw = draw
         self.wakes = 0
-        fields = ConnectOptions("rig", version=version, keep_alive=keep_alive, session_expiry=600)
+        fields = ConnectOptions(
+            "rig",
+            version=version,
+            keep_alive=keep_alive,
+            session_expiry=600,
+            receive_maximum=receive_maximum,
+        )
         self.engine = Engine(
             threading.RLock(),
             self.places(),

@@ -176,8 +176,7 @@ IN_CLIENT = (
         "a message is not acknowledged when its handler fails",
         v5("MQTT-4.5.0-2") + v311("MQTT-4.5.0-2"),
         "threads.py",
-        "                    self._dispatch.failed(handler, error)\n"
-        "            if item.token is None or not handlers:\n",
+        "                    self._dispatch.failed(handler, error)\n            if item.token is None:\n",
         "                    self._dispatch.failed(handler, error)\n                    handled -= 1\n"
         "                    break\n            else:\n",
     ),
@@ -185,7 +184,7 @@ IN_CLIENT = (
         "a message for which there is no handler is not acknowledged",
         v5("MQTT-4.5.0-2") + v311("MQTT-4.5.0-2"),
         "threads.py",
-        "            if item.token is None or not handlers:\n",
+        "            if item.token is None:\n",
         "            if item.token is None and handlers:\n",
     ),
     # SUBSCRIBE and UNSUBSCRIBE

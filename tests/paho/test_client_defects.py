@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import socket
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 import device_sdk.paho.client as mqtt
-from device_sdk.mqtt.packets import Connack, Disconnect, Puback, Publish, Pubrec
+from device_sdk.mqtt.message import Message
+from device_sdk.mqtt.packets import Connack, Disconnect, Puback, Publish, Pubrec, Pubrel
 from device_sdk.paho.packettypes import PacketTypes
 from device_sdk.paho.properties import Properties
 from device_sdk.testing import BrokerServer, ModelBroker
@@ -369,3 +371,21 @@ def test_disconnect_sends_what_was_published_before(clients: Clients) -> None:
             client.publish("a", "b")
         client.disconnect()
         client.loop_stop()
+
+
+def test_messages_that_a_program_has_not_acknowledged_are_kept_without_their_payload(
+    clients: Clients,
+) -> None:
+    packets = [received(number, payload=bytes(1_000), qos=1 + number % 2) for number in range(1, 41)]
+    releases = [Pubrel(number) for number in range(1, 41, 2)]
+    with scripted([expect("connect"), send(Connack(), *packets, *releases), ignore()]) as server:
+        client = clients("c", manual_ack=True)
+        mids: list[int] = []
+        client.on_message = lambda c, d, message: mids.append(message.mid)
+        start(client, server)
+        eventually(lambda: len(mids) == 40)
+        client.loop_stop()
+        gc.collect()
+        kept = [one for one in gc.get_objects() if type(one) is Message and len(one.payload) == 1_000]
+        assert kept == []
+        assert client.ack(1, 2) == mqtt.MQTT_ERR_SUCCESS

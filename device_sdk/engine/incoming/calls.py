@@ -179,6 +179,11 @@ class Calls:
         woken = self._consumers.event()
         return Call(self._lock, self, woken, topic, timeout, properties, where, subscription)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a call waits for its response."""
+        return bool(self._pending)
+
     def forget_topic(self, where: str) -> None:
         """Subscribe to this response topic again for the next call."""
         self._subscriptions.pop(where, None)

@@ -53,6 +53,7 @@ class Dispatch:
             text = f"nothing handles {message.topic}: pass on_message to subscribe() or call messages() first"
             with self._lock:
                 self._events.notify("no_handler", text)
+        message.acknowledge()  # with manual_ack: nobody else could
         return ()
 
     def failed(self, function: object, error: BaseException) -> None:

@@ -55,9 +55,15 @@ class Inbox:
         """
         self._consumers.register()
         self._finish_last()
+        consumers = self._consumers
         with self._ready:
-            if not self._ready.wait_for(lambda: self._messages or self._closed, timeout):
-                raise TimeoutError(f"no message within {timeout:g} s")
+            try:
+                if consumers.tells_hungry and not self._messages:
+                    consumers.starve(threading.get_ident())
+                if not self._ready.wait_for(lambda: self._messages or self._closed, timeout):
+                    raise TimeoutError(f"no message within {timeout:g} s")
+            finally:
+                consumers.hungry.discard(threading.get_ident())
             if not self._messages:
                 raise ClosedError("the client is closed and its inbox is empty")
             message = self._messages.popleft()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from device_sdk.engine.incoming.manual_ack import ManualAcks
+from device_sdk.engine.incoming.manual_ack import HeldBounds, ManualAcks
 from device_sdk.engine.incoming.router import Router
 from device_sdk.errors import ClosedError
-from device_sdk.mqtt.message import Message
+from device_sdk.mqtt.message import AckToken, Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ class Subscriber:
 
     __slots__ = (
         "_closed",
+        "_consumers",
         "_events",
-        "_manual",
         "_online",
+        "_pauses",
         "_session",
         "calls",
         "in_hand",
+        "manual",
         "router",
         "sorts",
     )
@@ -54,7 +56,8 @@ class Subscriber:
         in_hand: InHand,
         *,
         use_identifiers: bool = False,
-        acknowledge: Callable[[Message], None] | None = None,
+        acknowledge: Callable[[AckToken], object] | None = None,
+        held: HeldBounds | None = None,
     ) -> None:
         self.router = Router(lock, consumers, use_identifiers=use_identifiers)
         self.in_hand = in_hand
@@ -63,13 +66,18 @@ class Subscriber:
         self._session = session
         self._events = events
         self._online: Protocol | None = None
-        self._manual: ManualAcks | None = None
+        self._consumers = consumers
+        self._pauses = 0
+        self.manual: ManualAcks | None = None
         self._closed = False
-        self.acknowledge_by_hand(acknowledge)
+        self.acknowledge_by_hand(acknowledge, held)
 
-    def acknowledge_by_hand(self, acknowledge: Callable[[Message], None] | None) -> None:
+    def acknowledge_by_hand(
+        self, acknowledge: Callable[[AckToken], object] | None, bounds: HeldBounds | None = None
+    ) -> None:
         """Let the application acknowledge received messages through this callable; ``None``: no more."""
-        self._manual = None if acknowledge is None else ManualAcks(acknowledge)
+        self.manual = None if acknowledge is None else ManualAcks(acknowledge, bounds)
+        self._consumers.look_for_hungry(bounds is not None and acknowledge is not None)
         self.sorts = acknowledge is not None or self.calls is not None
 
     def expect_responses(self, calls: Calls) -> None:
@@ -128,9 +136,30 @@ class Subscriber:
             if responses:
                 self._events.stats.received += responses
                 protocol.acknowledge_handled()
-        if self._manual is not None:
-            self._manual.claim(events, protocol)
+        if self.manual is not None:
+            was_full = self.manual.full
+            self.manual.claim(events, protocol)
+            if self.manual.full and not was_full:
+                self._tell_pause(self.manual)
         return self._without_qos0(events) if self.in_hand.full else events
+
+    def holds_too_much(self) -> bool:
+        """Whether reading is to pause because the application has too many messages without acknowledgement.
+
+        Not while it waits for something that has to be read before: an acknowledgement, an answer, a response
+        or, in the pull inbox, the next message.
+        """
+        manual, session, consumers = self.manual, self._session, self._consumers
+        if manual is None or not manual.full or consumers.blocked or consumers.hungry:
+            return False
+        return not (len(session) or session.requests or (self.calls is not None and self.calls.waiting))
+
+    def _tell_pause(self, manual: ManualAcks) -> None:
+        """Tell that reading pauses, the 1st, 2nd, 4th, 8th ... time."""
+        self._pauses += 1
+        if not self._pauses & (self._pauses - 1):
+            text = f"{manual.count} messages of {manual.held} bytes have no acknowledgement (manual_ack)"
+            self._events.notify("reading_paused", f"{text}; acknowledge them, or raise inbox_bytes")
 
     def _without_qos0(self, events: list[Any]) -> list[Any]:
         """Read although reading is paused, because a handler waits: QoS 0 must not fill the memory."""
@@ -168,6 +197,8 @@ class Subscriber:
     def disconnected(self) -> None:
         """Ask again on the next connection what was not answered on this one."""
         self._online = None
+        if self.manual is not None:
+            self.manual.forget()
         self._session.requests.clear()
         self.router.disconnected()
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 __all__ = ["KeepLast"]
 
 _CACHE_SIZE = 1_000
+_SIZE_BITS = (
+    32  # of the number that a topic has, behind its sequence number: a pair would take twice the memory
+)
 
 
 class KeepLast:
@@ -28,7 +31,7 @@ class KeepLast:
             validate_filter(topic_filter)
         self._filters = topic_filters
         self._applies: dict[bytes, bool] = {}
-        self._waiting: dict[bytes, tuple[int, int]] = {}
+        self._waiting: dict[bytes, int] = {}  # sequence number and bytes in one
         self._topics: dict[int, bytes] | None = {} if by_sequence else None
 
     def applies(self, topic_field: bytes) -> bool:
@@ -43,24 +46,28 @@ class KeepLast:
 
     def put(self, topic_field: bytes, sequence: int, size: int) -> None:
         """Note that this message of so many bytes waits now."""
-        self._waiting[topic_field] = (sequence, size)
+        self._waiting[topic_field] = sequence << _SIZE_BITS | size
         if self._topics is not None:
             self._topics[sequence] = topic_field
 
     def get(self, topic_field: bytes) -> tuple[int, int] | None:
         """Return sequence number and bytes of what waits on the topic."""
-        return self._waiting.get(topic_field)
+        found = self._waiting.get(topic_field)
+        return None if found is None else _pair(found)
 
     def pop(self, topic_field: bytes) -> tuple[int, int] | None:
         """Forget what waits on the topic and return its sequence number and bytes."""
-        found = self._waiting.pop(topic_field, None)
-        if found is not None and self._topics is not None:
+        packed = self._waiting.pop(topic_field, None)
+        if packed is None:
+            return None
+        found = _pair(packed)
+        if self._topics is not None:
             self._topics.pop(found[0], None)
         return found
 
     def discard(self, topic_field: bytes, sequence: int) -> None:
         """Forget this message, if it is the one that waits."""
-        if self._waiting.get(topic_field, (0, 0))[0] == sequence:
+        if self._waiting.get(topic_field, 0) >> _SIZE_BITS == sequence:
             self.pop(topic_field)
 
     def discard_sequence(self, sequence: int) -> None:
@@ -74,15 +81,20 @@ class KeepLast:
         self._waiting = {
             topic_field: found
             for topic_field, found in self._waiting.items()
-            if found[0] > through or found[0] in kept
+            if found >> _SIZE_BITS > through or found >> _SIZE_BITS in kept
         }
         self._index()
 
     def restore(self, waiting: Mapping[bytes, tuple[int, int]]) -> None:
         """Take over what waits since an earlier process."""
-        self._waiting.update(waiting)
+        for topic_field, (sequence, size) in waiting.items():
+            self._waiting[topic_field] = sequence << _SIZE_BITS | size
         self._index()
 
     def _index(self) -> None:
         if self._topics is not None:
-            self._topics = {found[0]: topic_field for topic_field, found in self._waiting.items()}
+            self._topics = {found >> _SIZE_BITS: topic for topic, found in self._waiting.items()}
+
+
+def _pair(packed: int) -> tuple[int, int]:
+    return packed >> _SIZE_BITS, packed & (1 << _SIZE_BITS) - 1
