@@ -83,8 +83,8 @@ class PayloadNotText:
 class MessageSkipped:
     r"""A message was received and is not delivered; it is acknowledged in its turn. See decision 0025.
 
-    ``topic``: its topic name, ``\xff`` for a byte that is not UTF-8; ``size``: bytes of the packet;
-    ``reason``: why, in words.
+    ``topic``: its topic name, the beginning of a long one, ``\xff`` for a byte that is not UTF-8; ``size``:
+    bytes of the packet; ``reason``: why, in words.
     """
 
     __slots__ = ("qos", "reason", "size", "topic")

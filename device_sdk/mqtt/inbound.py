@@ -18,7 +18,7 @@ from device_sdk.mqtt.encode import encode_packet
 from device_sdk.mqtt.events import MessageSkipped, PayloadNotText
 from device_sdk.mqtt.message import AckToken, Message
 from device_sdk.mqtt.packets import Pubcomp
-from device_sdk.mqtt.skipping import Head, read_head
+from device_sdk.mqtt.skipping import LONGEST_SHOWN, Head, read_head
 from device_sdk.mqtt.wire import decode_properties, decoded_size, encode_varint
 
 TYPE_CHECKING = False
@@ -213,13 +213,14 @@ class Inbound:
         """Acknowledge a message in its turn, and tell of it instead of delivering it."""
         if message.qos:
             message.handled = True
+            token = _token_of(message)
             if message.qos == 1:
                 self._incoming += 1
-            elif self._is_kept_back(message):
+            elif self._is_kept_back(token):
                 return
-            self._unacknowledged.append(message)
+            self._unacknowledged.append(token)
             self.acknowledge_handled()
-        events.append(MessageSkipped(message.topic, message.qos, size, reason))
+        events.append(MessageSkipped(message.topic[:LONGEST_SHOWN], message.qos, size, reason))
 
     def acknowledge_handled(self) -> None:
         """Queue PUBACK or PUBREC for the messages marked ``handled``, as far as receive order allows.
@@ -315,16 +316,21 @@ class Inbound:
             if received.get(message.packet_id) is message:
                 received[message.packet_id] = token
 
-    def _is_kept_back(self, message: Message) -> bool:
-        """Count a QoS 2 message; return whether it is a repeat, or waits for PUBREL: then it is answered."""
+    def _is_kept_back(self, message: Message | AckToken) -> bool:
+        """Count a QoS 2 message; return whether it is a repeat, or waits for PUBREL: then it is answered.
+
+        A token stands for a message that is skipped.
+        """
         packet_id, received = message.packet_id, self._session.received
         if packet_id not in self._incoming_qos2:
             self._incoming_qos2.add(packet_id)
             self._incoming += 1
         if packet_id not in received:
             received[packet_id] = message
+            if type(message) is not Message:
+                return False
             room = self._room_to_hold - (_weight(message) if message.properties else len(message.payload))
-            if room < 0 or message.handled:
+            if room < 0:
                 return False
             self._room_to_hold = room
             self._session.releases[packet_id] = False
@@ -395,7 +401,7 @@ def _weight(message: Message) -> int:
     return len(message.payload) + (decoded_size(message.properties) if message.properties else 0)
 
 
-def _token_of(message: Message) -> AckToken:
+def _token_of(message: Message | AckToken) -> AckToken:
     """Return the token of a message that is not for the application to acknowledge."""
     token = AckToken(message.packet_id, message.qos, None, _nothing)
     token.handled = message.handled

@@ -17,13 +17,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Head", "Unreadable", "read_head"]
+__all__ = ["IN_A_ROW", "LONGEST_SHOWN", "Head", "Unreadable", "read_head"]
 
 #: The connection in a row that passes over such a message: those before it are closed.
 IN_A_ROW = 3
 
+#: Bytes of a topic name that are told of a message that is skipped.
+LONGEST_SHOWN = 200
+
 _PUBLISH = "publish"
-_LONGEST_SHOWN = 200  # bytes
 
 
 class Unreadable:
@@ -68,7 +70,7 @@ class Head:
     @property
     def shown(self) -> str:
         """The beginning of the topic name for people: bytes that are not UTF-8 by their number."""
-        return self.topic[:_LONGEST_SHOWN].decode("utf-8", "backslashreplace")
+        return self.topic[:LONGEST_SHOWN].decode("utf-8", "backslashreplace")
 
 
 def read_head(first: int, data: bytes, start: int, stop: int, *, has_properties: bool) -> Head:

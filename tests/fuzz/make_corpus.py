@@ -150,8 +150,24 @@ def _streams(version: str) -> Iterator[tuple[str, bytes]]:
         stream = b"".join(encode_packet(packet, version) for packet in packets)
         yield name, b"\0" + stream
         yield f"{name}-in-pieces", _IN_PIECES + stream
+    for name, stream in _poison(version).items():
+        yield name, b"\0" + stream
+        yield f"{name}-in-pieces", _IN_PIECES + stream
     yield "too-large", b"\0\x30\xff\xff\x7f"
     yield "no-control-packet", b"\0\xd0\x00\x00\x00"
+
+
+def _poison(version: str) -> dict[str, bytes]:
+    """Messages of other clients that are skipped, and one behind them. The maximum is 1,000 bytes."""
+    behind = encode_packet(Publish("t", b"behind"), version)
+    bad = b"\x00\x02a\xff\x00\x01"
+    if version != _V5:
+        large = encode_packet(Publish("t", bytes(1_000), qos=2, packet_id=1), version)
+        return {"above-the-maximum": large + behind, "not-utf-8": b"\x32\x06" + bad + behind}
+    alias = b"\x03\x23\x00\x01"
+    again = b"\x30\x06\x00\x00" + alias
+    pair = b"\x34\x0f\x00\x01t\x00\x02" + b"\x09\x23\x00\x02\x26\x00\x01\xff\x00\x00"
+    return {"not-utf-8": b"\x32\x0a" + bad + alias + again + pair + behind}
 
 
 def write(folder: Path = CORPUS) -> None:
