@@ -145,7 +145,7 @@ def size(count: int) -> str:
         ),
         ("routes kept", f"{router._ROUTE_CACHE_SIZE:,}"),
         ("one read", size(sockets.RECV_BYTES)),
-        ("one WebSocket message", size(websocket.MAX_MESSAGE_BYTES)),
+        ("bytes of a WebSocket message", size(websocket.MAX_MESSAGE_BYTES)),
         ("one WebSocket frame from us", size(websocket.FRAME_BYTES)),
         ("brokers that the DNS names", f"{srv.MAX_SERVERS}"),
         ("reads from a stream that has ended", f"{stream.LAST_READS} of"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from device_sdk.errors import ArgumentError, MissingDependency, TransportClosedError
 from device_sdk.net.base import ParsedUrl, open_transport
 from device_sdk.net.layer import Layer, Link
+from device_sdk.net.pieces import Pieces
 from device_sdk.net.stack import TCP_STREAM_OPTIONS
 from device_sdk.net.upgrade import Upgrade, line_of
 
@@ -49,10 +50,11 @@ class WebSocketTransport(Layer):
     tokens can rotate; it is called in the thread of ``open()`` with a copy of the headers that would be
     sent. An existing name is replaced; headers of the handshake itself cannot be.
     ``origin``: the value of the header Origin. ``subprotocol``: offered to the broker, which must choose it;
-    ``"mqttv3.1"`` is for brokers that know no later one. ``max_message_size``: bytes of one WebSocket message
-    from the broker, 125..2**31-1, and so the memory that an incomplete frame may take; a broker may put
-    several packets into one. By default it is 1 MiB, or 1 MiB more than a ``largest_packet`` above 256 KiB:
-    the bytes of the largest packet that the client accepts.
+    ``"mqttv3.1"`` is for brokers that know no later one. ``max_message_size``: bytes of the largest WebSocket
+    message that is accepted from the broker, 125..2**31-1. By default there is no largest one: what a message
+    has above 1 MiB, or above 1 MiB more than a ``largest_packet`` of more than 256 KiB (the bytes of the
+    largest packet that the client accepts), is handed on as it comes: that is the memory that an incomplete
+    frame may take.
     The other options are those of the streams below: TCP, proxy, and for ``wss`` TLS.
 
     No compression is offered, no redirect followed.
@@ -62,7 +64,7 @@ class WebSocketTransport(Layer):
     """
 
     options = ("headers", "largest_packet", "max_message_size", "origin", "subprotocol", *TCP_STREAM_OPTIONS)
-    __slots__ = ("_end", "_owed", "_protocol", "_unsent", "upgrade")
+    __slots__ = ("_cuts", "_end", "_owed", "_pieces", "_protocol", "_unsent", "upgrade")
 
     asks_by: ClassVar[type[Upgrade]] = Upgrade
 
@@ -79,6 +81,7 @@ class WebSocketTransport(Layer):
     ) -> None:
         if not (url.host and url.port):
             raise ArgumentError("url", f"a WebSocket needs a host and a port; found {url!r}")
+        self._cuts = max_message_size is None
         if max_message_size is None:
             max_message_size = _room_for(largest_packet)
         elif not (type(max_message_size) is int and max_message_size in MESSAGE_BYTES):
@@ -94,6 +97,7 @@ class WebSocketTransport(Layer):
 
     def _forget(self) -> None:
         self._protocol = None
+        self._pieces = Pieces(self.upgrade.max_message_size) if self._cuts else None
         # The rest of a frame, and of control frames behind it, that the stream below has not taken yet ...
         self._unsent: bytes | memoryview = b""
         # ... and the size of its content, which the owner still holds and offers again.
@@ -112,11 +116,12 @@ class WebSocketTransport(Layer):
     def recv(self) -> bytes | None:
         """Return the content of the frames that have become complete; see :meth:`Transport.recv`.
 
-        A frame is returned only when complete, so one call may return as much as ``max_message_size`` and
-        one read of the stream below. An orderly close (1000, or without a code) is ``b""``.
+        A frame that is not too large is returned only when complete, so one call may return as much as
+        ``max_message_size``, or its default, and one read of the stream below. An orderly close (1000, or
+        without a code) is ``b""``.
 
         Raises: TransportClosedError: another close code, with the peer's reason; a frame that violates
-        RFC 6455, is too large or is not binary [MQTT-6.0.0-1]; the end of the stream below.
+        RFC 6455, is above ``max_message_size=`` or is not binary [MQTT-6.0.0-1]; the end of the stream below.
         """
         if self._end is None:
             content = self._read()
@@ -135,7 +140,7 @@ class WebSocketTransport(Layer):
         if data == b"":
             self._end = ""
             return None
-        protocol.receive_data(data)
+        protocol.receive_data(data if self._pieces is None else self._pieces.feed(data))
         content = self._content(protocol)
         if content and self._end is not None:
             self.inner.abort()  # so that the descriptor is readable for the next call
