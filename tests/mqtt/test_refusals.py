@@ -59,9 +59,9 @@ def test_a_topic_that_is_not_allowed_sends_the_user_to_the_rules_of_the_broker()
     rules = "; look at the broker's rules (ACL) for this client and this topic"
     assert str(publish_refused(0x87, {}, "5.0")).endswith(f"not authorized (0x87){rules}")
     assert str(disconnected(0x87, {}, "5.0")).endswith(rules)
-    assert str(subscribe_refused([("a", 0x87)], "5.0")) == f"the server refused a (not authorized){rules}"
-    assert str(subscribe_refused([("a", 0x80)], "3.1.1")) == f"the server refused a (failure){rules}"
-    assert str(subscribe_refused([("a", 0xA2)], "5.0")).endswith("(wildcard subscription not supported)")
+    assert str(subscribe_refused([("a", 0x87)], {}, "5.0")) == f"the server refused a (not authorized){rules}"
+    assert str(subscribe_refused([("a", 0x80)], {}, "3.1.1")) == f"the server refused a (failure){rules}"
+    assert str(subscribe_refused([("a", 0xA2)], {}, "5.0")).endswith("(wildcard subscription not supported)")
 
 
 def test_no_password_is_in_a_refusal() -> None:
