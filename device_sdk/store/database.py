@@ -5,7 +5,6 @@ Everything here runs in the store's own thread.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from operator import attrgetter
 
@@ -14,6 +13,7 @@ from device_sdk.store import shelf
 from device_sdk.store.base import KEEP_LAST, Page, SavedMessage, SavedSession, message_size, no_room_report
 from device_sdk.store.files import Reserve, prepare, set_aside, sync_directory
 from device_sdk.store.ownership import check_owner
+from device_sdk.store.place import Place
 from device_sdk.store.schema import (
     COUNTERS,
     MESSAGE_COLUMNS,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from device_sdk.store.pending import NewMessage, Pending
 
 __all__ = ["BUSY_S", "Database", "is_damage", "is_full"]
+
+_PUT_BACK = "a new file has everything that it held"
 
 BUSY_S = 2.0  # how long another connection may keep us from writing
 
@@ -97,7 +99,7 @@ class Database:
         self._row = dict.fromkeys(SESSION_COLUMNS, 0)  # the row of `session` as it should be
         self._row_written = dict(self._row)  # and as it is
         self._kept = SavedSession()  # subscriptions, facts, received and withheld ones, for a new file
-        self._opened: tuple[int, int] | None = None  # device and number of the file that was opened
+        self._place = Place(path)
         self._reports: list[Report] = []  # for the user; the store takes them
         self._shelved = 0  # messages on the shelf
         self._newest = 0  # the largest sequence number that has a row, or had one
@@ -130,7 +132,7 @@ class Database:
                 saved = self._load()
             except (sqlite3.Error, OSError) as again:
                 raise self._unusable(again) from again
-        self._opened = _identity(self._path)
+        self._place.take()
         self._reserve.keep()
         return saved, notice
 
@@ -163,6 +165,7 @@ class Database:
         except BaseException:
             connection.close()
             raise
+        self._place.take_beside()
         self._connection = connection
         return connection
 
@@ -301,11 +304,11 @@ class Database:
                 self._lose(connection, batch, row)
             self._remove(connection, batch.gone, row)
             self._insert(connection, batch.new.values(), row)
-            self._move(connection, batch)
+            _move(connection, batch, self._first_turn)
             withheld = self._shelve(connection, batch, row)
             moved = batch.shelf.put or batch.shelf.taken
             shelved = shelf.count(connection)[0] if moved else self._shelved
-            self._write_small(connection, batch)
+            _write_small(connection, batch, self._kept)
             for status, count in batch.ended.items():
                 row[status] += count
             row["next_sequence"] = max(row["next_sequence"], batch.next_sequence)
@@ -399,40 +402,6 @@ class Database:
             )
         row["written"], row["written_bytes"] = written, written_bytes
 
-    def _move(self, connection: sqlite3.Connection, batch: Pending) -> None:
-        connection.executemany(
-            "INSERT OR REPLACE INTO in_flight VALUES (?, ?, 0, ?)",
-            [
-                (sequence, packet_id, turn + self._first_turn)
-                for sequence, (packet_id, turn) in batch.sent.items()
-            ],
-        )
-        connection.executemany(
-            "UPDATE in_flight SET released = 1, turn = ? WHERE sequence = ?",
-            [(turn + self._first_turn, sequence) for sequence, turn in batch.released.items()],
-        )
-
-    def _write_small(self, connection: sqlite3.Connection, batch: Pending) -> None:
-        """Write the rest of the session, without what is there already: a starting program repeats much."""
-        kept = self._kept
-        _write_received(connection, batch.received)
-        _write_subscriptions(
-            connection,
-            {
-                name: options
-                for name, options in batch.subscriptions.items()
-                if options != kept.subscriptions.get(name)
-            },
-        )
-        _write_facts(
-            connection,
-            {
-                name: value
-                for name, value in batch.facts.items()
-                if name not in kept.facts or value != kept.facts[name]
-            },
-        )
-
     # Trouble
 
     def recover(self, error: BaseException) -> str | None:
@@ -452,11 +421,11 @@ class Database:
     def _set_aside(self, error: BaseException) -> str:
         self._disconnect()
         try:
-            if self._opened != _identity(self._path):  # another file was put into its place
+            if self._place.is_lost():  # another file was put into its place
                 check_owner(self._path)
             kept = set_aside(self._path)
             prepare(self._path)
-            self._opened = _identity(self._path)
+            self._place.take()
         except OSError as problem:
             raise StoreError(f"{self._path}: {error}, and it cannot be renamed: {problem}") from problem
         return f"{self._path}: {error}; it was set aside as {kept} and a new one begun"
@@ -464,6 +433,38 @@ class Database:
     def _begin_anew(self, error: BaseException) -> str:
         """Set the file aside and carry over the state in memory: everything but the queued messages."""
         notice = self._set_aside(error)
+        self._carry_over()
+        return notice
+
+    def stay_in_place(self) -> tuple[str, bool] | None:
+        """Put the files back if they were removed; ``None``: they are where they were.
+
+        Returns: a notice for the user, and whether the queued messages are lost. Raises: StoreError: another
+        file is in its place. sqlite3.Error, OSError: there is no room, for example.
+        """
+        place, connection = self._place, self._connection
+        if place.is_lost():
+            self._reserve.look_again()
+            if connection is not None:
+                place.copy_back(connection)
+                self._disconnect()
+                return f"{self._path}: it was removed while it was open; {_PUT_BACK}", False
+            place.check_free()
+            prepare(self._path)
+            place.take()
+            self._carry_over()
+            return f"{self._path}: it was removed while the disk failed; a new one was begun", True
+        if connection is not None and place.log_is_lost():
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise StoreError(f"{self._path}-wal: it was removed, and another program reads the database")
+            self._disconnect()
+            self._connect()
+            return f"{self._path}-wal: it was removed while it was open; {_PUT_BACK}", False
+        return None
+
+    def _carry_over(self) -> None:
+        """Write the state in memory, which is everything but the queued messages, into a new file."""
         connection = self._connect()
         row = self._row
         row["dropped"] += row["written"] - row["removed"]
@@ -479,12 +480,38 @@ class Database:
         _write_facts(connection, kept.facts)
         connection.execute("COMMIT")
         self._row_written = dict(row)
-        return notice
 
 
-def _identity(path: str) -> tuple[int, int]:
-    status = os.lstat(path)
-    return status.st_dev, status.st_ino
+def _move(connection: sqlite3.Connection, batch: Pending, first_turn: int) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO in_flight VALUES (?, ?, 0, ?)",
+        [(sequence, packet_id, turn + first_turn) for sequence, (packet_id, turn) in batch.sent.items()],
+    )
+    connection.executemany(
+        "UPDATE in_flight SET released = 1, turn = ? WHERE sequence = ?",
+        [(turn + first_turn, sequence) for sequence, turn in batch.released.items()],
+    )
+
+
+def _write_small(connection: sqlite3.Connection, batch: Pending, kept: SavedSession) -> None:
+    """Write the rest of the session, without what is there already: a starting program repeats much."""
+    _write_received(connection, batch.received)
+    _write_subscriptions(
+        connection,
+        {
+            name: options
+            for name, options in batch.subscriptions.items()
+            if options != kept.subscriptions.get(name)
+        },
+    )
+    _write_facts(
+        connection,
+        {
+            name: value
+            for name, value in batch.facts.items()
+            if name not in kept.facts or value != kept.facts[name]
+        },
+    )
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

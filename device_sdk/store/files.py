@@ -14,6 +14,7 @@ __all__ = [
     "RESERVE_BYTES",
     "Reserve",
     "StoreLock",
+    "identity",
     "is_locked",
     "is_our_lock",
     "is_our_reserve",
@@ -46,6 +47,15 @@ def prepare(path: str) -> None:
             os.close(fd)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}; a store needs a file that can be written") from error
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Return device and number of the file that the path leads to, or ``None``: there is none."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _make_directory(directory: str) -> None:
@@ -124,10 +134,31 @@ class StoreLock:
             raise StoreError(
                 f"{name}: this is not the lock of a store; it was left alone: name another store"
             )
+        self._wait_for(fd)
+        self._fd = fd
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        except OSError:
+            pass  # a full disk: the lock holds, but other processes cannot read its holder
+
+    def hold_on(self) -> None:
+        """Take the lock again if its file was removed, which another process would not see.
+
+        Raises: StoreError: another store has the lock now.
+        """
+        held = os.fstat(self._fd)
+        if identity(f"{self._path}.lock") == (held.st_dev, held.st_ino):
+            return
+        old = self._fd
+        self.acquire()
+        os.close(old)
+
+    def _wait_for(self, fd: int) -> None:
         for remaining in reversed(range(_LOCK_TRIES)):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                return
             except BlockingIOError:
                 if not remaining:
                     holder = os.pread(fd, _LOCK_BYTES, 0).decode("ascii", "replace").strip()
@@ -137,12 +168,6 @@ class StoreLock:
                         f"time can use a store"
                     ) from None
                 time.sleep(_LOCK_PAUSE_S)  # is_locked() may have looked at this moment
-        self._fd = fd
-        try:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-        except OSError:
-            pass  # a full disk: the lock holds, but other processes cannot read its holder
 
     def release(self) -> None:
         """Release the lock. Idempotent; in a forked child only the child's copy is closed."""
@@ -224,6 +249,10 @@ class Reserve:
         """Bytes that an unprivileged user can still write on this file system. Raises: OSError."""
         system = os.statvfs(self._directory)
         return system.f_bavail * system.f_frsize
+
+    def look_again(self) -> None:
+        """Somebody has removed files of the store: the reserve may be one of them."""
+        self._held = is_our_reserve(self._path)
 
     def shortage(self, wanted: int) -> str | None:
         """Return why ``wanted`` bytes of new messages must not be written now, or ``None``.

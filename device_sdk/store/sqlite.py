@@ -144,7 +144,7 @@ class SqliteStore(Store):
         self._thread: threading.Thread | None = None
         self.kept = None
         self.durable_through = 0
-        self.lost_through = NOTHING_LOST
+        self.lost_through = self._damaged_through = NOTHING_LOST  # the latter without files that were removed
         self.backlog_bytes = 0
         self.failure = None
 
@@ -313,7 +313,8 @@ class SqliteStore(Store):
         except Exception as error:
             log.warning("%s: while closing", self.path, error=error)
         # An end that could not be written: the next client sends that message again, nobody misses it.
-        self.kept = database.kept(self._pending)
+        is_in_place = self.lost_through == self._damaged_through
+        self.kept = database.kept(self._pending) if is_in_place else 0
         if not self._pending.is_empty():
             log.warning("%s: closed with changes that could not be written: %s", self.path, self.failure)
         self._file_lock.release()
@@ -352,7 +353,10 @@ class SqliteStore(Store):
 
     def _commit(self, database: Database) -> None:
         """Write all waiting changes; on a full disk, those that make room or need none."""
-        problem = None
+        problem = self._stay_in_place(database)
+        if problem is not None:
+            self._settle(problem)
+            return
         if self._pending.new or self.failure is not None:
             problem = database.shortage(self._pending.new_bytes)
         for _ in range(_ATTEMPTS):
@@ -369,7 +373,22 @@ class SqliteStore(Store):
         else:
             if error is not None and problem is None:
                 problem = f"{self.path}: {error}"
-        self._settle(problem)
+        self._settle(self._stay_in_place(database) or problem)
+
+    def _stay_in_place(self, database: Database) -> str | None:
+        """Put the files back if somebody has removed them; return why that is not possible, or ``None``."""
+        try:
+            self._file_lock.hold_on()
+            told = database.stay_in_place()
+        except Exception as error:
+            self.lost_through = self.durable_through  # it ends with this process
+            return f"{self.path}: its files were removed while they were open: {error}"
+        if told is not None:
+            self.notice, lost = told
+            if lost:
+                self._damaged_through = self.durable_through
+        self.lost_through = self._damaged_through
+        return None
 
     def _write(self, database: Database, *, messages: bool) -> Exception | None:
         """Write the waiting changes, with or without the new messages; return the error, or ``None``."""
@@ -402,7 +421,8 @@ class SqliteStore(Store):
         if notice is None:
             return f"{self.path}: {error}"
         self.notice = notice
-        self.lost_through = self.durable_through  # nothing above it had been written
+        # Nothing above it had been written.
+        self.lost_through = self._damaged_through = self.durable_through
         return None
 
     def _settle(self, problem: str | None) -> None:
@@ -442,8 +462,8 @@ class SqliteStore(Store):
                 sequence = message.sequence
                 if sequence in gone or sequence in sent or sequence in shelved:
                     continue
-                if self.lost_through != NOTHING_LOST:  # a row is of the new file
-                    message = PageMessage.of(message, self.lost_through + 1)
+                if self._damaged_through != NOTHING_LOST:  # a row is of the new file
+                    message = PageMessage.of(message, self._damaged_through + 1)
                 if not page.add(message):
                     return
         finally:
