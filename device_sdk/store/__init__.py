@@ -12,6 +12,7 @@ Read ``base.py`` first, then ``memory.py``: it is the contract in its shortest f
 ``schema.py``     the tables, and the migration of older ones
 ``clock.py``      expiry of messages across reboots and steps of the wall clock
 ``files.py``      the files beside the database: lock, reserve, damaged copies
+``voucher.py``    what the lock says of the file that was made with it
 ``place.py``      notices that the files of an open store were removed or replaced, and puts them back
 ``ownership.py``  refuses a file that is not a store, before anything is changed
 ``inspect.py``    reads the file of a store from outside: ``device-sdk queue``

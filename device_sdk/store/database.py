@@ -5,6 +5,7 @@ Everything here runs in the store's own thread.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from operator import attrgetter
 
@@ -24,6 +25,7 @@ from device_sdk.store.schema import (
     migrate,
     version_of,
 )
+from device_sdk.store.voucher import HOLDS, promises
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,10 +115,11 @@ class Database:
 
         Raises: StoreError: the file belongs to another program or a newer release, or cannot be opened.
         """
-        notice = None
         check_owner(self._path)
         self._reserve.check()
+        notice = _emptied(self._path)
         prepare(self._path)
+        self._place.take()
         try:
             saved = self._load()
         except OSError as error:
@@ -132,7 +135,7 @@ class Database:
                 saved = self._load()
             except (sqlite3.Error, OSError) as again:
                 raise self._unusable(again) from again
-        self._place.take()
+        self._place.filled()
         self._reserve.keep()
         return saved, notice
 
@@ -479,7 +482,21 @@ class Database:
         _write_subscriptions(connection, dict(kept.subscriptions))
         _write_facts(connection, kept.facts)
         connection.execute("COMMIT")
+        self._place.filled()
         self._row_written = dict(row)
+
+
+def _emptied(path: str) -> str | None:
+    """Return a notice for the user if a file of ours has lost everything, not by a store."""
+    if promises(path)[0] != HOLDS:
+        return None
+    try:
+        if os.path.getsize(path):
+            return None
+        what = "was emptied"
+    except FileNotFoundError:
+        what = "was removed"
+    return f"{path}: it {what} since it was used last; the messages that it held are lost, a new one is begun"
 
 
 def _move(connection: sqlite3.Connection, batch: Pending, first_turn: int) -> None:

@@ -9,6 +9,7 @@ import time
 from errno import ENOTDIR
 
 from device_sdk.errors import StoreError
+from device_sdk.store.voucher import LOCK_BYTES, first_line, is_lock
 
 __all__ = [
     "RESERVE_BYTES",
@@ -28,7 +29,6 @@ RESERVE_BYTES = 1024 * 1024
 
 _LOCK_TRIES = 5
 _LOCK_PAUSE_S = 0.05
-_LOCK_BYTES = 20  # of the number of a process, with the end of its line
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -129,7 +129,7 @@ class StoreLock:
             fd = os.open(name, _OPEN_FLAGS | os.O_CREAT, 0o600)
         except OSError as error:
             raise StoreError(f"{name}: {error.strerror}") from error
-        if not _is_lock(fd):
+        if not is_lock(fd):
             os.close(fd)
             raise StoreError(
                 f"{name}: this is not the lock of a store; it was left alone: name another store"
@@ -137,8 +137,7 @@ class StoreLock:
         self._wait_for(fd)
         self._fd = fd
         try:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            os.pwrite(fd, first_line(os.getpid()), 0)  # what it vouches for stays
         except OSError:
             pass  # a full disk: the lock holds, but other processes cannot read its holder
 
@@ -161,7 +160,9 @@ class StoreLock:
                 return
             except BlockingIOError:
                 if not remaining:
-                    holder = os.pread(fd, _LOCK_BYTES, 0).decode("ascii", "replace").strip()
+                    holder = (
+                        os.pread(fd, LOCK_BYTES, 0).partition(b"\n")[0].strip(b"\0").lstrip(b"0").decode()
+                    )
                     os.close(fd)
                     raise StoreError(
                         f"{self._path}: process {holder or '(unknown)'} has it open; only one client at a "
@@ -198,18 +199,9 @@ def is_our_lock(path: str) -> bool:
     except OSError:
         return False
     try:
-        return _is_lock(fd)
+        return is_lock(fd)
     finally:
         os.close(fd)
-
-
-def _is_lock(fd: int) -> bool:
-    """Whether the file holds only a process number, or the zeros that a power cut may leave of it."""
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _LOCK_BYTES:
-        return False
-    text = os.pread(fd, _LOCK_BYTES, 0).strip(b"\0\n")
-    return not text or text.isdigit()
 
 
 def is_our_reserve(path: str, *, whole: bool = True) -> bool:

@@ -4,19 +4,18 @@ The file and those beside it are read here without SQLite, which would change an
 opening it: it replays a journal, and empties a log at the end.
 
 A power cut leaves the old or the new content in each sector of our own file, or zeros where nothing was
-written yet. Other damage can hit any byte. So the first row that applies decides, and a file without any
-sign of ours is not ours, least of all a text:
+written yet. Other damage can hit any byte. So the first row that applies decides, and a file without our
+number for which no lock vouches is not ours:
 
 ==================================================  ====================================================
 it is missing, empty or all zeros                   ours to take, if our lock lies beside it or nothing
                                                     that SQLite would delete
 our application id is in its header, or in its log  ours
-another application id behind SQLite's magic        another program's
-SQLite's magic and no application id                ours to take if there are no tables
-it begins without a zero byte                       a text, whatever else speaks for us
-our tables in the first pages                       ours, with a damaged header
-it begins with zeros, and our lock lies beside it   ours, after a power cut (durability "os")
-our lock and our reserve lie beside it              ours, damaged
+SQLite's magic, no application id and no tables     ours to take
+all of it is a text                                 a text, whatever else speaks for us
+SQLite's magic                                      another program's, unless our lock vouches for it and it
+                                                    has our tables
+our lock vouches for it (``voucher.py``)            ours, damaged
 ==================================================  ====================================================
 """
 
@@ -27,8 +26,9 @@ import stat
 from errno import ELOOP
 
 from device_sdk.errors import StoreError
-from device_sdk.store.files import is_locked, is_our_lock, is_our_reserve
+from device_sdk.store.files import is_locked, is_our_lock
 from device_sdk.store.schema import APPLICATION_ID, SESSION_COLUMNS
+from device_sdk.store.voucher import vouches
 
 __all__ = ["check_owner", "check_unlocked"]
 
@@ -45,6 +45,7 @@ _SECTOR = 512
 _TABLES_WITHIN = 64 * 1024  # the tables are made first: their text is in the first pages
 _OUR_ID = APPLICATION_ID.to_bytes(4, "big")
 _OUR_TABLES = (b"CREATE TABLE in_flight (", f"CREATE TABLE session ({SESSION_COLUMNS[0]} INTEGER".encode())
+_TEXT_BYTES = 1 << 20
 _FRAMES = 1024  # that are looked at for the first page: it is among those of the first transaction
 
 
@@ -103,11 +104,13 @@ def _check(fd: int, path: str) -> None:
         _check_beside(path)
         return
     if head.startswith(_MAGIC):
-        if not _is_our_database(head, path):
+        if not (_is_our_database(head, path) or (_has_our_tables(fd) and vouches(path, fd))):
             raise _foreign(path, "the SQLite database of another program")
-    elif b"\0" not in head:
+    elif head[68:72] == _OUR_ID or _log_says(path):
+        return
+    elif _is_text(fd):
         raise _foreign(path, "a PEM file" if b"-----BEGIN " in head else "a text file")
-    elif not (head[68:72] == _OUR_ID or _has_our_tables(fd) or _log_says(path) or _traces(head, path)):
+    elif not vouches(path, fd):
         raise _foreign(path, "other data")
 
 
@@ -130,9 +133,14 @@ def _has_our_tables(fd: int) -> bool:
     return all(text in pages for text in _OUR_TABLES)
 
 
-def _traces(head: bytes, path: str) -> bool:
-    """Whether the files beside a damaged file are those of a store."""
-    return is_our_lock(f"{path}.lock") and (not any(head) or is_our_reserve(f"{path}.reserve"))
+def _is_text(fd: int) -> bool:
+    """Whether the file is a text from its beginning to its end, or for a long while."""
+    text = os.pread(fd, _TEXT_BYTES, 0)
+    try:
+        text[: len(text) - 3].decode()  # a character may be cut off
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in text
 
 
 def _log_says(path: str) -> bool | None:

@@ -10,6 +10,7 @@ import os
 
 from device_sdk.errors import StoreError
 from device_sdk.store.files import identity, sync_directory
+from device_sdk.store.voucher import HOLDS, MAKING, name_of, promises, vouch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,16 +24,24 @@ _BESIDE = ("-wal", "-shm")
 class Place:
     """The files that a store has open, by device and number."""
 
-    __slots__ = ("_beside", "_path", "file")
+    __slots__ = ("_beside", "_name", "_path", "file")
 
     def __init__(self, path: str) -> None:
         self._path = path
         self.file: tuple[int, int] | None = None  # the database that was opened
+        self._name = b""  # by which the lock vouches for it
         self._beside: dict[str, tuple[int, int] | None] = {}
 
     def take(self) -> None:
-        """Note the database that the path leads to now."""
+        """Note the file that the path leads to now, which is ours to fill. No connection is open."""
         self.file = identity(self._path)
+        self._name = name_of(self._path)
+        if promises(self._path) != (HOLDS, self._name):
+            vouch(self._path, MAKING, self._name)
+
+    def filled(self) -> None:
+        """Vouch for the file: it is a database now."""
+        vouch(self._path, HOLDS, self._name)
 
     def take_beside(self) -> None:
         """Note the log of a connection that has just been made."""
@@ -80,3 +89,4 @@ class Place:
             os.close(fd)
         self._beside = {}
         self.take()
+        self.filled()

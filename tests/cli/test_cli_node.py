@@ -107,6 +107,21 @@ def test_the_example_passes_the_check(tmp_path: Path, capsys: pytest.CaptureFixt
     )
 
 
+@pytest.mark.parametrize("content", [b"dear diary", b"\x89PNG\0" * 100, b"\xff" * 4096, b""])
+def test_a_check_changes_nothing_where_the_queue_s_file_would_be(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, queue = tmp_path / "node.toml", tmp_path / "queue.db"
+    path.write_text(
+        f'node.id = "n"\nbroker.url = "mqtt://127.0.0.1"\nqueue.file = "{queue}"\n'
+        '[[sensor]]\nname = "machine"\ndriver = "host"\ninterval = "1m"\n'
+    )
+    queue.write_bytes(content)
+    before = {each: (each.read_bytes(), each.stat().st_mtime_ns) for each in tmp_path.iterdir()}
+    assert main(["config", "check", str(path)]) == ExitCode.OK
+    assert {each: (each.read_bytes(), each.stat().st_mtime_ns) for each in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("command", [["config", "check"], ["run"]])
 def test_check_and_run_refuse_a_wrong_file_with_the_same_words(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

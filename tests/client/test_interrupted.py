@@ -373,7 +373,7 @@ def test_a_second_signal_does_not_wait_for_the_close_that_it_has_interrupted() -
     with signal_comes(handler) as send_soon:
         send_soon()
         client.close(0.5)
-    assert closing == ["waiting"]
+    assert closing in (["waiting"], ["connecting"])  # the attempt may last
     assert client.state == "closed"
 
 

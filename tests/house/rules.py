@@ -54,7 +54,7 @@ class Named(NamedTuple):
 NAMED = {
     "device_sdk/engine/engine.py:Engine": Named(29, 18, "the one object that a shell drives"),
     "device_sdk/mqtt/protocol.py:Protocol": Named(30, 15, "a handler for each packet that a server sends"),
-    "device_sdk/store/sqlite.py:SqliteStore": Named(25, 26, "what Store promises, and a thread's own state"),
+    "device_sdk/store/sqlite.py:SqliteStore": Named(25, 27, "what Store promises, and a thread's own state"),
 }
 
 # The public names of a client are the API, not a choice of the house: they do not count as methods, but

@@ -281,6 +281,12 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "the magic overwritten": lambda sound: b"\0" + b"\xa5" * 15 + sound[16:],
     "cut off in the header": lambda sound: sound[:80],
     "garbage": lambda sound: b"\0" + b"\xa5" * len(sound),
+    "the first sector erased": lambda sound: b"\xff" * 512 + sound[512:],
+    "the first pages erased": lambda sound: b"\xff" * 8192 + sound[8192:],
+    "everything erased": lambda sound: b"\xff" * len(sound),
+    "the application id overwritten": lambda sound: (
+        sound[:24] + bytes(20) + sound[44:68] + b"\0\0\0\7" + sound[72:100] + b"\xa5" * 8 + sound[108:]
+    ),
 }
 
 
@@ -294,13 +300,90 @@ def test_what_damage_has_left_of_a_store_is_set_aside(rig: Rig, kind: str) -> No
     assert rig.on_disk() == [1]
 
 
-def test_a_damaged_copy_without_its_lock_is_still_known_by_its_tables(rig: Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [".lock", ".reserve"])
+def test_a_damaged_copy_for_which_no_lock_vouches_is_left_alone(
+    rig: Rig, tmp_path: Path, beside: str
+) -> None:
     damaged = DAMAGE["the header overwritten"](sound_store(rig))
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "queue.db").write_bytes(damaged)
+    shutil.copy(f"{rig.path}{beside}", copy / f"queue.db{beside}")
+    refuse_everywhere(copy / "queue.db", "other data")
+
+
+def test_an_archive_of_a_store_is_no_store(rig: Rig, tmp_path: Path) -> None:
+    """It has our tables in its first pages."""
+    archive = tmp_path / "backup" / "queue.db"
+    archive.parent.mkdir()
+    archive.write_bytes(b"queue.db".ljust(512, b"\0") + sound_store(rig))
+    refuse_everywhere(archive, "other data")
+
+
+OTHER_DATABASE = ["PRAGMA application_id = 77", "CREATE TABLE theirs (x)"]
+
+
+@pytest.mark.parametrize("content", [PICTURE, DISK_IMAGE, b"\xff" * 9000, None])
+def test_a_file_that_was_put_into_the_place_of_a_closed_store_is_not_ours(
+    rig: Rig, tmp_path: Path, content: bytes | None
+) -> None:
+    """All that lies beside it is ours, and its inode may even have the number that ours had."""
+    sound_store(rig)
+    for path in rig.folder.glob("queue.db-*"):
+        path.unlink()
+    rig.path.unlink()
+    if content is None:
+        subprocess.run([sys.executable, "-c", THEIRS, rig.path, *OTHER_DATABASE], timeout=20, check=True)
+    else:
+        rig.path.write_bytes(content)
+    refuse_everywhere(rig.path, "other data" if content else "the SQLite database of another program")
+
+
+def test_a_database_that_was_copied_over_a_closed_store_is_not_ours(rig: Rig, tmp_path: Path) -> None:
+    sound_store(rig)
+    theirs = tmp_path / "theirs"
+    subprocess.run([sys.executable, "-c", THEIRS, theirs, *OTHER_DATABASE], timeout=20, check=True)
+    rig.path.write_bytes(theirs.read_bytes())
+    refuse_everywhere(rig.path, "the SQLite database of another program")
+
+
+def test_a_lock_that_was_copied_vouches_for_the_file_of_its_folder_from_the_next_start_on(
+    rig: Rig, tmp_path: Path
+) -> None:
+    sound = sound_store(rig)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for suffix in ("", ".lock"):
+        shutil.copy(f"{rig.path}{suffix}", copy / f"queue.db{suffix}")
     open_store(copy / "queue.db")
-    assert (copy / "queue.db.damaged-1").read_bytes() == damaged
+    (copy / "queue.db").write_bytes(b"\xff" * len(sound))
+    open_store(copy / "queue.db")
+    assert (copy / "queue.db.damaged-1").exists()
+
+
+@pytest.mark.parametrize(("how", "word"), [("truncate", "emptied"), ("unlink", "removed")])
+def test_a_file_of_ours_that_lost_everything_between_two_runs_is_told_once(
+    rig: Rig, how: str, word: str
+) -> None:
+    sound_store(rig)
+    if how == "truncate":
+        os.truncate(rig.path, 0)
+    else:
+        rig.path.unlink()
+    assert rig.open().messages == []
+    assert f"queue.db: it was {word}" in str(rig.store.notice)
+    assert "are lost" in str(rig.store.notice)
+    rig.write(message(1))
+    assert [each.sequence for each in rig.reopen().messages] == [1]
+    assert rig.store.notice is None
+
+
+def test_a_file_that_was_empty_all_along_is_not_told(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.path.touch()
+    rig.open()
+    assert rig.store.notice is None
+    rig.store.close()
 
 
 def test_our_lock_and_reserve_beside_it_do_not_make_a_text_ours(rig: Rig) -> None:

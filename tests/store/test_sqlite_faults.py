@@ -76,7 +76,7 @@ def memory_disk(tmp_path: Path) -> Generator[Path]:
         ("pwrite64", "EIO", 70),
         ("pwrite64", "ENOSPC", 70),
         ("fdatasync", "EIO", 14),
-        ("fsync", "EIO", 3),
+        ("fsync", "EIO", 6),
         ("ftruncate", "EIO", 6),
         ("unlink", "EIO", 6),
     ],
