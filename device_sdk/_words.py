@@ -77,8 +77,8 @@ _ELSEWHERE = {
         ("ca_file", "ca_path", "ca_data", "certificate", "key", "key_password", "alpn", "server_name",
          "minimum_version", "ciphers", "context", "session_resumption", "insecure"), _IN_TLS),
     **dict.fromkeys(
-        ("max_messages", "max_bytes", "max_age", "overflow", "block_timeout", "keep_last", "unsendable", "replay",
-         "replay_rate", "durability", "linger", "min_free", "max_shelf_messages",
+        ("max_messages", "max_bytes", "max_age", "overflow", "block_timeout", "keep_last", "unsendable",
+         "replay", "replay_rate", "durability", "linger", "min_free", "max_shelf_messages",
          "max_shelf_bytes"), _IN_POLICY),
     **dict.fromkeys(("first", "longest", "stable"), _IN_RECONNECT),
     **dict.fromkeys(

@@ -265,7 +265,10 @@ class Publisher:
         if self.online is not None:
             self.report_ended(outbox.fill(self.online, now))
             if outbox.obstacle is not self._obstacle:
-                self._report_obstacle()
+                self._obstacle = error = outbox.obstacle
+                if error is not None:
+                    text = f"this broker cannot take some messages, which wait for another: {error}"
+                    self._events.notify("held", text, error)
 
     def send_ahead(self, protocol: Protocol, now: float) -> None:
         """Move messages into the window of a connection that the server has not accepted yet."""
@@ -289,13 +292,6 @@ class Publisher:
             self._stats.dropped += lost
             text = f"{lost} messages that waited in the store are not there any more"
             self._events.notify("dropped", text)
-
-    def _report_obstacle(self) -> None:
-        """Report, once for each connection, that messages are held."""
-        self._obstacle = self.outbox.obstacle
-        if self._obstacle is not None:
-            text = f"this broker cannot take some messages, which wait for another: {self._obstacle}"
-            self._events.notify("held", text, self._obstacle)
 
     def on_deadline(self, now: float) -> None:
         """End messages that have expired; go on with a replay that has a rate."""

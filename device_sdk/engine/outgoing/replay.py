@@ -83,11 +83,10 @@ class Replay:
                 lane.popleft()
                 moved += 1
                 moved_bytes += len(delivery.topic_field) + len(delivery.properties) + len(delivery.payload)
-                late = delivery.expires_at is not None and delivery.expires_at <= now
                 marks = delivery.flags, delivery.expires_at, delivery.properties
                 if marks[0] > MESSAGE_FLAGS:
                     backlog.unmark(delivery)
-                if late:
+                if marks[1] is not None and marks[1] <= now:
                     self._give_up(delivery, EXPIRED, DeliveryExpiredError(TOO_LATE), ended)
                     continue
                 if has_properties is not None and bool(delivery.properties) is not has_properties:
