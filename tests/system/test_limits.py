@@ -17,6 +17,7 @@ from tests.steps import eventually, eventually_in_loop
 
 WAIT_S = 20.0
 AT_ONCE = ReconnectPolicy(first=0.1, longest=0.5)
+WHEN_ASKED = ReconnectPolicy(first=1e6, longest=1e6)
 LIMITS = pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -69,7 +70,11 @@ def test_what_waits_in_a_store_outlives_a_broker_that_does_not_take_it(
         broker.setting = setting
         broker.start()
         client = Client(
-            broker.url(), client_id="node", store=tmp_path / "queue.db", reconnect=AT_ONCE, on_event=on_event
+            broker.url(),
+            client_id="node",
+            store=tmp_path / "queue.db",
+            reconnect=WHEN_ASKED,
+            on_event=on_event,
         )
         with client:
             assert told.wait(WAIT_S)
@@ -77,10 +82,12 @@ def test_what_waits_in_a_store_outlives_a_broker_that_does_not_take_it(
             small = client.publish("b", b"small")
             assert (small.state, client.stats.queued) == ("sent", 5)
             broker.terminate()
+            eventually(lambda: client.state == "waiting")
             broker.setting = ""
             broker.start()
             with Client(broker.url(), reconnect=AT_ONCE) as reader:
                 reader.subscribe("a/#", qos=2, on_message=received.append).wait(WAIT_S)
+                client.reconnect_now()
                 eventually(lambda: {one.topic for one in received} == {f"a/{n}" for n in range(5)})
             eventually(lambda: client.stats.acknowledged == 5)
             assert (client.stats.held, client.stats.queued, client.stats.dropped) == (0, 0, 0)
