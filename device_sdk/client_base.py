@@ -24,6 +24,7 @@ from device_sdk.engine.arguments import (
     random_fraction,
     seconds,
     session_name,
+    subscribe_properties,
 )
 from device_sdk.engine.build import brokers_for, store_for
 from device_sdk.engine.connecting.authentication import authentication_for
@@ -312,6 +313,7 @@ class BaseClient(ABC):
         no_local: bool = False,
         retain_as_published: bool = False,
         retain_handling: int = 0,
+        properties: Mapping[str, Any] | None = None,
     ) -> SubscribeRequest:
         """Want messages, from now on and after every reconnect.
 
@@ -323,6 +325,8 @@ class BaseClient(ABC):
             topic: a topic filter, or Subscription objects with their own options.
             qos, no_local, retain_as_published, retain_handling: see :class:`Subscription`.
             on_message: called with each :class:`Message` that matches.
+            properties: ``user_property`` (pairs), ``subscription_identifier`` (1 to 268,435,455), which
+                messages for this subscription have then (MQTT 5.0 §3.8.2.1). They are repeated with it.
 
         Returns: the request; ``wait(timeout)`` gives the granted QoS values or raises SubscribeRefused.
 
@@ -339,24 +343,31 @@ class BaseClient(ABC):
                 retain_handling=retain_handling,
             )
         wanted = check_subscriptions(topic, self._options.version)
+        ours = self._engine.incoming.router.identifiers is not None
+        asked = subscribe_properties(properties, self._options.version, "subscribe", ours=ours)
         refuse_reentry(self._engine.lock, "subscribe()")
         with self._engine.lock:
-            request = self._engine.incoming.subscribe(wanted, on_message)
+            request = self._engine.incoming.subscribe(wanted, on_message, asked)
             wake = self._engine.parked  # which stays, so that a signal in between cannot lose the wake-up
         if wake:
             self._wake()
         return request
 
-    def unsubscribe(self, topic: str | list[str]) -> SubscribeRequest:
+    def unsubscribe(
+        self, topic: str | list[str], *, properties: Mapping[str, Any] | None = None
+    ) -> SubscribeRequest:
         """Stop wanting one or more topic filters; their handlers see nothing more.
+
+        ``properties``: ``user_property`` (pairs), MQTT 5.0 §3.10.2.1.
 
         Raises: ArgumentError, ArgumentTypeError: by name. ClosedError: after close().
         """
         self._check_open()
         topic_filters = check_topic_filters(topic)
+        asked = subscribe_properties(properties, self._options.version, "unsubscribe", ours=False)
         refuse_reentry(self._engine.lock, "unsubscribe()")
         with self._engine.lock:
-            request = self._engine.incoming.unsubscribe(topic_filters)
+            request = self._engine.incoming.unsubscribe(topic_filters, asked)
             wake = self._engine.parked
         if wake:
             self._wake()

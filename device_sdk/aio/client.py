@@ -110,6 +110,7 @@ class AsyncClient(BaseClient):
         no_local: bool = False,
         retain_as_published: bool = False,
         retain_handling: int = 0,
+        properties: Mapping[str, Any] | None = None,
     ) -> AsyncRequest:
         """Subscribe, now and again after every reconnect; ``await`` it for the broker's answer.
 
@@ -126,18 +127,19 @@ class AsyncClient(BaseClient):
             no_local=no_local,
             retain_as_published=retain_as_published,
             retain_handling=retain_handling,
+            properties=properties,
         )
         return AsyncRequest(request, self._consumers)
 
     def unsubscribe(  # type: ignore[override]  # the answer is awaited
-        self, topic: str | list[str]
+        self, topic: str | list[str], *, properties: Mapping[str, Any] | None = None
     ) -> AsyncRequest:
         """Unsubscribe from one or more topic filters; ``await`` it as :meth:`subscribe`.
 
         Raises: ArgumentError, ArgumentTypeError: by name. ClosedError: after close().
         """
         self._bind()
-        return AsyncRequest(super().unsubscribe(topic), self._consumers)
+        return AsyncRequest(super().unsubscribe(topic, properties=properties), self._consumers)
 
     def messages(self) -> AsyncInbox:
         """Return the inbox. From this call on it receives every message for which there is no handler.

@@ -6,6 +6,7 @@ Each function raises :class:`ArgumentError` or :class:`ArgumentTypeError` with t
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import ArgumentError, ArgumentTypeError
@@ -17,7 +18,6 @@ from device_sdk.store.base import StorePolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from device_sdk.mqtt.options import ConnectOptions
@@ -36,6 +36,7 @@ __all__ = [
     "random_fraction",
     "seconds",
     "session_name",
+    "subscribe_properties",
 ]
 
 LARGEST_PAYLOAD = 268_435_455 - 65_537 - 2 - 5  # bytes: the most that fits beside the longest topic name
@@ -109,6 +110,27 @@ def publish_properties(properties: Mapping[str, Any], version: str, payload: byt
         raise ArgumentTypeError("properties", problem) from None
     check_payload_format("payload", payload, properties)
     return block
+
+
+def subscribe_properties(properties: object, version: str, packet: str, *, ours: bool) -> dict[str, Any]:
+    """Return the properties of a SUBSCRIBE or UNSUBSCRIBE as a dict of their own, checked.
+
+    ``ours``: the client chooses the subscription identifiers itself.
+    """
+    if properties is None:
+        return {}
+    if not isinstance(properties, Mapping):
+        problem = f"must be a dict by property name, not {type(properties).__name__}"
+        raise ArgumentTypeError("properties", problem)
+    if properties and version != "5.0":
+        raise ArgumentError("properties", f"MQTT {version} has no properties")
+    if ours and "subscription_identifier" in properties:
+        raise ArgumentError("properties", "subscription_identifier: use_identifiers=True chooses it")
+    encode_properties(properties, packet)
+    checked = dict(properties)
+    if "user_property" in checked:
+        checked["user_property"] = [tuple(pair) for pair in checked["user_property"]]
+    return checked
 
 
 def check_subscriptions(topic: object, version: str) -> list[Subscription]:

@@ -46,6 +46,7 @@ class Router:
         self._lock = lock
         self._consumers = consumers
         self.wanted: dict[str, Subscription] = {}
+        self._properties: dict[str, dict[str, Any]] = {}  # of the SUBSCRIBE, for filters that have some
         self.inbox: AnyInbox | None = None
         self.identifiers = SubscriptionIds() if use_identifiers else None
         self._tree = FilterTree()
@@ -54,18 +55,25 @@ class Router:
         self._unsent: list[SubscribeRequest] = []  # on this connection
         self._sent: dict[int, SubscribeRequest] = {}
 
-    def subscribe(self, subscriptions: list[Subscription], handler: Handler | None) -> SubscribeRequest:
+    def subscribe(
+        self,
+        subscriptions: list[Subscription],
+        handler: Handler | None,
+        properties: dict[str, Any] | None = None,
+    ) -> SubscribeRequest:
         """Want these subscriptions from now on and route what matches to ``handler``."""
         for subscription in subscriptions:
             topic_filter = subscription.topic
             self.wanted[topic_filter] = subscription
+            self._properties.pop(topic_filter, None)
+            if properties:
+                self._properties[topic_filter] = properties
             if handler is not None:
                 self._handlers.setdefault(topic_filter, []).append(handler)
                 self._tree.insert(topic_filter, handler)
         self._cache = {}
-        request = SubscribeRequest(
-            subscriptions, [subscription.topic for subscription in subscriptions], self._consumers
-        )
+        topics = [subscription.topic for subscription in subscriptions]
+        request = SubscribeRequest(subscriptions, topics, self._consumers, sent_properties=properties)
         self._unsent.append(request)
         return request
 
@@ -75,11 +83,13 @@ class Router:
             names = ("qos", "no_local", "retain_as_published", "retain_handling")
             self.wanted[topic_filter] = Subscription(topic_filter, **dict(zip(names, options, strict=True)))
 
-    def unsubscribe(self, topic_filters: list[str]) -> SubscribeRequest:
+    def unsubscribe(
+        self, topic_filters: list[str], properties: dict[str, Any] | None = None
+    ) -> SubscribeRequest:
         """Stop wanting these filters; their handlers see no further message."""
         for topic_filter in topic_filters:
             self._forget(topic_filter)
-        request = SubscribeRequest(None, topic_filters, self._consumers)
+        request = SubscribeRequest(None, topic_filters, self._consumers, sent_properties=properties)
         self._unsent.append(request)
         return request
 
@@ -120,12 +130,12 @@ class Router:
                 continue
             try:
                 if request.subscriptions is None:
-                    packet_id = protocol.unsubscribe(request.topic_filters)
+                    packet_id = protocol.unsubscribe(request.topic_filters, request.sent_properties)
                 else:
-                    packet_id = self._send_subscribe(protocol, request.subscriptions, request.topic_filters)
+                    packet_id = self._send_subscribe(protocol, request, request.subscriptions)
             except ValueError as error:  # larger than the server's Maximum Packet Size
                 if request.is_repeat and len(request.topic_filters) > 1:
-                    self._unsent[:0] = self._halves(request.subscriptions or [])
+                    self._unsent[:0] = self._halves(request)
                     continue
                 refusal = SubscribeRefused(str(error), 0x95)
                 self._refuse(request, request.topic_filters, refusal)
@@ -136,18 +146,19 @@ class Router:
 
     def _lacking(self, protocol: Protocol, request: SubscribeRequest) -> SubscribeRefused | None:
         """Refuse the filters of a kind that this server does not have; the others are asked for alone."""
-        kinds = {each.topic: protocol.unavailable(each.topic) for each in request.subscriptions or ()}
+        identified = "subscription_identifier" in request.sent_properties
+        lacks = 0xA1 if identified and not _has_identifiers(protocol) else 0
+        subscriptions = request.subscriptions or []
+        kinds = {each.topic: lacks or protocol.unavailable(each.topic) for each in subscriptions}
         if not any(kinds.values()):
             return None
         refused = [topic for topic, code in kinds.items() if code]
         code = kinds[refused[0]]
         error = SubscribeRefused(f"{', '.join(refused)}: {reason_name(code, '5.0')} by this server", code)
         self._refuse(request, refused, error)
-        rest = [each for each in request.subscriptions or () if not kinds[each.topic]]
+        rest = [each for each in subscriptions if not kinds[each.topic]]
         if rest:
-            topics = [each.topic for each in rest]
-            again = SubscribeRequest(rest, topics, self._consumers, is_repeat=request.is_repeat)
-            self._unsent.insert(0, again)
+            self._unsent.insert(0, self._part(request, rest))
         return error
 
     def _refuse(self, request: SubscribeRequest, refused: list[str], error: SubscribeRefused) -> None:
@@ -162,14 +173,15 @@ class Router:
         request.finish([], error)
 
     def _send_subscribe(
-        self, protocol: Protocol, subscriptions: list[Subscription], topic_filters: list[str]
+        self, protocol: Protocol, request: SubscribeRequest, subscriptions: list[Subscription]
     ) -> int:
         identifiers = self.identifiers
-        if identifiers is None or not protocol.server.get("subscription_identifiers_available", 1):
-            return protocol.subscribe(subscriptions)
+        if identifiers is None or not _has_identifiers(protocol):
+            return protocol.subscribe(subscriptions, request.sent_properties)
         identifier = identifiers.new()
-        packet_id = protocol.subscribe(subscriptions, {"subscription_identifier": identifier})
-        identifiers.assign(identifier, topic_filters)
+        properties = {**request.sent_properties, "subscription_identifier": identifier}
+        packet_id = protocol.subscribe(subscriptions, properties)
+        identifiers.assign(identifier, request.topic_filters)
         return packet_id
 
     def connected(self, session_present: bool) -> None:
@@ -180,17 +192,32 @@ class Router:
             topic for request in self._unsent if request.subscriptions for topic in request.topic_filters
         }
         again = [wanted for topic, wanted in self.wanted.items() if topic not in asked]
-        starts = range(0, len(again), _FILTERS_PER_PACKET)
-        self._unsent[:0] = [self._repeat(again[start : start + _FILTERS_PER_PACKET]) for start in starts]
+        repeats: list[SubscribeRequest] = []  # of nobody
+        for wanted in again:
+            properties = self._properties.get(wanted.topic, {})
+            last = repeats[-1] if repeats else None
+            if (
+                last is None
+                or len(last.topic_filters) == _FILTERS_PER_PACKET
+                or last.sent_properties != properties
+            ):
+                last = SubscribeRequest([], [], self._consumers, sent_properties=properties, is_repeat=True)
+                repeats.append(last)
+            last.add(wanted)
+        self._unsent[:0] = repeats
 
-    def _repeat(self, subscriptions: list[Subscription]) -> SubscribeRequest:
-        """Return the request of nobody: for subscriptions that the server has lost."""
-        topic_filters = [subscription.topic for subscription in subscriptions]
-        return SubscribeRequest(subscriptions, topic_filters, self._consumers, is_repeat=True)
+    def _part(self, request: SubscribeRequest, subscriptions: list[Subscription]) -> SubscribeRequest:
+        """Return a request for some of the subscriptions of another one; nobody waits for it."""
+        topics = [each.topic for each in subscriptions]
+        properties, is_repeat = request.sent_properties, request.is_repeat
+        return SubscribeRequest(
+            subscriptions, topics, self._consumers, sent_properties=properties, is_repeat=is_repeat
+        )
 
-    def _halves(self, subscriptions: list[Subscription]) -> list[SubscribeRequest]:
+    def _halves(self, request: SubscribeRequest) -> list[SubscribeRequest]:
+        subscriptions = request.subscriptions or []
         middle = len(subscriptions) // 2
-        return [self._repeat(subscriptions[:middle]), self._repeat(subscriptions[middle:])]
+        return [self._part(request, subscriptions[:middle]), self._part(request, subscriptions[middle:])]
 
     def disconnected(self) -> None:
         """A connection ended: what was not answered is asked again on the next one."""
@@ -226,8 +253,14 @@ class Router:
 
     def _forget(self, topic_filter: str) -> None:
         self.wanted.pop(topic_filter, None)
+        self._properties.pop(topic_filter, None)
         if self.identifiers is not None:
             self.identifiers.forget(topic_filter)
         for handler in self._handlers.pop(topic_filter, []):
             self._tree.remove(topic_filter, handler)
         self._cache = {}
+
+
+def _has_identifiers(protocol: Protocol) -> bool:
+    """Whether the server takes subscription identifiers. Source: MQTT 5.0 §3.2.2.3.12."""
+    return bool(protocol.server.get("subscription_identifiers_available", 1))

@@ -22,6 +22,7 @@ class SubscribeRequest:
     ``reason_codes`` holds, once done, one code per topic filter: the granted QoS, or 0x80 and above.
     ``properties`` holds, once done, what an MQTT 5.0 broker added: ``reason_string``, and ``user_property``
     as a list of pairs.
+    ``sent_properties``: those of the packet itself.
     ``is_repeat``: the engine asks again for what it has asked for before; nobody waits, so it may be split.
     """
 
@@ -32,6 +33,7 @@ class SubscribeRequest:
         "is_repeat",
         "properties",
         "reason_codes",
+        "sent_properties",
         "subscriptions",
         "topic_filters",
     )
@@ -42,8 +44,10 @@ class SubscribeRequest:
         topic_filters: list[str],
         consumers: Consumers,
         *,
+        sent_properties: dict[str, Any] | None = None,
         is_repeat: bool = False,
     ) -> None:
+        self.sent_properties = sent_properties or {}
         self.is_repeat = is_repeat
         self.subscriptions = subscriptions  # None: unsubscribe
         self.topic_filters = topic_filters
@@ -52,6 +56,12 @@ class SubscribeRequest:
         self.error: DeviceSdkError | None = None
         self.answered: Any = consumers.event()  # set once it is done
         self._consumers = consumers
+
+    def add(self, wanted: Subscription) -> None:
+        """Ask for one more, before it is sent. For the engine."""
+        assert self.subscriptions is not None
+        self.subscriptions.append(wanted)
+        self.topic_filters.append(wanted.topic)
 
     @property
     def done(self) -> bool:

@@ -88,21 +88,26 @@ class Subscriber:
     # Subscriptions
 
     def subscribe(
-        self, subscriptions: list[Subscription], handler: Callable[[Message], object] | None
+        self,
+        subscriptions: list[Subscription],
+        handler: Callable[[Message], object] | None,
+        properties: dict[str, Any] | None = None,
     ) -> SubscribeRequest:
         """Want these subscriptions, and ask for them now if there is a connection; see the router."""
         self._check_open()
-        request = self.router.subscribe(subscriptions, handler)
+        request = self.router.subscribe(subscriptions, handler, properties)
         for wanted in subscriptions:
             options = (wanted.qos, wanted.no_local, wanted.retain_as_published, wanted.retain_handling)
             self._session.record(("subscribed", wanted.topic, *options))
         self._send_requests()
         return request
 
-    def unsubscribe(self, topic_filters: list[str]) -> SubscribeRequest:
+    def unsubscribe(
+        self, topic_filters: list[str], properties: dict[str, Any] | None = None
+    ) -> SubscribeRequest:
         """Stop wanting these, and say so now if there is a connection; see the router."""
         self._check_open()
-        request = self.router.unsubscribe(topic_filters)
+        request = self.router.unsubscribe(topic_filters, properties)
         for topic_filter in topic_filters:
             self._session.record(("unsubscribed", topic_filter))
         self._send_requests()
