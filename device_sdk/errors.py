@@ -42,6 +42,10 @@ from __future__ import annotations
 
 from device_sdk._printable import printable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
@@ -180,7 +184,10 @@ class ConnectRefused(RefusedError):
 
 
 class PublishRefused(RefusedError):
-    """PUBACK or PUBREC carried a reason code of 0x80 or above. Example: 0x87, not authorized."""
+    """PUBACK or PUBREC carried a reason code of 0x80 or above. Example: 0x87, not authorized.
+
+    Or the broker ended connections because of the message; then it may have been received all the same.
+    """
 
 
 class SubscribeRefused(RefusedError):
@@ -236,7 +243,20 @@ class TlsError(ConnectFailedError):
 
 
 class TransportClosedError(TransportError):
-    """The stream ended, was reset, or was aborted by our side."""
+    """The stream ended, was reset, or was aborted by our side.
+
+    ``by_peer`` says how the peer ended it: ``"closed"`` or ``"reset"``; ``None``: it was not the peer, or
+    that is not known.
+    """
+
+    by_peer: str | None = None
+
+    @classmethod
+    def ended(cls, problem: str, by_peer: str | None) -> Self:
+        """Return the error with its attribute; an OSError wants no ``__init__`` of its own."""
+        error = cls(problem)
+        error.by_peer = by_peer
+        return error
 
 
 class StoreError(DeviceSdkError):

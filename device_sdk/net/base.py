@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     Maker = TypeVar("Maker", bound=Callable[..., Any])
 
-__all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "open_transport", "parse_url",
-           "takes", "transport_options"]  # fmt: skip
+__all__ = ["DEFAULT_PORTS", "TRANSPORTS", "ParsedUrl", "Transport", "bytes_held", "open_transport",
+           "parse_url", "takes", "transport_options"]  # fmt: skip
 
 # Scheme -> "module:callable", called with the ParsedUrl and the options of open_transport().
 TRANSPORTS = {
@@ -173,6 +173,21 @@ class Transport(ABC):
         Afterwards ``open()`` may be called again. Unsent output is lost; the owner drains it first if it
         matters.
         """
+
+
+def bytes_held(transport: Transport, *, unconfirmed: bool) -> int:
+    """Return how many bytes that ``send()`` took are still on this host; 0 if that is not known.
+
+    They were not sent yet; with ``unconfirmed`` also those count that were sent and whose arrival at the
+    peer's host is not confirmed. For the owner, until ``close()``, also when the stream has ended. The lowest
+    stream of a stack answers, if it has a method ``bytes_held(unconfirmed=)``; one whose end may be that of
+    a link and not of the peer answers 1.
+    """
+    lowest: Any = transport
+    while (below := getattr(lowest, "inner", None)) is not None:
+        lowest = below
+    ask = getattr(lowest, "bytes_held", None)
+    return 0 if ask is None else ask(unconfirmed=unconfirmed)
 
 
 class ParsedUrl:

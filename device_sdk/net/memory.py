@@ -145,7 +145,7 @@ class MemoryTransport(Transport):
         with _lock:
             _, outgoing = self._usable_pipes()
             if outgoing.reader is None:
-                raise TransportClosedError(f"{self.description}: closed by the peer")
+                raise TransportClosedError.ended(f"{self.description}: closed by the peer", "closed")
             room = outgoing.capacity - len(outgoing.data)
             taken = min(len(data), room, self._send_limit or room)
             outgoing.data += memoryview(data)[:taken]
@@ -202,7 +202,7 @@ class MemoryTransport(Transport):
             raise TransportClosedError(f"{self.description} was aborted")
         pipes = self._pipes()
         if pipes[0].reset:
-            raise TransportClosedError(f"{self.description}: reset by the peer")
+            raise TransportClosedError.ended(f"{self.description}: reset by the peer", "reset")
         return pipes
 
     def _is_live(self, opened: _Pipe) -> bool:

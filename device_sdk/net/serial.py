@@ -178,6 +178,10 @@ class SerialTransport(Transport):
                 self._await_room(True)
             return taken
 
+    def bytes_held(self, *, unconfirmed: bool) -> int:
+        """Return 1: what a port or its line holds is not known, nor whose end the end of the stream is."""
+        return 1
+
     def abort(self) -> None:
         """Release the port, or the attempt to open it; see :meth:`Transport.abort`."""
         with self._life.lock:

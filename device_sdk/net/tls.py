@@ -515,7 +515,8 @@ class TlsTransport(Layer):
     def _closed(self) -> TransportClosedError:
         """Return the error for a stream that has ended."""
         fault = self._fault or _Fault("closed by the peer", False)
-        error = TransportClosedError(f"{self.description}: {fault.text}")
+        by_peer = None if self._fault else "closed"
+        error = TransportClosedError.ended(f"{self.description}: {fault.text}", by_peer)
         if fault.is_rejection:
             error.retry = TlsError.retry  # as in TLS 1.2, whose handshake would have failed
         return error

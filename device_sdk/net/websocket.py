@@ -41,6 +41,9 @@ _USUAL_PACKET_BYTES = 256 * 1024
 
 # Answers to pings that the peer does not read. A ping is answered by at most 131 bytes.
 _MAX_UNSENT_CONTROL_BYTES = 64 * 1024
+# Close codes that say that the data was not accepted, not that the server has something else to do: 1003
+# unsupported data, 1007 invalid data, 1008 policy violation, 1009 too big. Source: RFC 6455 §7.4.1.
+_REFUSALS = frozenset({1003, 1007, 1008, 1009})
 
 
 class WebSocketTransport(Layer):
@@ -172,7 +175,9 @@ class WebSocketTransport(Layer):
         return parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
 
     def _closed(self, problem: str) -> TransportClosedError:
-        return TransportClosedError(f"{self.description}: {problem}")
+        closing = None if self._protocol is None else self._protocol.close_rcvd
+        by_peer = "closed" if closing is not None and closing.code in _REFUSALS else None
+        return TransportClosedError.ended(f"{self.description}: {problem}", by_peer)
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Put the data into frames and hand them down; see :meth:`Transport.send`.
