@@ -131,6 +131,7 @@ class BaseClient(ABC):
         manual_ack: bool = False,
         buffer_qos0: bool = False,
         on_session_lost: str = "republish",
+        on_poison: str = "shelve",
         on_connect: Callable[[ConnectAcknowledged], object] | None = None,
         on_disconnect: Callable[[DeviceSdkError], object] | None = None,
         on_message: Handler | None = None,
@@ -181,6 +182,8 @@ class BaseClient(ABC):
             manual_ack: a QoS 1 or 2 message is acknowledged by its ``acknowledge()``, not by its handler's
                 end.
             buffer_qos0: queue QoS 0 messages too while there is no connection.
+            on_poison: ``"shelve"`` refuses a message for which the broker ends connections again and again; a
+                store keeps it on its shelf. ``"keep"`` sends it for ever, and nothing behind it arrives.
             on_session_lost: ``"republish"`` sends unacknowledged messages again as new ones, ``"fail"`` ends
                 their deliveries with :class:`SessionLostError`.
             on_connect, on_disconnect, on_message, on_event: hooks, run in the callback thread with one
@@ -214,6 +217,7 @@ class BaseClient(ABC):
             reconnect=reconnect or ReconnectPolicy(), draw=random_fraction, inflight=inflight,
             inbox_limit=inbox_limit, inbox_bytes=inbox_bytes, clean_start=clean_start,
             buffer_qos0=buffer_qos0, on_session_lost=on_session_lost,
+            on_poison=on_poison,
             acknowledge=weakly(self._acknowledge) if manual_ack else None,
             authentication=authentication, use_topic_aliases=use_topic_aliases,
             use_identifiers=use_identifiers, consumers=self._consumers_class(), credentials=asked,

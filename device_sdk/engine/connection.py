@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from device_sdk._weak import unframed
 from device_sdk.engine.outgoing.delivery import Delivery
+from device_sdk.engine.outgoing.outbox import DETOUR
 from device_sdk.engine.outgoing.write_ahead import OPEN_GATES
 from device_sdk.engine.stream import LAST_READS, Stream
 from device_sdk.errors import AuthenticationError, TransportClosedError, TransportError
@@ -15,6 +16,7 @@ from device_sdk.mqtt.events import AuthReceived, ConnectAcknowledged, Connection
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.protocol import DISCONNECTING
 from device_sdk.mqtt.session import ACKNOWLEDGED
+from device_sdk.net.base import bytes_held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,12 +109,30 @@ class Connection:
             return False
         journal = self._outgoing.journal
         through = OPEN_GATES if journal is None else journal.durable_through()
-        return stream.pending or self.protocol.can_send(through)
+        if stream.pending or self.protocol.can_send(through):
+            return True
+        outbox = self._outgoing.outbox
+        return outbox.max_buffered == DETOUR and outbox.wants_fill
 
     @property
     def is_unsent(self) -> bool:
         """Whether any output waits, be it held back by the stream or by the store."""
         return not self.retired and (self.stream.pending or self.protocol.has_output)
+
+    def held_at_end(self, event: ConnectionEnded) -> int | None:
+        """Return how many of the bytes that were sent last this host still has; ``None``: we ended it.
+
+        So it is too if nobody knows who did.
+        """
+        by_peer = getattr(event.error, "by_peer", None)
+        if event.reason_code is None and by_peer is None:
+            return None
+        stream, output = self.stream, self.protocol.output
+        # The end of a stream comes with the confirmation of what has arrived; a reset does without, and a
+        # DISCONNECT does not wait for the rest of what it is about.
+        orderly = event.reason_code is None and by_peer == "closed"
+        waiting = output.discarded or output.buffered
+        return waiting + stream.unsent + bytes_held(stream.transport, unconfirmed=orderly)
 
     def deadlines(self) -> tuple[float | None, float | None, float | None]:
         """When :meth:`on_deadline` and :meth:`keep_time` want to be called."""
@@ -207,7 +227,7 @@ class Connection:
             return False
         # What is not sent cannot be answered, and what is not read may have been.
         busy = self.stream.pending or protocol.has_output or protocol.reading_paused
-        if not acks.is_stuck(protocol.session, now, excused=busy):
+        if not acks.is_stuck(protocol.session, protocol.outbound.left_out, now, excused=busy):
             return False
         protocol.disconnect()
         in_flight = f"{len(protocol.session)} in flight"
@@ -239,7 +259,7 @@ class Connection:
             self._incoming.in_hand.arrived(received)
             stats.received += received
         stats.acknowledged += acknowledged
-        if outgoing.outbox.backlog.messages:
+        if outgoing.outbox.backlog.messages or outgoing.outbox.max_buffered == DETOUR:
             outgoing.fill(now)
         if outgoing.journal is not None:
             outgoing.journal.hand_over()
@@ -286,6 +306,8 @@ class Connection:
         with self._lock:
             if self._on_output is not None:
                 self._on_output()
+            if outbox.max_buffered == DETOUR and outbox.wants_fill:
+                outgoing.fill(now)
             if journal is None:
                 chunks = protocol.data_to_send(OPEN_GATES, now)
             else:

@@ -82,6 +82,7 @@ class Engine:
         return_to_first: float | None = None,
         shared_session: bool = False,
         ack_timeout: float | None = None,
+        on_poison: str = "shelve",
         on_connect: Callable[[ConnectAcknowledged], object] | None = None,
         on_disconnect: Callable[[DeviceSdkError], object] | None = None,
         on_event: Callable[[ClientEvent], object] | None = None,
@@ -99,7 +100,7 @@ class Engine:
         self.events = events = Events(on_event)
         self.outgoing = Publisher(
             lock, session, policy, store, events, self.consumers, buffer_qos0=buffer_qos0,
-            alone=len(transport) == 1,
+            alone=len(transport) == 1, on_poison=on_poison,
         )  # fmt: skip
         self.incoming = Subscriber(
             lock, session, events, self.consumers,
@@ -182,6 +183,9 @@ class Engine:
         """When :meth:`on_deadline` wants to be called."""
         connection, outbox = self.connection, self.outgoing.outbox
         due = [self.life.retry_at, outbox.next_expiry, outbox.next_replay]
+        suspicion = self.outgoing.suspicion
+        if suspicion is not None and suspicion.careful is not None:
+            due.append(suspicion.careful.deadline)
         if connection is not None and not connection.retired:
             due += connection.deadlines()
             if self.outgoing.online is not None:
@@ -299,8 +303,10 @@ class Engine:
         with self.lock:
             if self.life.state != CONNECTING:
                 return  # closed meanwhile; the shell ends with drop_connection()
+            protocol = self.connector.connect(now)
+            self.outgoing.prepare(protocol, self.connector.brokers.current.address)
             self.connection = Connection(
-                self.lock, self.connector.connect(now), self.connector.transport,
+                self.lock, protocol, self.connector.transport,
                 self.outgoing, self.incoming, self.events, self.reactions.react,
                 authentication=self.authentication,
                 acks=None if self._ack_timeout is None else AckWatch(self._ack_timeout),

@@ -13,6 +13,7 @@ from device_sdk.mqtt.events import (
     ConnectionEnded,
     MessageSkipped,
     PayloadNotText,
+    PingAnswered,
     SessionUnknown,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
@@ -128,7 +129,7 @@ class Reactions:
         stats.connects += 1
         if not first:
             stats.reconnects += 1
-        self._outgoing.connected(connection.protocol)
+        self._outgoing.connected(connection.protocol, now)
         present = "present" if event.session_present else "new"
         where = connection.stream.transport.description
         self._events.notify("connected", f"connected to {where}, session {present}", value=where)
@@ -160,6 +161,7 @@ class Reactions:
         """End a connection, whose error says all that is known."""
         accepted_at = connection.accepted_at
         was_online = self._outgoing.online is not None
+        self._judge(connection, event, now)
         self._detach(connection, event.error)
         if self._life.state == CLOSING:
             return  # that was the aim
@@ -178,6 +180,12 @@ class Reactions:
         if reference is not None:
             text = f"the server asks to use {reference} instead; this client stays with its URL"
             self._events.notify("server_reference", text, event.error, reference)
+
+    def _judge(self, connection: Connection, event: ConnectionEnded, now: float) -> None:
+        """Note an end for which a message of ours may be the reason."""
+        suspicion, accepted_at = self._outgoing.suspicion, connection.accepted_at
+        if suspicion is not None and accepted_at is not None and self._life.state != CLOSING:
+            suspicion.ended(connection.protocol, event, accepted_at, now, connection.held_at_end(event))
 
     def _on_session_unknown(self, connection: Connection, event: SessionUnknown, now: float) -> None:
         """Connect again at once, with a clean start. Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-4]."""
@@ -201,6 +209,11 @@ class Reactions:
 
     def _on_skipped(self, connection: Connection, event: MessageSkipped, now: float) -> None:
         self._incoming.on_skipped(event)
+
+    def _on_ping_answered(self, connection: Connection, event: PingAnswered, now: float) -> None:
+        suspicion = self._outgoing.suspicion
+        if suspicion is not None and suspicion.careful is not None:
+            suspicion.careful.ping_answered()
 
     def _on_auth(self, connection: Connection, event: AuthReceived, now: float) -> None:
         self._events.notify("auth", f"the server sent AUTH with reason code 0x{event.reason_code:02x}")
@@ -281,4 +294,5 @@ _REACTIONS: dict[type, Callable[[Reactions, Connection, Any, float], None]] = {
     AuthReceived: Reactions._on_auth,
     PayloadNotText: Reactions._on_payload_not_text,
     MessageSkipped: Reactions._on_skipped,
+    PingAnswered: Reactions._on_ping_answered,
 }

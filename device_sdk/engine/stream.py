@@ -31,6 +31,11 @@ class Stream:
         self._chunks: list[bytes] = []
         self._buffer: bytes | memoryview = b""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the transport has not taken."""
+        return len(self._buffer) + sum(map(len, self._chunks))
+
     def unblock(self) -> None:
         """Offer the transport output again: it may have room now."""
         self.blocked = False

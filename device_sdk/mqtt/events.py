@@ -19,6 +19,7 @@ __all__ = [
     "ConnectionEnded",
     "MessageSkipped",
     "PayloadNotText",
+    "PingAnswered",
     "SessionUnknown",
     "SubscribeAcknowledged",
     "UnsubscribeAcknowledged",
@@ -94,6 +95,15 @@ class MessageSkipped:
         self.qos = qos
         self.size = size
         self.reason = reason
+
+
+class PingAnswered:
+    """PINGRESP to a PINGREQ that was asked for: the server has read everything that was sent before.
+
+    See :meth:`KeepAlive.pinged`.
+    """
+
+    __slots__ = ()
 
 
 class ConnectionEnded:

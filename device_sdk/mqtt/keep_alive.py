@@ -27,12 +27,14 @@ class KeepAlive:
     ``sent``, ``received``: when the last bytes left and arrived.
     """
 
-    __slots__ = ("_answer_due", "_paused", "interval")
+    __slots__ = ("_answer_due", "_is_asked", "_paused", "_unanswered", "interval")
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
         self._answer_due: float | None = None  # after PINGREQ: when the server counts as gone
         self._paused = False
+        self._unanswered = 0  # PINGREQ without PINGRESP: the server answers them in order
+        self._is_asked = False  # one of them was asked for
 
     def agree(self, interval: float) -> None:
         """Use the server's interval (Server Keep Alive). Source: MQTT 5.0 §3.2.2.3.14."""
@@ -73,9 +75,19 @@ class KeepAlive:
             return DEAD
         return "ping"
 
-    def answered(self) -> None:
-        """Note that PINGRESP has arrived."""
+    def pinged(self, *, asked: bool) -> None:
+        """Note a PINGREQ; ``asked``: not for keep alive, and no answer is due before keep alive wants one."""
+        self._unanswered += 1
+        self._is_asked |= asked
+
+    def answered(self) -> bool:
+        """Note that PINGRESP has arrived; return whether a PINGREQ that was asked for is answered by now."""
         self._answer_due = None
+        self._unanswered = max(0, self._unanswered - 1)
+        if self._unanswered:
+            return False
+        was_asked, self._is_asked = self._is_asked, False
+        return was_asked
 
     def output_drains(self, now: float) -> None:
         """Note that a blocked stream takes bytes again: a late PINGRESP proves nothing yet."""

@@ -53,11 +53,13 @@ class Outbound:
         "_keeps_payload",
         "_note_answer",
         "_output",
+        "_paced",
         "_send",
         "_session",
         "_version",
         "_window",
         "held",
+        "left_out",
         "repeats",
     )
 
@@ -76,6 +78,8 @@ class Outbound:
         self._choose_packet_id = rules.choose_packet_id
         self._keeps_payload = rules.keeps_payload_until_pubcomp
         self._send = send
+        self.left_out: set[int] = set()  # of messages in flight that are not sent on this connection
+        self._paced = False
         self._window = 0
         self.held = 0
         self.repeats: OrderedDict[int, Outgoing] = OrderedDict()
@@ -192,6 +196,10 @@ class Outbound:
         """Repeat nothing more on this connection."""
         self.repeats.clear()
 
+    def pace(self) -> None:
+        """Leave it to :meth:`repeat_one` when a message is repeated; before CONNACK."""
+        self._paced = True
+
     def repeat(self, now: float, events: list[Any]) -> int:
         """Repeat as many PUBLISH packets as the window of this connection holds.
 
@@ -202,23 +210,56 @@ class Outbound:
         Returns: the window, with a place for each message that is held.
         """
         repeats, session = self.repeats, self._session
-        while repeats and len(session) - len(repeats) < self._window:
+        while repeats and not self._paced and len(session) - len(repeats) < self._window:
             message = repeats.popitem(last=False)[1]
-            packet = message.packet
             if message.expires_at is not None and message.expires_at <= now:
                 session.withhold(message.packet_id)
                 self._finish(message, EXPIRED, events, DeliveryExpiredError(_TOO_LATE))
-                continue
-            if packet is None or message.expires_at is not None:
-                packet = message.encode(message.packet_id, now)
-            if not self._output.takes(message.flags, len(packet)):
-                message.packet = None
-                self._window += 1
-                self.held += 1
-                continue
-            message.packet = packet
-            self._output.add(bytes((packet[0] | _DUP,)) + packet[1:])
+            else:
+                self._send_again(message, now)
         return self._window
+
+    def repeat_one(self, message: Outgoing, now: float) -> bool:
+        """Repeat this message, which has not expired, after :meth:`pace`; False: it is ``held`` instead."""
+        self.repeats.pop(message.packet_id, None)
+        return self._send_again(message, now)
+
+    def leave_out(self, message: Outgoing) -> None:
+        """Do not repeat this message on this connection, unless :meth:`take_up` comes; it stays in flight."""
+        del self.repeats[message.packet_id]
+        self.left_out.add(message.packet_id)
+
+    def take_up(self) -> None:
+        """Repeat the messages that were left out, in the order in which they were sent."""
+        left_out = self.left_out
+        self.repeats = OrderedDict(
+            (packet_id, message)
+            for packet_id, message in self._session.in_flight.items()
+            if packet_id in left_out or packet_id in self.repeats
+        )
+        left_out.clear()
+
+    def give_up(self, message: Outgoing) -> None:
+        """End an exchange that the server has not answered; its packet identifier is withheld."""
+        session = self._session
+        self.repeats.pop(message.packet_id, None)
+        self.left_out.discard(message.packet_id)
+        if session.in_flight.pop(message.packet_id, None) is not None:
+            session.withhold(message.packet_id)
+        message.packet = None
+
+    def _send_again(self, message: Outgoing, now: float) -> bool:
+        packet = message.packet
+        if packet is None or message.expires_at is not None:
+            packet = message.encode(message.packet_id, now)
+        if not self._output.takes(message.flags, len(packet)):
+            message.packet = None
+            self._window += 1
+            self.held += 1
+            return False
+        message.packet = packet
+        self._output.add(bytes((packet[0] | _DUP,)) + packet[1:])
+        return True
 
     # The end of an exchange
 
@@ -239,6 +280,8 @@ class Outbound:
         if error is not None:
             message.error = error
         message.packet = None
+        if self.left_out:
+            self.left_out.discard(message.packet_id)
         if session.journal:
             session.record(("done", message.sequence, status))
         events.append(message)

@@ -31,6 +31,7 @@ class Output:
     """The packets of one connection that have not left.
 
     ``buffered``: bytes waiting, without the acknowledgements; ``answers``: acknowledgements waiting;
+    ``discarded``: bytes that waited when the connection ended;
     ``gate``: the change that the last held packet waits for, 0 if none is held; ``last_sent``: when the last
     packet left, in seconds of the caller's clock; ``largest_packet``: bytes that the server accepts;
     ``refused_flags``: QoS and RETAIN bits of the messages that it does not accept.
@@ -48,6 +49,7 @@ class Output:
         "_urgent",
         "answers",
         "buffered",
+        "discarded",
         "gate",
         "largest_packet",
         "last_sent",
@@ -57,6 +59,7 @@ class Output:
     def __init__(self, aliases: OutgoingAliases | None = None) -> None:
         self.buffered = 0
         self.answers = 0
+        self.discarded = 0
         self.gate = 0
         self.last_sent = 0.0
         self.largest_packet = _LARGEST_PACKET
@@ -190,14 +193,16 @@ class Output:
         self._gates.append((len(self._chunks) - 1, change))
         self.gate = change
 
-    def urge(self, packet: bytes, now: float) -> None:
-        """Put a packet in front of the others, unless an urgent one is waiting already.
+    def urge(self, packet: bytes, now: float) -> bool:
+        """Put a packet in front of the others, unless an urgent one is waiting already; return whether.
 
         It counts as sent, so that a stuck stream gets one per period.
         """
-        if not self._urgent:
-            self._urgent.append(packet)
         self.last_sent = now
+        if self._urgent:
+            return False
+        self._urgent.append(packet)
+        return True
 
     def finish(self, packet: bytes) -> None:
         """Make this the last packet; those still waiting for the store are not sent."""
@@ -206,6 +211,7 @@ class Output:
 
     def close(self, last_words: bytes | None = None) -> None:
         """Discard everything that waits; send at most these last words."""
+        self.discarded = sum(map(len, self._chunks))
         self._clear()
         self._urgent = []
         self._last_packet = last_words

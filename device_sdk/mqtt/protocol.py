@@ -23,6 +23,7 @@ from device_sdk.mqtt.events import (
     ConnectionEnded,
     MessageSkipped,
     PayloadNotText,
+    PingAnswered,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         | AuthReceived
         | MessageSkipped
         | PayloadNotText
+        | PingAnswered
         | ConnectionEnded
     )
 
@@ -279,7 +281,7 @@ class Protocol:
         if self.state == CLOSED:
             return []
         during = " before answering CONNECT" if self.state == CONNECTING else ""
-        return self._fail(TransportClosedError(f"the server closed the connection{during}"))
+        return self._fail(TransportClosedError.ended(f"the server closed the connection{during}", "closed"))
 
     @property
     def reading_paused(self) -> bool:
@@ -320,7 +322,8 @@ class Protocol:
         elif keep_alive.act(now, framing.last_received) == DEAD:
             problem = f"no answer to PINGREQ within {keep_alive.patience:g} s"
         else:
-            self.output.urge(_PINGREQ, now)
+            if self.output.urge(_PINGREQ, now):
+                keep_alive.pinged(asked=False)
             return []
         return self._fail(TransportClosedError(problem), silent=True)
 
@@ -379,7 +382,8 @@ class Protocol:
         events.append(kind(packet.packet_id, codes, packet.properties))
 
     def _accept_pingresp(self, packet: Pingresp, events: list[Event]) -> None:
-        self.keep_alive.answered()
+        if self.keep_alive.answered():
+            events.append(PingAnswered())
 
     def _accept_disconnect(self, packet: Disconnect, events: list[Event]) -> None:
         if "session_expiry_interval" in packet.properties:  # [MQTT-3.14.2-2]

@@ -58,6 +58,7 @@ def make_client(
         store=config.queue.file if with_store else None,
         policy=_policy(config.queue),
         reconnect=ReconnectPolicy(longest=broker.reconnect_longest),
+        on_poison=broker.on_poison,
         on_event=on_event,
     )
     return client, transport

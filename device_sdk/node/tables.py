@@ -54,6 +54,7 @@ class BrokerTable(Table, frozen=True, kw_only=True):
     session_expiry: Annotated[int, whole_seconds("1d", 0, 0xFFFFFFFF)] = _DAY
     connect_timeout: Annotated[float, seconds("10s", 1, 600)] = 10.0
     reconnect_longest: Annotated[float, seconds("60s", 1, _DAY)] = 60.0
+    on_poison: Literal["shelve", "keep"] = "shelve"
 
     def __repr__(self) -> str:
         return f"BrokerTable({parse_url(self.url)!r})"

@@ -176,6 +176,21 @@ ALARMS = {
         Alarm("A program whose `disconnect()` takes a second each time", unwatched=BY_USERS),
     ],
     "0020": [Alarm("Users look for `device_sdk.hil` and do not find it", unwatched=BY_USERS)],
+    "0024": [
+        Alarm("Users find good messages on the shelf", ("tests/engine/test_poison.py",)),
+        Alarm(
+            "a client reconnects for ever because of one message that no event names",
+            (
+                "tests/engine/test_poison.py::test_the_only_message_is_refused_only_if_the_broker_names_the_fault",
+            ),
+        ),
+        Alarm(
+            "a node with one topic is offline for hours because of one message",
+            (
+                "tests/engine/test_poison.py::test_good_messages_of_one_topic_survive_a_broker_in_a_crash_loop",
+            ),
+        ),
+    ],
     "0025": [
         Alarm("A subscriber that is busy decoding", unwatched=BY_BENCHMARKS),
         Alarm("`stats.skipped` of a program whose broker only cuts", unwatched=BY_USERS),

@@ -12,7 +12,7 @@ import device_sdk
 PACKAGE = Path(device_sdk.__file__).parent
 
 # They write a time for people, or keep one over the end of the process.
-WRITERS = {"cli/demo/command.py", "cli/pubsub.py", "store/clock.py"}
+WRITERS = {"cli/demo/command.py", "cli/pubsub.py", "engine/outgoing/endings.py", "store/clock.py"}
 ROOMS_OF_READINGS = ("drivers", "testing")
 
 

@@ -141,6 +141,7 @@ class Rig:
         self.transport = HandTransport()
         self.draw = draw
         self.wakes = 0
+        self.answers_pings = False
         fields = ConnectOptions(
             "rig",
             version=version,
@@ -208,6 +209,8 @@ class Rig:
         while decoded := decode_packet(bytes(self.transport.sent), self.version):
             found.append(decoded[0])
             del self.transport.sent[: decoded[1]]
+        if self.answers_pings and any(packet.type == "pingreq" for packet in found):
+            found += self.feed(b"\xd0\x00")
         return found
 
     # Time

@@ -306,6 +306,7 @@ class Model:
 
     def begin(self) -> None:
         self.rig = Rig(store=self.store, policy=self.policy, inflight=3, clean_start=False)
+        self.rig.answers_pings = True
 
     def publish(self, count: int) -> None:
         for _ in range(count):

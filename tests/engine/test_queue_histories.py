@@ -85,6 +85,7 @@ class Model:
     def begin(self) -> None:
         self.rig = Rig(store=self.store, policy=self.policy, inflight=WINDOW, clean_start=False)
         self.rig.clock.advance_to(self.now)
+        self.rig.answers_pings = True
         self.held.clear()
 
     def message(self, count: int) -> None:

@@ -165,8 +165,9 @@ IN_EXCHANGES = (
         "PUBLISH is repeated with another packet identifier",
         v311("MQTT-2.3.1-3", "MQTT-4.4.0-1") + v5("MQTT-4.4.0-1"),
         _OUTBOUND,
-        "            packet = message.packet\n",
-        "            packet = message.encode(99, 0.0)\n",
+        "        if not self._output.takes(message.flags, len(packet)):\n            message.packet = None\n",
+        "        packet = message.encode(99, 0.0)\n"
+        "        if not self._output.takes(message.flags, len(packet)):\n            message.packet = None\n",
     ),
     Fault(
         "PUBREL is not repeated",
@@ -190,8 +191,8 @@ IN_EXCHANGES = (
         "the window is ignored when messages are repeated",
         v5("MQTT-3.3.4-7", "MQTT-4.9.0-2"),
         _OUTBOUND,
-        "while repeats and len(session) - len(repeats) < self._window:",
-        "while repeats:",
+        "while repeats and not self._paced and len(session) - len(repeats) < self._window:",
+        "while repeats and not self._paced:",
     ),
     Fault(
         "a message that was sent expires while there is life left",
@@ -204,10 +205,11 @@ IN_EXCHANGES = (
         "messages are repeated on a live connection, with each PINGREQ",
         v5("MQTT-4.4.0-1") + v311("MQTT-4.4.0-1") + v31("MQTT-3.1/RESEND-TIMER"),
         _PROTOCOL,
-        "            self.output.urge(_PINGREQ, now)\n",
-        "            self.output.urge(_PINGREQ, now)\n"
+        "            if self.output.urge(_PINGREQ, now):\n",
+        "            if self.output.urge(_PINGREQ, now):\n                keep_alive.pinged(asked=False)\n"
         "            for one in self.session.in_flight.values():\n"
-        '                self.output.add(one.packet or b"")\n',
+        '                self.output.add(one.packet or b"")\n'
+        "            if False:\n",
     ),
     # PUBLISH from the server
     Fault(
@@ -291,8 +293,8 @@ IN_EXCHANGES = (
         "a long silence ends the session of an open connection",
         v311("MQTT-4.1.0-2") + v5("MQTT-4.1.0-1"),
         _PROTOCOL,
-        "            self.output.urge(_PINGREQ, now)\n",
-        "            self.session.received.clear()\n            self.output.urge(_PINGREQ, now)\n",
+        "            if self.output.urge(_PINGREQ, now):\n",
+        "            self.session.received.clear()\n            if self.output.urge(_PINGREQ, now):\n",
     ),
     Fault(
         "after UNSUBSCRIBE no exchange is completed",

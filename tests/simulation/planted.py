@@ -112,7 +112,7 @@ PLANTED = (
     PlantedBug(
         "what is repeated ignores the window",
         _OUTBOUND, "repeat",
-        "while repeats and len(session) - len(repeats) < self._window:", "while repeats:",
+        " and len(session) - len(repeats) < self._window:", ":",
     ),
     PlantedBug(
         "the server's receive maximum is ignored",
@@ -121,7 +121,7 @@ PLANTED = (
     ),
     PlantedBug(
         "DUP is not set on what is repeated",
-        _OUTBOUND, "repeat",
+        _OUTBOUND, "_send_again",
         "packet[0] | _DUP", "packet[0]",
     ),
     PlantedBug(

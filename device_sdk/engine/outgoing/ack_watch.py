@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from device_sdk.mqtt.session import Outgoing, Session
 
 __all__ = ["AckWatch"]
@@ -35,12 +37,19 @@ class AckWatch:
         """When to look; ``None`` while nothing is in flight."""
         return self._look_at if len(session) else None
 
-    def is_stuck(self, session: Session, now: float, *, excused: bool) -> bool:
-        """Look. ``excused``: the server cannot have answered, or we have not read what it says."""
+    def is_stuck(self, session: Session, left_out: Container[int], now: float, *, excused: bool) -> bool:
+        """Look. ``excused``: the server cannot have answered, or we have not read what it says.
+
+        ``left_out``: packet identifiers of messages that were not sent on this connection.
+        """
         if not len(session) or now < self._look_at:
             return False
         self._look_at = now + self._interval
-        sent = (one for one in session.in_flight.values() if one.packet is not None)  # else it is held
+        sent = (  # without those that are held
+            one
+            for packet_id, one in session.in_flight.items()
+            if one.packet is not None and packet_id not in left_out
+        )
         for index, unanswered in enumerate((sent, iter(session.released.values()))):
             oldest = next(unanswered, None)
             if excused or oldest is None or oldest is not self._oldest[index]:

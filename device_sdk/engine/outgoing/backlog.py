@@ -199,7 +199,7 @@ class Backlog:
             first = self.pages.places.first()
         if lane is not None and (first is None or lane[0].sequence < first[0]):
             delivery = lane.popleft()
-            self._left(delivery, lane)
+            self.left(delivery, lane)
             return delivery.sequence, delivery
         return None if first is None else self._pop_beyond(*first)
 
@@ -212,7 +212,7 @@ class Backlog:
             for delivery in lane:
                 if delivery.sequence == sequence and delivery.status == QUEUED:
                     lane.remove(delivery)
-                    self._left(delivery, lane)
+                    self.left(delivery, lane)
                     return sequence, delivery
         return None
 
@@ -275,11 +275,11 @@ class Backlog:
                 lane.extend(kept)
             waited = [item for item in gone if item.status == QUEUED]
             for delivery in waited:
-                self._left(delivery, lane)
+                self.left(delivery, lane)
             expired += waited
         for delivery, expires_at in known:
             if expires_at <= now:
-                self._left(delivery, None)
+                self.left(delivery, None)
                 expired.append(delivery)
         left = [item.expires_at for lane in self._lanes for item in lane if item.expires_at is not None]
         left += [expires_at for _, expires_at in known if expires_at > now]
@@ -362,7 +362,7 @@ class Backlog:
         self.bytes -= size
         return sequence, self.pages.find(sequence)
 
-    def _left(self, delivery: Delivery, lane: deque[Delivery] | None) -> None:
+    def left(self, delivery: Delivery, lane: deque[Delivery] | None) -> None:
         """A message left its lane without being sent; ``None``: it was beyond."""
         size = size_of(delivery)
         if delivery.flags > MESSAGE_FLAGS:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from time import time
+
 from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.errors import ClosedError, DroppedError, SessionLostError
-from device_sdk.mqtt.session import DROPPED, INVALIDATED, STORED
+from device_sdk.mqtt.session import DROPPED, INVALIDATED, REFUSED, STORED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +46,16 @@ class Endings:
             self._pages.forget(delivery.sequence)
         if delivery.on_done is not None:  # Waits.wake() written out: this runs once a message at QoS 0
             delivery.on_done.set()
+
+    def shelve(self, delivery: Delivery, error: DeviceSdkError) -> None:
+        """Refuse a message that is neither in the queue nor in the window; a store keeps it on its shelf."""
+        if self._session.journal and delivery.sequence:
+            # The time of the wall, for people: nothing is decided by it.
+            self._session.record(("shelved", delivery.sequence, REFUSED, str(error), time()))
+            self._pages.forget(delivery.sequence)
+        delivery.status = REFUSED
+        delivery.error = error
+        self._waits.wake(delivery)
 
     def invalidate(self, messages: Iterable[Outgoing]) -> None:
         """End the messages of a lost session for an application that does not want them repeated."""

@@ -10,7 +10,7 @@ from device_sdk.engine.outgoing.overflow import Overflow
 from device_sdk.engine.outgoing.replay import TOO_LATE, Replay
 from device_sdk.engine.outgoing.waits import Waits
 from device_sdk.errors import DeliveryExpiredError, DroppedError
-from device_sdk.mqtt.session import DROPPED, EXPIRED, SENT
+from device_sdk.mqtt.session import DROPPED, EXPIRED, REFUSED, SENT
 from device_sdk.store.base import AGED, KEEP_LAST, PAGE_BYTES, PAGE_MESSAGES
 
 TYPE_CHECKING = False
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from device_sdk.mqtt.session import Outgoing, Session
     from device_sdk.store.base import SavedSession, Store, StorePolicy
 
-__all__ = ["Outbox"]
+__all__ = ["DETOUR", "Outbox"]
 
+_ALL = 1 << 62
+#: As ``max_buffered``: no message is sent at once, all of them go through the queue.
+DETOUR = -1
 _LOST = "the store lost it: its file was damaged, see the event store_replaced"
 
 
@@ -47,7 +50,7 @@ class Outbox:
         self._endings = Endings(session, store, self.backlog.pages, self.waits)
         self.overflow = Overflow(policy.overflow, session, self.backlog, self.bounds, self._endings)
         self._replay = Replay(session, policy.replay_rate, policy.unsendable, self.backlog, self._endings)
-        self.max_buffered = self.bounds.max_buffered  # bytes that may wait for the network
+        self.max_buffered = self.bounds.max_buffered  # bytes that may wait for the network, or DETOUR
         self.sent_qos0 = Delivery(self.waits, b"", b"", 0, b"", None)  # every QoS 0 message sent at once
         self.sent_qos0.status = SENT
         self.ahead = 0  # waiting messages that a new one must not overtake
@@ -152,17 +155,29 @@ class Outbox:
         self.backlog.disconnected()
         self._recount()
 
-    def fill(self, protocol: Protocol, now: float) -> list[Delivery]:
-        """Move messages from the queue into the window; return those that ended instead."""
+    def fill(self, protocol: Protocol, now: float, most: int = _ALL) -> list[Delivery]:
+        """Move messages from the queue into the window, or ``most`` of them; return those that ended."""
         backlog, replay = self.backlog, self._replay
         before = backlog.messages
-        ended = replay.fill(protocol, now)
+        ended = replay.fill(protocol, now, most)
         self.wants_fill, self.next_replay = replay.wants_more, replay.held_until
         # _recount() written out: this runs once an acknowledgement.
-        self.ahead = len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
+        self.ahead = (
+            len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
+        ) or self.max_buffered == DETOUR
         if self.waits.blocked and backlog.messages < before:
             self.waits.made_room()
         return ended
+
+    def detour(self, through_queue: bool) -> None:
+        """Have every message go through the queue from now on, or not any more."""
+        self.max_buffered = DETOUR if through_queue else self.bounds.max_buffered
+        self.wants_fill = True
+        self._recount()
+
+    def want_fill(self, wanted: bool) -> None:
+        """Note that there is more to send, or that this has been seen to."""
+        self.wants_fill = wanted
 
     def request_page(self) -> None:
         """Ask the store for more of the queue if little is left. It has every change up to now."""
@@ -204,13 +219,21 @@ class Outbox:
 
     def _recount(self) -> None:
         backlog = self.backlog
-        self.ahead = len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
+        self.ahead = (
+            len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
+        ) or self.max_buffered == DETOUR
 
     # The end of a message
 
     def end(self, delivery: Delivery, status: str, error: DeviceSdkError | None) -> None:
-        """Give a delivery that is in no window its last state, forget it in the store, wake who waits."""
-        self._endings.end(delivery, status, error)
+        """Give a delivery that is in no window its last state, forget it in the store, wake who waits.
+
+        The store keeps one that is refused on its shelf.
+        """
+        if status == REFUSED and error is not None:
+            self._endings.shelve(delivery, error)
+        else:
+            self._endings.end(delivery, status, error)
 
     def invalidate(self, messages: Iterable[Outgoing]) -> None:
         """End the messages of a lost session for an application that does not want them repeated."""

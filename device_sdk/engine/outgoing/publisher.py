@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.engine.outgoing.outbox import Outbox
+from device_sdk.engine.outgoing.outbox import DETOUR, Outbox
+from device_sdk.engine.outgoing.suspicion import suspicion_for
 from device_sdk.engine.outgoing.write_ahead import WriteAhead
 from device_sdk.errors import ClosedError, DroppedError, LocalProtocolError, QueueFullError
 from device_sdk.mqtt.session import DROPPED, EXPIRED, SENT
@@ -40,7 +41,7 @@ class Publisher:
 
     __slots__ = (
         "_alone", "_buffer_qos0", "_closed", "_events", "_obstacle", "_policy", "_qos0_waits", "_session",
-        "_stats", "_waits", "journal", "online", "outbox",
+        "_stats", "_waits", "journal", "online", "outbox", "suspicion",
     )  # fmt: skip
 
     def __init__(
@@ -54,9 +55,11 @@ class Publisher:
         *,
         buffer_qos0: bool,
         alone: bool = True,
+        on_poison: str = "keep",
     ) -> None:
         self.outbox = Outbox(lock, session, policy, store, consumers)
         self.journal = None if store is None else WriteAhead(store, session, self.outbox, events)
+        self.suspicion = suspicion_for(on_poison, session, self.outbox, events)
         self.online: Protocol | None = None
         self._session = session
         self._policy = policy
@@ -71,19 +74,30 @@ class Publisher:
 
     # The life of the client
 
-    def connected(self, protocol: Protocol) -> None:
+    def prepare(self, protocol: Protocol, server: str) -> None:
+        """A connection to this server is about to begin."""
+        if self.suspicion is not None:
+            self.suspicion.prepare(protocol, server)
+
+    def connected(self, protocol: Protocol, now: float = 0.0) -> None:
         """Send on this connection from now on."""
         self.online = protocol
         self._waits.explain(None)
         self.outbox.connected((protocol.output.largest_packet, protocol.output.refused_flags))
+        if self.suspicion is not None:
+            self.suspicion.connected(protocol, now)
 
     def disconnecting(self) -> None:
         """Send nothing any more on this connection, which has its DISCONNECT."""
         self.online = None
+        if self.suspicion is not None:
+            self.suspicion.relax()
 
     def disconnected(self, error: DeviceSdkError | None) -> None:
         """Queue from now on. ``error``: why there is no connection, if that is known."""
         self.online = None
+        if self.suspicion is not None:
+            self.suspicion.relax()
         if error is not None:
             self._waits.explain(error)
         self.outbox.disconnected()
@@ -146,9 +160,11 @@ class Publisher:
                 protocol.publish_qos0(topic_field, payload, flags, properties)
                 self._stats.published += 1
                 return outbox.sent_qos0
-            return self._output_full(
-                Delivery(self._waits, topic_field, payload, flags, properties), protocol.output.buffered
-            )
+            qos0 = Delivery(self._waits, topic_field, payload, flags, properties)
+            if outbox.max_buffered == DETOUR:
+                outbox.want_fill(True)
+                return self._enqueue(qos0, now)
+            return self._output_full(qos0, protocol.output.buffered)
         delivery = Delivery(self._waits, topic_field, payload, flags, properties, expires_at)
         output, session = protocol.output, self._session
         size = len(topic_field) + len(properties) + len(payload) + _LONGEST_HEADER
@@ -172,7 +188,9 @@ class Publisher:
         if flags < 2:
             output.check(flags, size)
         queued = self._enqueue(delivery, now)
-        if flags < 2:
+        if outbox.max_buffered == DETOUR:
+            outbox.want_fill(True)
+        elif flags < 2:
             self.fill(now or 0.0)
         return queued
 
@@ -205,7 +223,9 @@ class Publisher:
         if self._closed:
             raise ClosedError("publish() on a client that is closed")
         if delivery.flags < 2 and not self._qos0_waits:
-            self._drop(delivery, "there is no connection, and QoS 0 is not buffered (buffer_qos0)")
+            why = "there is no connection, and QoS 0 is not buffered (buffer_qos0)"
+            self.outbox.end(delivery, DROPPED, DroppedError(why))
+            self._stats.dropped += 1
             return delivery
         return self._enqueue(delivery, now)
 
@@ -253,22 +273,23 @@ class Publisher:
             setattr(self._stats, kind, getattr(self._stats, kind) + count)
             self._events.notify(kind, f"{count} {_UNHELD[kind]}", value=str(count))
 
-    def _drop(self, delivery: Delivery, why: str) -> None:
-        self.outbox.end(delivery, DROPPED, DroppedError(why))
-        self._stats.dropped += 1
-
     # The queue behind the window
 
     def fill(self, now: float) -> None:
         """Move messages from the queue into the window, if there is a connection."""
-        outbox = self.outbox
-        if self.online is not None:
+        if self.online is None:
+            return
+        outbox, suspicion = self.outbox, self.suspicion
+        if outbox.max_buffered == DETOUR and suspicion is not None:
+            outbox.want_fill(False)
+            self.report_ended(suspicion.step(now))
+        if outbox.max_buffered != DETOUR:
             self.report_ended(outbox.fill(self.online, now))
-            if outbox.obstacle is not self._obstacle:
-                self._obstacle = error = outbox.obstacle
-                if error is not None:
-                    text = f"this broker cannot take some messages, which wait for another: {error}"
-                    self._events.notify("held", text, error)
+        if outbox.obstacle is not self._obstacle:
+            self._obstacle = error = outbox.obstacle
+            if error is not None:
+                text = f"this broker cannot take some messages, which wait for another: {error}"
+                self._events.notify("held", text, error)
 
     def send_ahead(self, protocol: Protocol, now: float) -> None:
         """Move messages into the window of a connection that the server has not accepted yet."""
@@ -299,8 +320,10 @@ class Publisher:
         self.report_ended(outbox.expire(now))
         if outbox.overflow.unheld:
             self._report_unheld()
-        if outbox.next_replay is not None and now >= outbox.next_replay:
-            self.fill(now)
+        due = None if self.suspicion is None else self.suspicion.deadline
+        for moment in (outbox.next_replay, due):
+            if moment is not None and now >= moment:
+                self.fill(now)
 
     def report_ended(self, deliveries: Iterable[Delivery]) -> None:
         """Count and report the deliveries that were dropped, have expired or were refused."""

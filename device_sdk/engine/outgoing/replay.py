@@ -55,11 +55,11 @@ class Replay:
         self.obstacle = None
         self._past = last_sequence if self._rate else _NO_PAST
 
-    def fill(self, protocol: Protocol, now: float) -> list[Delivery]:
-        """Move messages from the backlog into the window; return those that ended instead."""
+    def fill(self, protocol: Protocol, now: float, most: int) -> list[Delivery]:
+        """Move messages from the backlog into the window, or ``most`` of them; return those that ended."""
         session, backlog, has_properties = self._session, self._backlog, self._has_properties
-        identifiers = _PACKET_IDS - len(session.requests) - len(session.withheld)
-        room = min(protocol.window, identifiers) - len(session)
+        window = protocol.window + len(protocol.outbound.left_out)
+        room = min(window, _PACKET_IDS - len(session.requests) - len(session.withheld)) - len(session)
         # Half of the window stays free for what is published now.
         reserve = protocol.window // 2 if backlog.overtaking else 0
         self.wants_more, self.held_until = False, None
@@ -67,7 +67,7 @@ class Replay:
         moved = moved_bytes = 0
         for lane, reserved, past in ((backlog.live, 0, _NO_PAST), (backlog.queue, reserve, self._past)):
             room -= reserved
-            while lane:
+            while lane and moved < most:
                 delivery = lane[0]
                 if delivery.status != QUEUED:
                     lane.popleft()  # replaced by a newer one, and counted then

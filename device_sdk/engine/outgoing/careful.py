@@ -1,0 +1,340 @@
+"""One connection on which messages go one by one, as far as the judgement about the server asks for it."""
+
+from __future__ import annotations
+
+from device_sdk.engine.outgoing.replay import TOO_LATE
+from device_sdk.engine.outgoing.stepped_over import SteppedOver
+from device_sdk.errors import DeliveryExpiredError, PublishRefused
+from device_sdk.mqtt.session import EXPIRED, QUEUED, REFUSED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.engine.events import Events
+    from device_sdk.engine.outgoing.delivery import Delivery
+    from device_sdk.engine.outgoing.outbox import Outbox
+    from device_sdk.engine.outgoing.poison import Poison, Suspect
+    from device_sdk.mqtt.protocol import Protocol
+    from device_sdk.mqtt.session import Session
+
+__all__ = ["Careful"]
+
+_PINGREQ = b"\xc0\x00"
+_UNSPECIFIED_ERROR = 0x80
+_MOST_STEPPED_OVER = 1_000
+_MOST_WAITING_FOR_QOS0 = 1_000  # more, and one message per round trip is too slow for this client
+
+# What becomes of the next message: sent beside others, sent alone, left where it is, or refused unsent.
+_TOGETHER, _ALONE, _LEFT, _REFUSED = range(4)
+# The PINGREQ before a message that is sent alone.
+_NOT_ASKED, _ASKED, _ANSWERED = range(3)
+
+
+class _Control:
+    """A connection without the suspect. ``asks_topic``: other messages of its topic are let through."""
+
+    __slots__ = ("asks_topic", "has_answer", "suspect")
+
+    def __init__(self, suspect: Suspect) -> None:
+        self.suspect = suspect
+        self.has_answer = False
+        self.asks_topic = False
+
+
+class Careful:
+    """Decides about each message of one connection, from the repeats to what is published meanwhile.
+
+    ``alone``: the message that is in flight and nothing else, since ``alone_since``. ``deadline``: when
+    :meth:`step` wants to be called. The caller of every method holds the engine's lock.
+    """
+
+    __slots__ = (
+        "_accepted_at", "_acknowledged", "_candidates", "_control", "_events", "_is_careful", "_outbox",
+        "_ping", "_poison", "_protocol", "_session", "_stepped_over",
+        "alone", "alone_since", "deadline",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        poison: Poison,
+        protocol: Protocol,
+        session: Session,
+        outbox: Outbox,
+        events: Events,
+        now: float,
+    ) -> None:
+        self.alone: Delivery | None = None
+        self.alone_since = now
+        self.deadline: float | None = None
+        self._poison = poison
+        self._protocol = protocol
+        self._session = session
+        self._outbox = outbox
+        self._stepped_over = SteppedOver(outbox.backlog)
+        self._events = events
+        self._accepted_at = now
+        self._acknowledged = events.stats.acknowledged
+        self._is_careful = poison.is_careful
+        self._candidates = {id(message): message for message in poison.candidates}
+        self._control = None if poison.suspect is None else _Control(poison.suspect)
+        self._ping = _NOT_ASKED
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything can go its usual way again."""
+        if self.alone is not None or self._control is not None or self._poison.is_watchful:
+            return False
+        first = self._stepped_over.first()
+        return not (self._protocol.outbound.repeats or (first is not None and id(first) in self._candidates))
+
+    def ping_answered(self) -> None:
+        """The server has answered PINGREQ."""
+        if self._ping == _ASKED:
+            self._ping = _ANSWERED
+
+    def step(self, now: float) -> list[Delivery]:
+        """Send what may be sent now; return the messages that ended instead."""
+        ended: list[Delivery] = []
+        poison, control = self._poison, self._control
+        self._note_answers()
+        if control is not None and self._is_passed(control, now):
+            self._end_control(control, now, ended)
+        if poison.watches_qos0 and self._has_proved_qos0(now):
+            poison.qos0_proved()
+        while self.alone is None and self._advance(now, ended):
+            pass
+        if self.alone is None and self._ping == _ANSWERED:
+            self._ping = _NOT_ASKED  # the next message wants an answer of its own
+        self.deadline = self._next_deadline(now)
+        return ended
+
+    def end(self) -> None:
+        """The connection is over, or needs no care any more: what was left out is part of the rest again."""
+        self._stepped_over.rejoin()
+
+    def _is_passed(self, control: _Control, now: float) -> bool:
+        suspect = control.suspect
+        if suspect.is_controlled:
+            return True  # on an earlier connection; the suspect has ended it, too
+        return control.has_answer and now >= self._accepted_at + suspect.lasted
+
+    # Answers
+
+    def _note_answers(self) -> None:
+        poison, control, alone = self._poison, self._control, self.alone
+        if alone is not None:
+            if alone.flags >= 2:
+                answered = self._session.in_flight.get(alone.packet_id) is not alone
+            else:
+                answered = self._ping == _ANSWERED
+            if answered:
+                self.alone = None
+                poison.answered(alone)
+                if control is not None:
+                    control.has_answer = True
+                    control.suspect.witness(alone)
+                elif poison.suspect is not None:
+                    poison.acquit()  # it was the suspect, once more
+        acknowledged = self._events.stats.acknowledged
+        if acknowledged != self._acknowledged:
+            self._acknowledged = acknowledged
+            poison.acknowledged()
+
+    def _has_proved_qos0(self, now: float) -> bool:
+        waiting = self._outbox.backlog.messages > _MOST_WAITING_FOR_QOS0
+        return waiting or now >= self._accepted_at + self._poison.qos0_life
+
+    def _next_deadline(self, now: float) -> float | None:
+        lives = []
+        if self._control is not None:
+            lives.append(self._control.suspect.lasted)
+        if self._poison.watches_qos0:
+            lives.append(self._poison.qos0_life)
+        return min((due for life in lives if (due := self._accepted_at + life) > now), default=None)
+
+    # The next message
+
+    def _advance(self, now: float, ended: list[Delivery]) -> bool:
+        """Do something about the next message; return whether there may be more to do now."""
+        repeat = next(iter(self._protocol.outbound.repeats.values()), None)
+        message: Delivery | None = repeat or self._stepped_over.first()  # type: ignore[assignment]
+        if message is None:
+            return self._rest(now, ended)
+        fate = self._fate(message, now, is_repeat=repeat is not None)
+        if fate == _LEFT:
+            return self._leave(message, is_repeat=repeat is not None) or self._rest(now, ended)
+        if fate == _REFUSED:
+            self._refuse_unsent(message, is_repeat=repeat is not None)
+            return True
+        if fate == _ALONE:
+            return self._is_free() and self._send_alone(message, now, ended, is_repeat=repeat is not None)
+        return self._send(message, now, ended, is_repeat=repeat is not None)
+
+    def _fate(self, message: Delivery, now: float, *, is_repeat: bool) -> int:
+        poison, control, topic_field = self._poison, self._control, message.topic_field
+        if not is_repeat and message.expires_at is not None and message.expires_at <= now:
+            return _TOGETHER  # its end needs no answer of the server
+        if control is not None:
+            suspect = control.suspect
+            same_topic = topic_field == suspect.topic_field
+            if message is suspect.message or topic_field in poison.excluded:
+                return _LEFT
+            if same_topic and not control.asks_topic:
+                return _LEFT
+        if poison.is_unsendable(topic_field, now):
+            return _REFUSED
+        if control is not None or poison.is_bad(topic_field) or id(message) in self._candidates:
+            return _ALONE
+        if (is_repeat and self._is_careful) or (message.flags < 2 and poison.watches_qos0):
+            return _ALONE
+        return _TOGETHER
+
+    def _leave(self, message: Delivery, *, is_repeat: bool) -> bool:
+        if is_repeat:
+            self._protocol.outbound.leave_out(message)
+            return True
+        if len(self._stepped_over) >= _MOST_STEPPED_OVER:
+            return False
+        self._stepped_over.add_first()
+        return True
+
+    def _refuse(self, message: Delivery, error: PublishRefused, ended: list[Delivery]) -> None:
+        if self._session.in_flight.get(message.packet_id) is message:
+            self._protocol.outbound.give_up(message)
+        elif message.status == QUEUED:
+            self._stepped_over.take_out(message)
+        else:
+            return  # it has ended meanwhile
+        self._outbox.end(message, REFUSED, error)
+        ended.append(message)
+
+    def _refuse_unsent(self, message: Delivery, *, is_repeat: bool) -> None:
+        """Refuse a message of a bad topic; the 1st, 2nd, 4th, 8th ... of them is an event."""
+        fate = "not sent again; it may have been received" if is_repeat else "not sent"
+        text = f"the broker ended connections on messages of this topic again and again; {fate}"
+        error = PublishRefused(f"{_about(message)}{text}", _UNSPECIFIED_ERROR)
+        self._refuse(message, error, [])
+        self._events.stats.refused += 1
+        count = self._poison.count_unsent(message.topic_field)
+        if not count & (count - 1):
+            which = "" if count == 1 else f" (message {count} of these)"
+            self._events.notify("refused", f"{message.topic}: {error}{which}", error, message.topic)
+
+    # Sending
+
+    def _is_free(self) -> bool:
+        """Whether nothing is unanswered on this connection."""
+        session, outbound = self._session, self._protocol.outbound
+        waiting = len(session.in_flight) - outbound.held - len(outbound.left_out) - len(outbound.repeats)
+        return not (waiting or session.released or session.requests)
+
+    def _ask(self) -> bool:
+        """Return whether the server has answered a PINGREQ, and send one if none was sent."""
+        if self._ping == _NOT_ASKED:
+            self._ping = _ASKED
+            self._protocol.output.add(_PINGREQ)
+            self._protocol.keep_alive.pinged(asked=True)
+        return self._ping == _ANSWERED
+
+    def _send_alone(self, message: Delivery, now: float, ended: list[Delivery], *, is_repeat: bool) -> bool:
+        if not self._ask():
+            return False
+        if not self._send(message, now, ended, is_repeat=is_repeat):
+            return False
+        if message in ended or _is_held(message):
+            return True
+        self.alone = message
+        # A repeat belongs to the connection from its beginning: another one has to live as long.
+        self.alone_since = self._accepted_at if is_repeat else now
+        self._ping = _NOT_ASKED
+        if message.flags < 2:
+            self._ask()  # its answer is the only one that QoS 0 has
+        return False
+
+    def _send(self, message: Delivery, now: float, ended: list[Delivery], *, is_repeat: bool) -> bool:
+        """Send a message, or end it if its time is over; return whether it was possible now."""
+        outbox, protocol, session = self._outbox, self._protocol, self._session
+        if is_repeat:
+            outbound = protocol.outbound
+            if len(session) - len(outbound.left_out) - len(outbound.repeats) >= protocol.window:
+                return False
+            if message.expires_at is not None and message.expires_at <= now:
+                outbound.give_up(message)
+                outbox.end(message, EXPIRED, DeliveryExpiredError(TOO_LATE))
+                ended.append(message)
+            else:
+                outbound.repeat_one(message, now)
+            return True
+        ended += outbox.fill(protocol, now, 1)
+        return self._stepped_over.first() is not message
+
+    # Nothing is left to send
+
+    def _rest(self, now: float, ended: list[Delivery]) -> bool:
+        control = self._control
+        if control is None:
+            return self._bring_back()
+        suspect = control.suspect
+        if control.has_answer or not self._is_free():
+            return False
+        if not control.asks_topic and suspect.message is not None:
+            control.asks_topic = True  # nothing else can speak for the server
+            if self._bring_back():
+                return True
+        if now < self._accepted_at + suspect.lasted or not self._ask():
+            return False
+        self._ping = _NOT_ASKED
+        if suspect.named:  # the server itself said so: that it answers at all is enough
+            self._end_control(control, now, ended)
+        else:
+            self._poison.acquit()
+            self._poison.excluded.clear()  # nobody is left to ask: the next control asks all of them again
+            self._control = None
+            self._bring_back()
+        return True
+
+    def _bring_back(self) -> bool:
+        """Take up again what was left out; return whether there was anything."""
+        found = bool(self._protocol.outbound.left_out or self._stepped_over)
+        if self._protocol.outbound.left_out:
+            self._protocol.outbound.take_up()
+        self._stepped_over.rejoin()
+        return found
+
+    def _end_control(self, control: _Control, now: float, ended: list[Delivery]) -> None:
+        """The server is well without the suspect: refuse that, or send it once more.
+
+        Once more, because the server may have become well just now, after ends that had another reason.
+        """
+        suspect = control.suspect
+        self._control = None
+        if suspect.is_proven:
+            self._poison.convict(now)
+            self._refuse_suspect(suspect, ended)
+        suspect.control()
+        self._bring_back()
+
+    def _refuse_suspect(self, suspect: Suspect, ended: list[Delivery]) -> None:
+        error = PublishRefused(_verdict(suspect), suspect.reason_code or _UNSPECIFIED_ERROR)
+        if suspect.message is not None:
+            self._refuse(suspect.message, error, ended)
+        else:
+            self._events.stats.refused += 1
+            self._events.notify("refused", f"{suspect.topic}: {error}", error, suspect.topic)
+
+
+def _is_held(message: Delivery) -> bool:
+    """Whether a message that was to be sent is beyond a limit of the server, and waits for another one."""
+    return message.flags >= 2 and message.packet is None
+
+
+def _about(message: Delivery) -> str:
+    return f"{len(message.payload)} bytes, QoS {message.qos}: "
+
+
+def _verdict(suspect: Suspect) -> str:
+    plural = "s" if suspect.ends > 1 else ""
+    return (
+        f"{suspect.size} bytes, QoS {suspect.qos}: the broker ended {suspect.ends} connection{plural} while "
+        f"this message alone was unanswered ({suspect.reason}), and kept one without it; it may have been "
+        "received"
+    )

@@ -1,0 +1,62 @@
+"""Messages that wait and are not the next to be sent, although it would be their turn."""
+
+from __future__ import annotations
+
+from device_sdk.mqtt.session import QUEUED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import deque
+
+    from device_sdk.engine.outgoing.backlog import Backlog
+    from device_sdk.engine.outgoing.delivery import Delivery
+
+__all__ = ["SteppedOver"]
+
+
+class SteppedOver:
+    """Messages taken out of the lanes of a backlog, which counts them as before, until they :meth:`rejoin`.
+
+    Not thread-safe: the engine's lock guards it.
+    """
+
+    __slots__ = ("_backlog", "_messages")
+
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self._messages: list[tuple[bool, Delivery]] = []  # whether from the live lane
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def first(self) -> Delivery | None:
+        """Return the message that is to be sent next, as far as it is in memory."""
+        for lane in (self._backlog.live, self._backlog.queue):
+            while lane and lane[0].status != QUEUED:
+                lane.popleft()  # replaced by a newer one, and counted then
+            if lane:
+                return lane[0]
+        return None
+
+    def add_first(self) -> None:
+        """Take the first message out of the way."""
+        lane = self._lane
+        self._messages.append((lane is self._backlog.live, lane.popleft()))
+
+    def take_out(self, delivery: Delivery) -> None:
+        """Take a message out of the backlog that is its first one, or was stepped over."""
+        kept = [(is_live, one) for is_live, one in self._messages if one is not delivery]
+        if len(kept) == len(self._messages):
+            self._lane.popleft()
+        self._messages = kept
+        self._backlog.left(delivery, self._backlog.queue)
+
+    def rejoin(self) -> None:
+        """Put all of them back to their places."""
+        while self._messages:
+            is_live, message = self._messages.pop()
+            (self._backlog.live if is_live else self._backlog.queue).appendleft(message)
+
+    @property
+    def _lane(self) -> deque[Delivery]:
+        return self._backlog.live or self._backlog.queue

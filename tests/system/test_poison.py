@@ -1,0 +1,70 @@
+"""Messages for which a real Mosquitto closes the connection, through a real kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from device_sdk import Client, ReconnectPolicy
+from device_sdk.errors import PublishRefused
+from device_sdk.store.inspect import QueueReader
+from device_sdk.testing.broker_process import MosquittoBroker
+
+SOON = ReconnectPolicy(first=0.05, longest=0.2)
+
+
+class SmallMosquitto(MosquittoBroker):
+    """A Mosquitto that takes no packet above 500 bytes: in MQTT 3.1.1 it closes without a word."""
+
+    def _command(self, folder: Path) -> list[str]:
+        command = super()._command(folder)
+        place = Path(command[command.index("-c") + 1])
+        text = place.read_text(encoding="utf-8") + "max_packet_size 500\n"
+        place.write_text(text, encoding="utf-8")
+        return command
+
+
+@pytest.fixture
+def small() -> Iterator[MosquittoBroker]:
+    if not SmallMosquitto.available():
+        pytest.skip("needs mosquitto")
+    with SmallMosquitto() as broker:
+        yield broker
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "3.1"])
+@pytest.mark.parametrize("size", [600, 5_000, 60_000])
+def test_a_message_that_is_too_large_is_refused_and_the_others_arrive(
+    small: MosquittoBroker, version: str, size: int, tmp_path: Path
+) -> None:
+    store = tmp_path / "queue.db"
+    with Client(small.url(version), version=version, client_id="c", store=store, reconnect=SOON) as client:
+        client.publish("a", b"first", qos=1).wait(10)
+        large = client.publish("a", b"x" * size, qos=1)
+        others = [
+            client.publish("ab"[number % 2], b"%d" % number, qos=1 + number % 2) for number in range(20)
+        ]
+        for delivery in others:
+            delivery.wait(30)
+        with pytest.raises(PublishRefused, match=f"{size} bytes.*may have been received"):
+            large.wait(10)
+        assert client.stats.reconnects <= 6
+        client.publish("a", b"last", qos=1).wait(10)
+    with QueueReader(store) as reader:
+        [kept] = reader.shelf()
+        assert (kept.topic, len(kept.payload)) == ("a", size)
+
+
+def test_a_broker_that_is_killed_again_and_again_costs_no_message(mosquitto: MosquittoBroker) -> None:
+    deliveries = []
+    with Client(mosquitto.url("3.1.1"), version="3.1.1", client_id="c", reconnect=SOON) as client:
+        for _ in range(6):
+            deliveries += [client.publish("ab"[number % 2], b"%d" % number, qos=1) for number in range(20)]
+            mosquitto.terminate()
+            deliveries += [client.publish("ab"[number % 2], b"%d" % number, qos=2) for number in range(20)]
+            mosquitto.start()
+        for delivery in deliveries:
+            delivery.wait(30)
+        assert client.stats.refused == 0
