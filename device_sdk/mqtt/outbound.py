@@ -57,10 +57,10 @@ class Outbound:
         "_send",
         "_session",
         "_version",
-        "_window",
         "held",
         "left_out",
         "repeats",
+        "window",
     )
 
     def __init__(
@@ -80,7 +80,7 @@ class Outbound:
         self._send = send
         self.left_out: set[int] = set()  # of messages in flight that are not sent on this connection
         self._paced = False
-        self._window = 0
+        self.window = 0
         self.held = 0
         self.repeats: OrderedDict[int, Outgoing] = OrderedDict()
 
@@ -183,7 +183,7 @@ class Outbound:
         MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6.
         """
         session, output = self._session, self._output
-        self._window = window
+        self.window = window
         if session.journal:
             output.hold_next(session.change_number)  # what the last connection wrote may not be durable yet
         for packet_id in session.released:
@@ -210,14 +210,14 @@ class Outbound:
         Returns: the window, with a place for each message that is held.
         """
         repeats, session = self.repeats, self._session
-        while repeats and not self._paced and len(session) - len(repeats) < self._window:
+        while repeats and not self._paced and len(session) - len(repeats) < self.window:
             message = repeats.popitem(last=False)[1]
             if message.expires_at is not None and message.expires_at <= now:
                 session.withhold(message.packet_id)
                 self._finish(message, EXPIRED, events, DeliveryExpiredError(_TOO_LATE))
             else:
                 self._send_again(message, now)
-        return self._window
+        return self.window
 
     def repeat_one(self, message: Outgoing, now: float) -> bool:
         """Repeat this message, which has not expired, after :meth:`pace`; False: it is ``held`` instead."""
@@ -254,7 +254,7 @@ class Outbound:
             packet = message.encode(message.packet_id, now)
         if not self._output.takes(message.flags, len(packet)):
             message.packet = None
-            self._window += 1
+            self.window += 1
             self.held += 1
             return False
         message.packet = packet

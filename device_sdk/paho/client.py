@@ -144,7 +144,8 @@ __all__ += _constants.__all__
 _WRITTEN_FOR_1_X = (
     "is a client identifier, so this program was written for paho-mqtt 1.x: run it with "
     "python -m device_sdk.paho --v1, or import device_sdk.paho.v1.client; for 2.x "
-    "CallbackAPIVersion.VERSION2 comes first, and callbacks get other arguments"
+    "CallbackAPIVersion.VERSION2 comes first, and callbacks get other arguments, see docs/migrations.rst of "
+    "paho-mqtt"
 )
 _SQLITE_STORE = "device_sdk.store.sqlite:SqliteStore"  # imported when it is needed
 

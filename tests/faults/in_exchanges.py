@@ -191,7 +191,7 @@ IN_EXCHANGES = (
         "the window is ignored when messages are repeated",
         v5("MQTT-3.3.4-7", "MQTT-4.9.0-2"),
         _OUTBOUND,
-        "while repeats and not self._paced and len(session) - len(repeats) < self._window:",
+        "while repeats and not self._paced and len(session) - len(repeats) < self.window:",
         "while repeats and not self._paced:",
     ),
     Fault(

@@ -112,7 +112,7 @@ PLANTED = (
     PlantedBug(
         "what is repeated ignores the window",
         _OUTBOUND, "repeat",
-        " and len(session) - len(repeats) < self._window:", ":",
+        " and len(session) - len(repeats) < self.window:", ":",
     ),
     PlantedBug(
         "the server's receive maximum is ignored",

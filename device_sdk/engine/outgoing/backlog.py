@@ -38,6 +38,7 @@ class Backlog:
     def __init__(self, policy: StorePolicy, store: Store | None, waits: Waits) -> None:
         self.queue: deque[Delivery] = deque()
         self.live: deque[Delivery] = deque()
+        self.stepped: list[tuple[bool, Delivery]] = []  # whether live; out of their lanes, see SteppedOver
         self.overtaking = False  # new messages go into the live lane
         self.messages = 0  # that wait, those beyond included
         self.bytes = 0  # of them
@@ -85,7 +86,7 @@ class Backlog:
             self.memory_bytes -= size
             self.pages.remember(delivery)
         if expires_at is not None:
-            self._note_expiry(expires_at)
+            self.note_expiry(expires_at)
 
     def disconnected(self) -> None:
         """The connection is over: everything waits in one queue again."""
@@ -116,7 +117,7 @@ class Backlog:
         self.messages += 1
         self.bytes += size
         if delivery.expires_at is not None:
-            self._note_expiry(delivery.expires_at)
+            self.note_expiry(delivery.expires_at)
 
     def put_back(self, messages: Iterable[Outgoing]) -> None:
         """Let messages that had left wait again, in this order, before all others."""
@@ -128,7 +129,7 @@ class Backlog:
             self.bytes += size
             self.memory_bytes += size
             if message.expires_at is not None:
-                self._note_expiry(message.expires_at)
+                self.note_expiry(message.expires_at)
 
     def restore(self, saved: SavedSession) -> None:
         """Take over what waited when an earlier client ended."""
@@ -140,7 +141,7 @@ class Backlog:
             self.memory_bytes += size_of(delivery)
             self.pages.passed(message.sequence)
             if delivery.expires_at is not None:
-                self._note_expiry(delivery.expires_at)
+                self.note_expiry(delivery.expires_at)
         self.messages, self.bytes = saved.waiting, saved.waiting_bytes
         self.pages.reset(saved.waiting - len(self.queue), saved.next_sequence - 1)
         if self.keep_last is not None:
@@ -235,7 +236,7 @@ class Backlog:
             self._replaced += 1
         elif not self.pages.is_beyond(sequence) or (
             # In the live lane, or from there, a message may have overtaken those beyond.
-            self._has_live_lane and any(item is older for item in (*self.live, *self.queue))
+            self._has_live_lane and sequence in self._here()
         ):
             self.memory_bytes -= size
             self._replaced += 1
@@ -261,7 +262,7 @@ class Backlog:
         Returns: their sequence numbers, and their deliveries if anybody holds them.
         Called when ``next_expiry`` has come; that is once a second at most.
         """
-        here = {item.sequence for lane in self._lanes for item in lane if item.status == QUEUED}
+        here = self._here()
         ended = [self._pop_beyond(*one) for one in self.held.expired(now)]
         here.update(sequence for sequence, _ in ended)
         known = self.pages.expiring(here)
@@ -301,7 +302,8 @@ class Backlog:
 
     def deliveries(self) -> Iterable[Delivery]:
         """Return the deliveries of all messages that wait, as far as there are any; some may come twice."""
-        return (*self.queue, *self.live, *self.held.aside, *self.pages.deliveries())
+        stepped = (delivery for _, delivery in self.stepped)
+        return (*self.queue, *self.live, *self.held.aside, *stepped, *self.pages.deliveries())
 
     # Pages
 
@@ -315,7 +317,7 @@ class Backlog:
         page = pages.take()
         if page is None:
             return None
-        here = {item.sequence for lane in self._lanes for item in lane if item.status == QUEUED}
+        here = self._here()
         lost = counted - pages.beyond
         orphans = self._lose(lost, here) if lost else []
         read = 0
@@ -331,7 +333,7 @@ class Backlog:
             self.queue.append(delivery)
             self.memory_bytes += size_of(delivery)
             if delivery.expires_at is not None:
-                self._note_expiry(max(delivery.expires_at, now))
+                self.note_expiry(max(delivery.expires_at, now))
         pages.left(read)
         return lost, orphans
 
@@ -376,12 +378,18 @@ class Backlog:
         if lane is self.held.aside:
             self.held.left_aside()
 
+    def _here(self) -> set[int]:
+        """Return the sequence numbers of the messages in memory."""
+        lanes = (*self._lanes, [delivery for _, delivery in self.stepped])
+        return {item.sequence for lane in lanes for item in lane if item.status == QUEUED}
+
     @property
     def _lanes(self) -> tuple[deque[Delivery], ...]:
         """The messages in memory: those that are sent in their turn, and those that are held."""
         return self.queue, self.live, self.held.aside
 
-    def _note_expiry(self, expires_at: float) -> None:
+    def note_expiry(self, expires_at: float) -> None:
+        """A message that waits expires then."""
         if self.next_expiry is None or expires_at < self.next_expiry:
             self.next_expiry = expires_at
 

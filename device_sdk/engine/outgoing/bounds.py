@@ -42,8 +42,10 @@ class Bounds:
         if messages >= self.max_messages or total > self.max_bytes:
             return True
         store = self._store  # asked here first: a call more would be noticed in publish()
-        suspect = store is not None and (store.failure or store.backlog_bytes + size > self._max_unwritten)
-        return bool(suspect) and in_memory and self.store_is_behind(size, topic_field)
+        may_be_behind = store is not None and (
+            store.failure or store.backlog_bytes + size > self._max_unwritten
+        )
+        return bool(may_be_behind) and in_memory and self.store_is_behind(size, topic_field)
 
     def store_is_behind(self, size: int, topic_field: bytes) -> bool:
         """Whether the store, too slow or unable to write, would hold more in memory than it may.

@@ -255,7 +255,7 @@ class Careful:
         outbox, protocol, session = self._outbox, self._protocol, self._session
         if is_repeat:
             outbound = protocol.outbound
-            if len(session) - len(outbound.left_out) - len(outbound.repeats) >= protocol.window:
+            if len(session) - len(outbound.left_out) - len(outbound.repeats) >= outbound.window:
                 return False
             if message.expires_at is not None and message.expires_at <= now:
                 outbound.give_up(message)
@@ -324,7 +324,7 @@ class Careful:
 
 def _is_held(message: Delivery) -> bool:
     """Whether a message that was to be sent is beyond a limit of the server, and waits for another one."""
-    return message.flags >= 2 and message.packet is None
+    return message.status == QUEUED or (message.flags >= 2 and message.packet is None)
 
 
 def _about(message: Delivery) -> str:

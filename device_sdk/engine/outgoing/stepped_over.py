@@ -20,14 +20,13 @@ class SteppedOver:
     Not thread-safe: the engine's lock guards it.
     """
 
-    __slots__ = ("_backlog", "_messages")
+    __slots__ = ("_backlog",)
 
     def __init__(self, backlog: Backlog) -> None:
         self._backlog = backlog
-        self._messages: list[tuple[bool, Delivery]] = []  # whether from the live lane
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._backlog.stepped)
 
     def first(self) -> Delivery | None:
         """Return the message that is to be sent next, as far as it is in memory."""
@@ -41,21 +40,30 @@ class SteppedOver:
     def add_first(self) -> None:
         """Take the first message out of the way."""
         lane = self._lane
-        self._messages.append((lane is self._backlog.live, lane.popleft()))
+        self._backlog.stepped.append((lane is self._backlog.live, lane.popleft()))
 
     def take_out(self, delivery: Delivery) -> None:
-        """Take a message out of the backlog that is its first one, or was stepped over."""
-        kept = [(is_live, one) for is_live, one in self._messages if one is not delivery]
-        if len(kept) == len(self._messages):
-            self._lane.popleft()
-        self._messages = kept
-        self._backlog.left(delivery, self._backlog.queue)
+        """Take a message out of the backlog, wherever it waits there."""
+        backlog = self._backlog
+        kept = [(is_live, one) for is_live, one in backlog.stepped if one is not delivery]
+        lanes = (lane for lane in (backlog.live, backlog.queue) if delivery in lane)
+        if len(kept) < len(backlog.stepped):
+            backlog.stepped[:] = kept
+        elif (lane := next(lanes, None)) is not None:
+            lane.remove(delivery)
+        else:
+            backlog.pop(delivery.sequence)
+            return
+        backlog.left(delivery, backlog.queue)
 
     def rejoin(self) -> None:
         """Put all of them back to their places."""
-        while self._messages:
-            is_live, message = self._messages.pop()
-            (self._backlog.live if is_live else self._backlog.queue).appendleft(message)
+        backlog = self._backlog
+        while backlog.stepped:
+            is_live, message = backlog.stepped.pop()
+            (backlog.live if is_live else backlog.queue).appendleft(message)
+            if message.expires_at is not None:
+                backlog.note_expiry(message.expires_at)
 
     @property
     def _lane(self) -> deque[Delivery]:

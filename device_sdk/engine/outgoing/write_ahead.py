@@ -1,6 +1,6 @@
 """The way of the session's changes into the store: written before the packets that depend on them leave.
 
-Source: docs/store.md, "what must be durable before which bytes leave".
+Source: docs/store.md on what "stored" means, and decision 0016. While a store fails nothing is held back.
 """
 
 from __future__ import annotations
