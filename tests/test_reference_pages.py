@@ -16,7 +16,7 @@ from device_sdk.engine.incoming import router
 from device_sdk.engine.outgoing import backlog, bounds
 from device_sdk.mqtt import aliasing, framing, handshake, inbound, protocol, skipping, topics
 from device_sdk.net import sockets, srv, tcp, websocket
-from device_sdk.store import base, database, files, pending, sqlite
+from device_sdk.store import base, database, files, pending, sqlite, wal
 from device_sdk.store.base import StorePolicy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,6 +131,8 @@ def size(count: int) -> str:
         ("free space on the file system", size(StorePolicy().min_free)),
         ("messages on the [shelf]", f"{StorePolicy().max_shelf_messages:,}"),
         ("bytes of them", size(StorePolicy().max_shelf_bytes)),
+        ("copies of damaged logs", f"2 of {size(wal.KEPT_BYTES)}"),
+        ("damaged messages named", f"{database.NAMED}"),
         ("free space on the file system", f"{size(files.RESERVE_BYTES)} in `queue.db.reserve`"),
         ("waiting for another program", f"{database.BUSY_S:g} s"),
         ("waiting for a disk that hangs", f"{sqlite._CLOSE_S:g} s"),

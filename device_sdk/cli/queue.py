@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from device_sdk.cli.common import ExitCode, add_log_level, command_parser, positive_int
 from device_sdk.cli.terminal import ask, complain, say, say_json
+from device_sdk.errors import DeviceSdkError
 from device_sdk.mqtt.wire import decode_properties
 from device_sdk.store.base import SHELVED
 from device_sdk.store.inspect import QueueReader, check, purge, purge_shelf, retry
@@ -214,8 +215,11 @@ def _fields(message: StoredMessage) -> dict[str, object]:
 
 
 def _properties(block: bytes) -> dict[str, object]:
-    """Return the properties of a stored property block; bytes as ``hex:``."""
-    properties, _ = decode_properties(block, 0, len(block), "publish")
+    """Return the properties of a stored property block; bytes as ``hex:``, a damaged block as a whole."""
+    try:
+        properties, _ = decode_properties(block, 0, len(block), "publish")
+    except DeviceSdkError:
+        return {"damaged": f"hex:{block.hex()}"}
     return {
         name: f"hex:{value.hex()}" if type(value) is bytes else value for name, value in properties.items()
     }

@@ -34,8 +34,8 @@ class ClientEvent:
     ``refused``, ``suspect`` (a message for which the server may end connections; its topic is the value),
     ``held`` (messages are beyond a limit of this broker, and wait), ``subscribe_refused``,
     ``handler_failed``, ``no_handler``, ``store_failed``, ``store_recovered``, ``store_replaced`` (its file
-    was damaged and set aside, or removed), ``shelf_full`` (messages on its shelf were deleted, their number
-    is the value), ``auth``,
+    was damaged and set aside, or removed), ``store_damaged`` (parts are not what was written, and are left
+    out), ``shelf_full`` (messages on its shelf were deleted, their number is the value), ``auth``,
     ``server_reference`` (MQTT 5.0 §4.11, never followed by itself), ``unexpected_response`` (to a request
     that no longer waits), ``invalid_payload`` (received as text, and is not),
     ``reading_paused`` (too many messages without the program's acknowledgement; the 1st, 2nd, 4th ...),

@@ -34,7 +34,9 @@ __all__ = [
     "PAGE_BYTES",
     "PAGE_MESSAGES",
     "REPORTS",
+    "SHELF_FULL",
     "SHELVED",
+    "STORE_DAMAGED",
     "Page",
     "PageMessage",
     "SavedMessage",
@@ -74,7 +76,7 @@ AGED = 0x20
 SHELVED = ("refused", "damaged")
 
 #: The kinds of reports of a store, which become events.
-REPORTS = ("shelf_full",)
+SHELF_FULL, STORE_DAMAGED = REPORTS = ("shelf_full", "store_damaged")
 
 #: The most that :meth:`Store.open` and one page hold of the waiting messages; one message is always allowed.
 PAGE_MESSAGES = 500
@@ -323,7 +325,7 @@ def places_pushed_off(sizes: Sequence[int], policy: StorePolicy) -> list[int]:
 def no_room_report(messages: int) -> Report:
     """Return the report that the shelf had no room for so many messages."""
     text = f"no room on the shelf: {messages} messages that are not sent any more were deleted"
-    return REPORTS[0], text, str(messages)
+    return SHELF_FULL, text, str(messages)
 
 
 class Page:

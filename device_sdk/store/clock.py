@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
     Times = tuple[float | None, float | None, float | None, int | None]
 
-__all__ = ["SET_AFTER", "ExpiryClock"]
+__all__ = ["NO_EXPIRY", "SET_AFTER", "ExpiryClock"]
 
 #: A wall clock that shows less than this (2026-11-01, before the first release) was never set.
 SET_AFTER = 1_793_491_200.0
 
-_NO_EXPIRY: Times = (None, None, None, None)
+#: The times of a message that does not expire.
+NO_EXPIRY: Times = (None, None, None, None)
 
 
 class ExpiryClock:
@@ -42,10 +43,14 @@ class ExpiryClock:
         self._wall = wall
         self._boot = crc32((_boot_id() if boot is None else boot).encode())
 
+    def time_of_day(self) -> float:
+        """Return the wall-clock time, whether it was set or not."""
+        return self._wall()
+
     def to_row(self, expires_at: float | None) -> Times:
         """Return (expires_at, life left in seconds, wall-clock expiry or ``None``, boot)."""
         if expires_at is None:
-            return _NO_EXPIRY
+            return NO_EXPIRY
         life = expires_at - self._monotonic()
         wall = self._wall()
         return expires_at, life, wall + life if wall >= SET_AFTER else None, self._boot

@@ -7,50 +7,59 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from itertools import islice
 from operator import attrgetter
 
 from device_sdk.errors import StoreError
 from device_sdk.store import shelf
-from device_sdk.store.base import KEEP_LAST, Page, SavedMessage, SavedSession, message_size, no_room_report
+from device_sdk.store.base import STORE_DAMAGED, Page, SavedSession, message_size, no_room_report
+from device_sdk.store.checksum import of_message
+from device_sdk.store.clock import NO_EXPIRY
 from device_sdk.store.files import Reserve, prepare, set_aside, sync_directory
 from device_sdk.store.ownership import check_owner
 from device_sdk.store.place import Place
+from device_sdk.store.reading import Damage, Reader, is_damage, session_row
 from device_sdk.store.schema import (
     COUNTERS,
-    MESSAGE_COLUMNS,
     PAGE_SIZE,
     PRAGMAS,
     SESSION_COLUMNS,
     SIZE,
+    define,
+    insert,
     migrate,
     version_of,
 )
 from device_sdk.store.voucher import HOLDS, promises
+from device_sdk.store.wal import examine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterator, ValuesView
     from typing import Any
 
-    from device_sdk.store.base import Report, StorePolicy
+    from device_sdk.store.base import Report, SavedMessage, StorePolicy
     from device_sdk.store.clock import ExpiryClock
     from device_sdk.store.pending import NewMessage, Pending
 
-__all__ = ["BUSY_S", "Database", "is_damage", "is_full"]
+__all__ = ["BUSY_S", "INSERT_EXPIRING", "NAMED", "Database", "is_full"]
 
 _PUT_BACK = "a new file has everything that it held"
 
 BUSY_S = 2.0  # how long another connection may keep us from writing
 
 _INSERT = (
-    "INSERT INTO message (sequence, flags, written, written_bytes, topic, properties, payload) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO message (sequence, flags, written, written_bytes, topic, properties, payload, checksum) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_INSERT_EXPIRING = (
-    "INSERT INTO message (sequence, flags, written, written_bytes, topic, properties, payload, "
-    "expires_at, life, wall_expiry, boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+#: The columns of a message; its times are the last.
+INSERT_EXPIRING = (
+    "INSERT INTO message (sequence, flags, written, written_bytes, topic, properties, payload, checksum, "
+    "expires_at, life, wall_expiry, boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _EXPIRES_AT = attrgetter("expires_at")
+#: Damaged messages that one report names.
+NAMED = 5
 
 # Codes that do not concern the file itself. While reading a session, any other error means damage.
 _ENVIRONMENT = {
@@ -66,7 +75,11 @@ _ENVIRONMENT = {
     sqlite3.SQLITE_READONLY,
 }
 
-_UPDATE_SESSION = "UPDATE session SET " + ", ".join(f"{name} = :{name}" for name in SESSION_COLUMNS)
+_UPDATE_SESSION = (
+    "UPDATE session SET "
+    + ", ".join(f"{name} = :{name}" for name in SESSION_COLUMNS)
+    + f", checksum = row_checksum({', '.join(f':{name}' for name in SESSION_COLUMNS)})"
+)
 
 
 def _code(error: BaseException) -> int:
@@ -76,17 +89,6 @@ def _code(error: BaseException) -> int:
 def is_full(error: BaseException) -> bool:
     """Whether the disk has no room."""
     return _code(error) == sqlite3.SQLITE_FULL
-
-
-def is_damage(error: BaseException) -> bool:
-    """Whether the file is no longer a sound database."""
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _damage(problem: str) -> sqlite3.Error:
-    error = sqlite3.DatabaseError(problem)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
 
 
 class Database:
@@ -106,6 +108,7 @@ class Database:
         self._shelved = 0  # messages on the shelf
         self._newest = 0  # the largest sequence number that has a row, or had one
         self._lost_through = 0  # the largest that a damaged file had
+        self._damage = Damage()
         self._first_turn = 0  # added to change numbers, which begin at 1 in each process
 
     # Opening and closing
@@ -121,6 +124,7 @@ class Database:
         prepare(self._path)
         self._place.take()
         try:
+            self._damage.left_out(examine(self._path, self._reserve))
             saved = self._load()
         except OSError as error:
             raise self._unusable(error) from error
@@ -158,6 +162,7 @@ class Database:
             return self._connection
         connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
         try:
+            define(connection)
             version = version_of(connection, self._path)
             connection.execute(f"PRAGMA synchronous = {'OFF' if self._policy.durability == 'os' else 'FULL'}")
             for pragma in PRAGMAS:
@@ -193,89 +198,111 @@ class Database:
 
     def _load(self) -> SavedSession:
         """Read the session; the cost does not depend on the length of the queue."""
-        execute = self._connect().execute
-        saved = SavedSession()
-        row = dict(zip(SESSION_COLUMNS, execute("SELECT * FROM session").fetchone(), strict=True))
+        connection = self._connect()
+        row, sound = session_row(connection)
         self._row_written = dict(row)
-        last = execute(
-            "SELECT sequence, written, written_bytes FROM message ORDER BY sequence DESC LIMIT 1"
-        ).fetchone()
+        self._row = row if sound else self._counted()
+        saved = SavedSession()
+        reader = self._reader()
+        last = reader.last_totals()
         if last is not None:
-            row["next_sequence"] = max(row["next_sequence"], last[0] + 1)
             self._newest = last[0]
-            row["written"] = max(row["written"], last[1])
-            row["written_bytes"] = max(row["written_bytes"], last[2])
-        self._row = row
-        for *fields, packet_id, released in execute(
-            f"SELECT {MESSAGE_COLUMNS}, packet_id, released FROM in_flight JOIN message USING (sequence) "
-            "ORDER BY released, turn"
-        ):
-            message = self._message(fields)
-            message.packet_id = packet_id
-            message.released = bool(released)
-            saved.messages.append(message)
-        saved.shelved, shelved_bytes = shelf.count(self._connect())
-        self._shelved = saved.shelved
-        saved.waiting = row["written"] - row["removed"] - len(saved.messages) - saved.shelved
+            for name, least in zip(("next_sequence", "written", "written_bytes"), last, strict=True):
+                self._row[name] = max(self._row[name], least + (name == "next_sequence"))
+        saved.messages, withheld = reader.in_flight()
+        self._load_small(saved, reader)
+        saved.withheld |= withheld
+        self.mend()
         in_flight_bytes = sum(map(message_size, saved.messages))
+        in_flight = len(saved.messages)
+        reader = self._reader()
+        saved.messages += _first_page(reader)
+        saved.latest = reader.latest()
+        self.mend()
+        saved.shelved, shelved_bytes = shelf.count(connection)
+        self._shelved = saved.shelved
+        row = self._row
+        saved.waiting = row["written"] - row["removed"] - in_flight - saved.shelved
         saved.waiting_bytes = row["written_bytes"] - row["removed_bytes"] - in_flight_bytes - shelved_bytes
-        saved.messages += self._first_page()
-        for topic, sequence, size in execute(
-            f"SELECT topic, sequence, {SIZE} FROM message WHERE flags & {KEEP_LAST} "
-            f"AND sequence NOT IN (SELECT sequence FROM in_flight) AND {shelf.NOT_ON_SHELF} ORDER BY sequence"
-        ):
-            saved.latest[topic] = sequence, size
-        (self._first_turn,) = execute("SELECT coalesce(max(turn), 0) FROM in_flight").fetchone()
-        self._load_small(saved)
+        (self._first_turn,) = connection.execute("SELECT coalesce(max(turn), 0) FROM in_flight").fetchone()
         return saved
 
-    def _load_small(self, saved: SavedSession) -> None:
-        execute = self._connect().execute
+    def _load_small(self, saved: SavedSession, reader: Reader) -> None:
         saved.next_sequence = self._row["next_sequence"]
         saved.last_packet_id = self._row["last_packet_id"]
-        saved.received = {packet_id for (packet_id,) in execute("SELECT packet_id FROM received")}
-        saved.withheld = {packet_id for (packet_id,) in execute("SELECT packet_id FROM withheld")}
-        saved.facts = dict(execute("SELECT name, value FROM fact").fetchall())
-        for topic_filter, qos, no_local, as_published, handling in execute("SELECT * FROM subscription"):
+        saved.received = {packet_id for (packet_id,) in reader.sealed("received")}
+        saved.withheld = {packet_id for (packet_id,) in reader.sealed("withheld")}
+        saved.facts = dict(reader.sealed("fact"))
+        for topic_filter, qos, no_local, as_published, handling in reader.sealed("subscription"):
             saved.subscriptions[topic_filter] = qos, bool(no_local), bool(as_published), handling
+        reader.sealed("shelf")
+        if self._damage.ends_session:
+            saved.facts.pop("session", None)
         self._kept.received = set(saved.received)
         self._kept.withheld = set(saved.withheld)
         self._kept.facts = dict(saved.facts)
         self._kept.subscriptions = dict(saved.subscriptions)
 
+    def _reader(self) -> Reader:
+        return Reader(self._connect(), self._clock, self._row["checked_from"], self._damage)
+
     def waiting(self, after: int, *, lost: bool = False) -> Generator[SavedMessage, None, None]:
-        """Read waiting messages with a sequence number above ``after``, in order.
+        """Read waiting messages with a sequence number above ``after``; see :meth:`Reader.waiting`."""
+        return self._reader().waiting(after, lost=lost)
 
-        ``lost``: as if messages that were sent, and not yet released, waited again.
+    def _counted(self) -> dict[str, int]:
+        """Return a row of ``session`` for one that is damaged, as far as the messages tell it."""
+        connection = self._connect()
+        row = dict.fromkeys(SESSION_COLUMNS, 0)
+        row["next_sequence"] = 1
+        (row["checked_from"],) = connection.execute(
+            "SELECT coalesce(max(CASE WHEN checksum IS NULL THEN sequence END), 0) + 1 FROM message"
+        ).fetchone()
+        last = Reader(connection, self._clock, row["checked_from"], self._damage).last_totals()
+        if last is not None:
+            row["written"], row["written_bytes"] = last[1:]
+        _recount(connection, row)
+        self._damage.state["session"] = []
+        return row
+
+    def mend(self) -> None:
+        """Put damaged messages on the shelf, and go on without damaged rows of the session. Reports both.
+
+        What cannot be written now is passed over in reading. Raises: sqlite3.Error: the file is no database.
         """
-        cursor = self._connect().execute(
-            f"SELECT {MESSAGE_COLUMNS} FROM message WHERE sequence > ? "
-            "AND sequence NOT IN (SELECT sequence FROM in_flight WHERE released >= ?) "
-            f"AND {shelf.NOT_ON_SHELF} ORDER BY sequence",
-            (after, int(lost)),
-        )
+        found = self._damage
+        if not found:
+            return
+        self._damage = found.rest()
+        self._reports += _damage_reports(found)
+        connection = self._connect()
+        row = dict(self._row)
         try:
-            for fields in cursor:
-                yield self._message(fields)
-        finally:
-            cursor.close()  # an open cursor would keep the log from being reused
+            connection.execute("BEGIN IMMEDIATE")
+            _write_sound(connection, found)
+            pushed_off = self._shelve_damaged(connection, found, row)
+            connection.execute(_UPDATE_SESSION, row)
+            shelved = shelf.count(connection)[0]
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            _roll_back(connection)
+            if is_damage(error):
+                raise
+            return
+        self._shelved = shelved
+        if pushed_off:
+            self._reports.append(no_room_report(pushed_off))
+        self._row, self._row_written = row, dict(row)
 
-    def _first_page(self) -> list[SavedMessage]:
-        page = Page()
-        rows = self.waiting(0)
-        for message in rows:
-            if not page.add(message):
-                break
-        rows.close()
-        return page.messages
-
-    def _message(self, fields: Any) -> SavedMessage:
-        sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot = fields
-        if not (type(topic) is type(payload) is type(properties) is bytes):
-            raise _damage(f"message {sequence} is not what was written")
-        if expires_at is not None:
-            expires_at = self._clock.from_row(expires_at, life, wall_expiry, boot)
-        return SavedMessage(sequence, topic, payload, flags, properties, expires_at)
+    def _shelve_damaged(self, connection: sqlite3.Connection, found: Damage, row: dict[str, int]) -> int:
+        """Put damaged messages on the shelf; return for how many it had no room."""
+        before = shelf.count(connection)[0]
+        self._kept.withheld |= shelf.put(connection, found.entries(self._clock.time_of_day()))
+        gone = before + len(found.messages) - shelf.count(connection)[0]  # they have no row
+        if gone:
+            row["damaged"] += gone
+            _recount(connection, row)
+        return _push_off(connection, self._policy, row)
 
     # Writing
 
@@ -304,8 +331,8 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if batch.lost:
-                self._lose(connection, batch, row)
-            self._remove(connection, batch.gone, row)
+                _lose(connection, batch, row)
+            _remove(connection, batch.gone, row)
             self._insert(connection, batch.new.values(), row)
             _move(connection, batch, self._first_turn)
             withheld = self._shelve(connection, batch, row)
@@ -337,13 +364,6 @@ class Database:
             self._row_written = dict(row)
         _keep_small(self._kept, batch, withheld)
 
-    def _lose(self, connection: sqlite3.Connection, batch: Pending, row: dict[str, int]) -> None:
-        released = connection.execute("SELECT sequence FROM in_flight WHERE released").fetchall()
-        ended = {sequence: "acknowledged" for (sequence,) in released if sequence not in batch.shelf.put}
-        self._remove(connection, ended, row)
-        for table in ("in_flight", "received", "withheld"):
-            connection.execute(f"DELETE FROM {table}")
-
     def _shelve(self, connection: sqlite3.Connection, batch: Pending, row: dict[str, int]) -> set[int]:
         """Write the changes of the shelf; return the packet identifiers that are withheld from now on."""
         changes = batch.shelf
@@ -351,58 +371,43 @@ class Database:
         shelf.withhold(connection, withheld)
         if changes.put or changes.taken:
             withheld |= shelf.put(connection, changes.put)
-            self._remove(connection, shelf.take_off(connection, changes.taken), row)
-            pushed_off = shelf.push_off(connection, self._policy)
-            self._remove(connection, pushed_off, row)
-            row["pushed_off"] += len(pushed_off)
+            _remove(connection, shelf.take_off(connection, changes.taken), row)
+            _push_off(connection, self._policy, row)
         return withheld
 
-    def _remove(self, connection: sqlite3.Connection, gone: dict[int, str], row: dict[str, int]) -> None:
-        for status, first, last in _ranges(gone):
-            between = "WHERE sequence BETWEEN ? AND ?"
-            count, size = connection.execute(
-                f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM message {between}", (first, last)
-            ).fetchone()
-            if count:
-                connection.execute(f"DELETE FROM message {between}", (first, last))
-                connection.execute(f"DELETE FROM in_flight {between}", (first, last))
-                row["removed"] += count
-                row["removed_bytes"] += size
-                row[status if status in COUNTERS else "dropped"] += count
-
     def _insert(
-        self, connection: sqlite3.Connection, messages: Iterable[NewMessage], row: dict[str, int]
+        self, connection: sqlite3.Connection, messages: ValuesView[NewMessage], row: dict[str, int]
     ) -> None:
-        rows = self._new_rows(messages, row)
         if set(map(_EXPIRES_AT, messages)) <= {None}:  # most batches: a fifth less work for SQLite
-            connection.executemany(_INSERT, rows)
+            connection.executemany(_INSERT, self._new_rows(messages, row, expiring=False))
         else:
-            times = (self._clock.to_row(each.expires_at) for each in messages)
-            connection.executemany(_INSERT_EXPIRING, (a + b for a, b in zip(rows, times, strict=True)))
-        sent = [
-            (each.sequence, each.packet_id, each.released, each.turn + self._first_turn)
-            for each in messages
-            if each.packet_id
-        ]
-        connection.executemany("INSERT INTO in_flight VALUES (?, ?, ?, ?)", sent)
+            connection.executemany(INSERT_EXPIRING, self._new_rows(messages, row, expiring=True))
+        connection.executemany(
+            insert("in_flight"),
+            [
+                (each.sequence, each.packet_id, each.released, each.turn + self._first_turn)
+                for each in messages
+                if each.packet_id
+            ],
+        )
 
     def _new_rows(
-        self, messages: Iterable[NewMessage], row: dict[str, int]
+        self, messages: ValuesView[NewMessage], row: dict[str, int], *, expiring: bool
     ) -> Generator[tuple[Any, ...], None, None]:
         written, written_bytes = row["written"], row["written_bytes"]
+        times = NO_EXPIRY
         for each in messages:
             written += 1
             written_bytes += each.size
+            sequence, flags, payload = each.sequence, each.flags, each.payload
+            topic, properties = each.topic_field, each.properties
+            if expiring:
+                times = self._clock.to_row(each.expires_at)
+            checksum = of_message(sequence, flags, written, written_bytes, topic, properties, payload, times)
             # bytearray: sqlite3 looks for an adapter of everything else but numbers and text, 0.3 us each.
-            yield (
-                each.sequence,
-                each.flags,
-                written,
-                written_bytes,
-                bytearray(each.topic_field),
-                bytearray(each.properties),
-                bytearray(each.payload),
-            )
+            content = bytearray(topic), bytearray(properties), bytearray(payload)
+            fields = (sequence, flags, written, written_bytes, *content, checksum)
+            yield fields + times if expiring else fields
         row["written"], row["written_bytes"] = written, written_bytes
 
     # Trouble
@@ -473,6 +478,7 @@ class Database:
         row["dropped"] += row["written"] - row["removed"]
         row["removed"], row["removed_bytes"] = row["written"], row["written_bytes"]
         self._lost_through = self._newest
+        row["checked_from"] = self._newest + 1  # those before it are known to be gone
         self._shelved = 0
         kept = self._kept
         connection.execute("BEGIN IMMEDIATE")
@@ -501,11 +507,13 @@ def _emptied(path: str) -> str | None:
 
 def _move(connection: sqlite3.Connection, batch: Pending, first_turn: int) -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO in_flight VALUES (?, ?, 0, ?)",
-        [(sequence, packet_id, turn + first_turn) for sequence, (packet_id, turn) in batch.sent.items()],
+        insert("in_flight"),
+        [(sequence, packet_id, 0, turn + first_turn) for sequence, (packet_id, turn) in batch.sent.items()],
     )
     connection.executemany(
-        "UPDATE in_flight SET released = 1, turn = ? WHERE sequence = ?",
+        "UPDATE in_flight SET released = 1, turn = ?1, "
+        "checksum = row_checksum(sequence, packet_id, 1, ?1) "
+        "WHERE sequence = ?2 AND checksum = row_checksum(sequence, packet_id, released, turn)",
         [(turn + first_turn, sequence) for sequence, turn in batch.released.items()],
     )
 
@@ -531,12 +539,83 @@ def _write_small(connection: sqlite3.Connection, batch: Pending, kept: SavedSess
     )
 
 
+def _write_sound(connection: sqlite3.Connection, found: Damage) -> None:
+    """Leave only the sound rows in tables of the session."""
+    for table in found.state.keys() - {"session"}:
+        connection.execute(f"DELETE FROM {table}")
+        connection.executemany(insert(table), found.state[table])
+    if found.ends_session:
+        connection.execute("DELETE FROM fact WHERE name = 'session'")
+
+
+def _recount(connection: sqlite3.Connection, row: dict[str, int]) -> None:
+    """Take for removed what was written and is not there."""
+    count, size = connection.execute(f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM message").fetchone()
+    row["removed"], row["removed_bytes"] = row["written"] - count, row["written_bytes"] - size
+
+
+def _first_page(reader: Reader) -> list[SavedMessage]:
+    page = Page()
+    rows = reader.waiting(0)
+    for message in rows:
+        if not page.add(message):
+            break
+    rows.close()
+    return page.messages
+
+
+def _damage_reports(found: Damage) -> Iterator[Report]:
+    """Return what the user should know: of the log, of the messages, of the session."""
+    messages, state = found.messages, found.state
+    anew = "; the session with the broker begins anew" if found.ends_session else ""
+    if found.log is not None:
+        yield STORE_DAMAGED, f"{found.log}{'' if state else anew}", None
+    if messages:
+        some = ", ".join(islice(messages.values(), NAMED))
+        more = f" and {len(messages) - NAMED} more" if len(messages) > NAMED else ""
+        text = f"not what was stored, and on the shelf instead of sent: {some}{more}"
+        yield STORE_DAMAGED, text, str(len(messages))
+    if state:
+        text = f"parts of the session are not what was stored, and are left out: {', '.join(sorted(state))}"
+        yield STORE_DAMAGED, text + anew, None
+
+
 def _roll_back(connection: sqlite3.Connection) -> None:
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     except sqlite3.Error:
         pass  # the error that made it necessary is on its way to the caller
+
+
+def _lose(connection: sqlite3.Connection, batch: Pending, row: dict[str, int]) -> None:
+    released = connection.execute("SELECT sequence FROM in_flight WHERE released").fetchall()
+    ended = {sequence: "acknowledged" for (sequence,) in released if sequence not in batch.shelf.put}
+    _remove(connection, ended, row)
+    for table in ("in_flight", "received", "withheld"):
+        connection.execute(f"DELETE FROM {table}")
+
+
+def _remove(connection: sqlite3.Connection, gone: dict[int, str], row: dict[str, int]) -> None:
+    for status, first, last in _ranges(gone):
+        between = "WHERE sequence BETWEEN ? AND ?"
+        count, size = connection.execute(
+            f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM message {between}", (first, last)
+        ).fetchone()
+        # A message of a file that was lost has no row, and a packet identifier all the same.
+        connection.execute(f"DELETE FROM in_flight {between}", (first, last))
+        if count:
+            connection.execute(f"DELETE FROM message {between}", (first, last))
+            row["removed"] += count
+            row["removed_bytes"] += size
+            row[status if status in COUNTERS else "dropped"] += count
+
+
+def _push_off(connection: sqlite3.Connection, policy: StorePolicy, row: dict[str, int]) -> int:
+    pushed_off = shelf.push_off(connection, policy)
+    _remove(connection, pushed_off, row)
+    row["pushed_off"] += len(pushed_off)
+    return len(pushed_off)
 
 
 def _ranges(gone: dict[int, str]) -> Iterator[tuple[str, int, int]]:
@@ -557,7 +636,7 @@ def _ranges(gone: dict[int, str]) -> Iterator[tuple[str, int, int]]:
 
 def _write_received(connection: sqlite3.Connection, received: dict[int, bool]) -> None:
     connection.executemany(
-        "INSERT OR IGNORE INTO received VALUES (?)", [(number,) for number, held in received.items() if held]
+        insert("received", instead="IGNORE"), [(number,) for number, held in received.items() if held]
     )
     connection.executemany(
         "DELETE FROM received WHERE packet_id = ?",
@@ -572,13 +651,11 @@ def _write_subscriptions(
         if options is None:
             connection.execute("DELETE FROM subscription WHERE topic_filter = ?", (topic_filter,))
         else:
-            connection.execute(
-                "INSERT OR REPLACE INTO subscription VALUES (?, ?, ?, ?, ?)", (topic_filter, *options)
-            )
+            connection.execute(insert("subscription"), (topic_filter, *options))
 
 
 def _write_facts(connection: sqlite3.Connection, facts: dict[str, Any]) -> None:
-    connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", facts.items())
+    connection.executemany(insert("fact"), facts.items())
 
 
 def _keep_small(kept: SavedSession, batch: Pending, withheld: set[int]) -> None:

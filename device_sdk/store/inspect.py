@@ -8,39 +8,43 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from pathlib import Path
 
 from device_sdk.errors import StoreError
 from device_sdk.store import shelf
 from device_sdk.store.base import KEEP_LAST, MESSAGE_FLAGS, SHELVED, SavedMessage
+from device_sdk.store.checksum import of_message
 from device_sdk.store.clock import ExpiryClock
-from device_sdk.store.database import BUSY_S
+from device_sdk.store.database import BUSY_S, INSERT_EXPIRING
 from device_sdk.store.files import Reserve, StoreLock, is_locked
 from device_sdk.store.ownership import check_unlocked
+from device_sdk.store.reading import Damage, Reader, is_damage, session_row
 from device_sdk.store.schema import (
     APPLICATION_ID,
     COUNTERS,
     MESSAGE_COLUMNS,
     MIGRATIONS,
+    SEALED,
     SESSION_COLUMNS,
     SIZE,
+    define,
     migrate,
     version_of,
 )
+from device_sdk.store.wal import examine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 __all__ = ["QueueReader", "StoredMessage", "check", "purge", "purge_shelf", "retry"]
 
 _STEP = 200  # rows that are read at once
 _SELECT = f"SELECT {MESSAGE_COLUMNS}, packet_id, released FROM message LEFT JOIN in_flight USING (sequence)"
-_SELECT_SHELF = (
-    f"SELECT {MESSAGE_COLUMNS}, status, reason, at, place FROM message JOIN shelf USING (sequence)"
-)
 _SHELF_VERSION = 2  # the first schema with a shelf
+_CHECKED_VERSION = 3  # the first with checksums
 
 
 class StoredMessage(SavedMessage):
@@ -96,7 +100,9 @@ class QueueReader:
         self.path = os.path.abspath(os.fsdecode(path))
         self._clock = clock or ExpiryClock()
         self._connection = _open(self.path, "ro")
-        self._has_shelf = self._rows("PRAGMA user_version")[0][0] >= _SHELF_VERSION
+        version = self._rows("PRAGMA user_version")[0][0]
+        self._has_shelf = version >= _SHELF_VERSION
+        self._is_checked = version >= _CHECKED_VERSION
 
     def stat(self) -> dict[str, Any]:
         """Return figures about the queue and the session; bytes are topics, properties and payloads.
@@ -109,11 +115,11 @@ class QueueReader:
         rows = self._rows
         in_flight = rows("SELECT count(*), coalesce(sum(released), 0) FROM in_flight")[0]
         ends = rows("SELECT min(sequence) FROM message")[0] + rows("SELECT max(sequence) FROM message")[0]
-        shelved = self._count_shelf()
-        on_shelf = sum(count for count, _ in shelved.values())
-        shelf_bytes = sum(size for _, size in shelved.values())
-        messages = row["written"] - row["removed"] - on_shelf
-        ended = {name: row[name] + shelved.get(name, (0, 0))[0] for name in COUNTERS}
+        entries = rows(shelf.ENTRIES) if self._has_shelf else []
+        shelved = Counter(status for _, _, status, _ in entries)
+        shelf_bytes = sum(size for *_, size in entries)
+        messages = row["written"] - row["removed"] - len(entries)
+        ended = {name: row[name] + shelved[name] for name in COUNTERS}
         return {
             "path": self.path,
             "schema": rows("PRAGMA user_version")[0][0],
@@ -133,7 +139,7 @@ class QueueReader:
             "accepted": messages + sum(ended.values()),
             **ended,
             "shelf": {
-                **{name: shelved.get(name, (0, 0))[0] for name in SHELVED},
+                **{name: shelved[name] for name in SHELVED},
                 "bytes": shelf_bytes,
                 "pushed_off": row["pushed_off"],
                 "withheld": rows("SELECT count(*) FROM withheld")[0][0] if self._has_shelf else 0,
@@ -153,16 +159,14 @@ class QueueReader:
 
     def shelf(self) -> Iterator[StoredMessage]:
         """Go through the messages that are not sent any more, the oldest first."""
-        place = 0
-        while self._has_shelf:
-            rows = self._rows(f"{_SELECT_SHELF} WHERE place > ? ORDER BY place LIMIT ?", (place, _STEP))
-            for *fields, status, reason, at, _ in rows:
-                message = self._message(fields)
-                message.status, message.reason, message.at = status, reason, at
-                yield message
-            if len(rows) < _STEP:
-                return
-            place = rows[-1][-1]
+        if not self._has_shelf:
+            return
+        for _, sequence, status, reason, at in sorted(
+            self._rows("SELECT place, sequence, status, reason, at FROM shelf")
+        ):
+            message = self._message(self._content(sequence))
+            message.status, message.reason, message.at = status, reason, at
+            yield message
 
     def check(self) -> list[str]:
         """Read the whole file and return its faults, empty for a sound file. Slow for a long queue."""
@@ -170,8 +174,8 @@ class QueueReader:
             problems = [text for (text,) in self._connection.execute("PRAGMA integrity_check")]
             if problems != ["ok"]:
                 return problems
-            return self._check_totals()
-        except sqlite3.Error as error:
+            return self._check_totals() + (self._check_rows() if self._is_checked else [])
+        except (sqlite3.Error, OSError) as error:
             return [str(error)]
 
     def close(self) -> None:
@@ -190,7 +194,8 @@ class QueueReader:
         row = self._session()
         counted = self._rows(f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM message")[0]
         orphans = self._rows(
-            "SELECT count(*) FROM in_flight WHERE sequence NOT IN (SELECT sequence FROM message)"
+            "SELECT count(*) FROM in_flight WHERE sequence NOT IN (SELECT sequence FROM message) "
+            f"AND sequence >= {row['checked_from']}"  # the others were in a file that was lost
         )[0][0]
         self._connection.execute("COMMIT")
         kept = row["written"] - row["removed"], row["written_bytes"] - row["removed_bytes"]
@@ -203,6 +208,25 @@ class QueueReader:
             problems.append(f"{orphans} packet identifiers belong to no message")
         return problems
 
+    def _check_rows(self) -> list[str]:
+        """Compare every row with its checksum."""
+        problems = []
+        found = Damage()
+        left_out = None if is_locked(self.path) else examine(self.path)
+        if left_out is not None:
+            problems.append(str(left_out))
+        row, sound = session_row(self._connection)
+        if not sound:
+            problems.append("the row of the table session is not what was stored")
+        reader = Reader(self._connection, self._clock, row["checked_from"], found)
+        for table in SEALED.keys() - {"in_flight"}:
+            reader.sealed(table)
+        reader.in_flight()
+        for _ in reader.waiting(0):
+            pass
+        problems += [f"rows of the table {table} are not what was stored" for table in sorted(found.state)]
+        return problems + [f"not what was stored: {what}" for what in found.messages.values()]
+
     def _session(self) -> dict[str, int]:
         row = dict.fromkeys(SESSION_COLUMNS, 0)  # an older schema has fewer of them
         row.update(zip(SESSION_COLUMNS, self._rows("SELECT * FROM session")[0], strict=False))
@@ -211,11 +235,6 @@ class QueueReader:
             row["written"] = max(row["written"], last[0][0])
             row["written_bytes"] = max(row["written_bytes"], last[0][1])
         return row
-
-    def _count_shelf(self) -> dict[str, tuple[int, int]]:
-        if not self._has_shelf:
-            return {}
-        return {status: (count, size) for status, count, size in self._rows(shelf.COUNT)}
 
     def _messages(self, after: int, count: int) -> list[StoredMessage]:
         found = []
@@ -231,9 +250,27 @@ class QueueReader:
             found.append(message)
         return found
 
-    def _message(self, fields: list[Any]) -> StoredMessage:
+    def _content(self, sequence: int) -> Sequence[Any]:
+        """Return the columns of a message that may be damaged."""
+        statement = f"SELECT {MESSAGE_COLUMNS} FROM message WHERE sequence = ?"
+        try:
+            row = self._connection.execute(statement, (sequence,)).fetchone()
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise StoreError(f"{self.path}: {error}") from error
+            row = None
+        return row or (sequence, b"", b"", 0, b"", None, None, None, None)
+
+    def _message(self, fields: Sequence[Any]) -> StoredMessage:
         sequence, topic, payload, flags, properties, *times = fields
-        message = StoredMessage(sequence, topic, payload, flags, properties, self._clock.from_row(*times))
+        message = StoredMessage(
+            sequence,
+            _bytes(topic),
+            _bytes(payload),
+            flags if type(flags) is int else 0,
+            _bytes(properties),
+            self._clock.from_row(*map(_number, times)),
+        )
         message.status = None
         return message
 
@@ -242,6 +279,14 @@ class QueueReader:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}; `device-sdk queue check` says more") from error
+
+
+def _number(content: Any) -> Any:
+    return content if isinstance(content, (int, float)) else None
+
+
+def _bytes(content: Any) -> bytes:
+    return content if type(content) is bytes else repr(content).encode()  # damaged: it is something else
 
 
 def check(path: str | os.PathLike[str]) -> list[str]:
@@ -284,25 +329,34 @@ def _change(
     lock = StoreLock(path)
     try:
         lock.acquire()
+        if examine(path) is not None:
+            raise _damaged(path)
         connection = _open(path, "rw")
         try:
             migrate(connection, version_of(connection, path))
+            if not session_row(connection)[1]:
+                raise _damaged(path)
             connection.execute("PRAGMA secure_delete = OFF")
             reserve = Reserve(path, 0)
             reserve.check()
             reserve.release()  # deleting needs some room, and this may be why it was called
             connection.execute("BEGIN IMMEDIATE")
             changed = action(connection)
+            connection.execute(f"UPDATE session SET checksum = row_checksum({', '.join(SESSION_COLUMNS)})")
             connection.execute("COMMIT")
             if shrink:
                 _shrink(connection)
             return changed
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StoreError(f"{path}: {error}") from error
     finally:
         lock.release()
+
+
+def _damaged(path: str) -> StoreError:
+    return StoreError(f"{path}: it is damaged; a client that opens it tells what is lost and goes on without")
 
 
 def _shrink(connection: sqlite3.Connection) -> None:
@@ -330,19 +384,32 @@ def _purge_shelf(connection: sqlite3.Connection) -> int:
 
 
 def _retry(connection: sqlite3.Connection) -> int:
+    """Make new messages of the refused ones, but for those that turn out to be damaged."""
+    found, clock = Damage(), ExpiryClock()
+    reader = Reader(connection, clock, session_row(connection)[0]["checked_from"], found)
     refused = connection.execute(
         "SELECT sequence FROM shelf WHERE status = 'refused' ORDER BY place"
     ).fetchall()
-    for sequence in refused:
-        _settle_totals(connection)
-        connection.execute(
-            "INSERT INTO message SELECT session.next_sequence, flags, session.written + 1, "
-            f"session.written_bytes + {SIZE}, expires_at, life, wall_expiry, boot, topic, properties, "
-            "payload FROM session, message WHERE message.sequence = ?",
-            sequence,
-        )
+    for (sequence,) in refused:
+        if reader.message(sequence) is not None:
+            _settle_totals(connection)
+            _append_copy(connection, sequence)
     _settle_totals(connection)
+    shelf.put(connection, found.entries(clock.time_of_day()))
     return _clear_shelf(connection, ("refused",))
+
+
+def _append_copy(connection: sqlite3.Connection, sequence: int) -> None:
+    """Add a message with the content of another one."""
+    _, flags, topic, properties, payload, *times, number, written, written_bytes = connection.execute(
+        "SELECT message.sequence, flags, topic, properties, payload, expires_at, life, wall_expiry, boot, "
+        f"next_sequence, session.written + 1, session.written_bytes + {SIZE} "
+        "FROM session, message WHERE message.sequence = ?",
+        (sequence,),
+    ).fetchone()
+    content = topic, properties, payload
+    checksum = of_message(number, flags, written, written_bytes, *content, (*times,))
+    connection.execute(INSERT_EXPIRING, (number, flags, written, written_bytes, *content, checksum, *times))
 
 
 def _clear_shelf(connection: sqlite3.Connection, statuses: tuple[str, ...]) -> int:
@@ -384,6 +451,7 @@ def _open(path: str, mode: str) -> sqlite3.Connection:
             f"{Path(path).as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None
         )
         try:
+            define(connection)
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
         except BaseException:

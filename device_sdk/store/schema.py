@@ -10,15 +10,21 @@ from __future__ import annotations
 import sqlite3
 
 from device_sdk.errors import StoreError
+from device_sdk.store.checksum import of_row
 
 __all__ = [
     "APPLICATION_ID",
     "COUNTERS",
+    "MESSAGE_CHECK",
+    "MESSAGE_COLUMNS",
     "MIGRATIONS",
     "PAGE_SIZE",
     "PRAGMAS",
+    "SEALED",
     "SESSION_COLUMNS",
     "SIZE",
+    "define",
+    "insert",
     "migrate",
     "version_of",
 ]
@@ -31,8 +37,9 @@ COUNTERS = ("acknowledged", "sent", "refused", "expired", "dropped", "invalidate
 
 #: Columns of the one row of ``session``. ``written`` and ``written_bytes`` are of all messages that ever got
 #: a row, ``removed`` and ``removed_bytes`` of those whose row is gone; the difference is in the queue and on
-#: the shelf. ``pushed_off``: for which the shelf had no room; they are in a counter besides. In the order of
-#: the table: a new one is the last.
+#: the shelf. ``pushed_off``: for which the shelf had no room; they are in a counter besides.
+#: ``checked_from``: messages with a smaller sequence number were written by an older release, without a
+#: checksum, or were in a file that was lost. In the order of the table: a new one is the last.
 SESSION_COLUMNS = (
     "next_sequence",
     "last_packet_id",
@@ -42,11 +49,26 @@ SESSION_COLUMNS = (
     "removed_bytes",
     *COUNTERS,
     "pushed_off",
+    "checked_from",
 )
 _FIRST_COLUMNS = SESSION_COLUMNS[:12]  # of version 1
+_CHECKED_COLUMNS = SESSION_COLUMNS[:15]  # of version 3
 
 #: Columns of a message: those of a SavedMessage in its order, up to ``expires_at``, and the clock's.
 MESSAGE_COLUMNS = "message.sequence, topic, payload, flags, properties, expires_at, life, wall_expiry, boot"
+
+#: The columns by which a message is checked.
+MESSAGE_CHECK = "message.written, message.written_bytes, message.checksum"
+
+#: The other tables -> the columns that their checksum is of; that of ``session`` is of SESSION_COLUMNS.
+SEALED = {
+    "in_flight": "sequence, packet_id, released, turn",
+    "received": "packet_id",
+    "withheld": "packet_id",
+    "subscription": "topic_filter, qos, no_local, retain_as_published, retain_handling",
+    "fact": "name, value",
+    "shelf": "sequence, place, status, reason, at",
+}
 
 #: The size of a message, as in ``store.base.message_size()``.
 SIZE = "length(topic) + length(properties) + length(payload)"
@@ -99,6 +121,26 @@ MIGRATIONS: list[tuple[str, ...]] = [
         "ALTER TABLE session ADD COLUMN damaged INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE session ADD COLUMN pushed_off INTEGER NOT NULL DEFAULT 0",
     ),
+    (
+        "ALTER TABLE message ADD COLUMN checksum INTEGER",  # see checksum.py; NULL: below checked_from
+        "ALTER TABLE session ADD COLUMN checked_from INTEGER NOT NULL DEFAULT 0",
+        """UPDATE session SET checked_from =
+            max(next_sequence, (SELECT coalesce(max(sequence), 0) + 1 FROM message))""",
+        "ALTER TABLE session ADD COLUMN checksum INTEGER",
+        f"UPDATE session SET checksum = row_checksum({', '.join(_CHECKED_COLUMNS)})",
+        "ALTER TABLE shelf RENAME TO shelf_2",
+        """CREATE TABLE shelf (
+            sequence INTEGER PRIMARY KEY,
+            place INTEGER NOT NULL,          -- without an index: nobody checks the rows of one
+            status TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            at REAL NOT NULL
+        )""",
+        "INSERT INTO shelf SELECT sequence, place, status, reason, at FROM shelf_2",
+        "DROP TABLE shelf_2",
+        *(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER" for table in SEALED),
+        *(f"UPDATE {table} SET checksum = row_checksum({columns})" for table, columns in SEALED.items()),
+    ),
 ]
 
 #: A third less is written than with SQLite's 4 KiB (docs/decisions/0009).
@@ -115,6 +157,20 @@ PRAGMAS = (
     "PRAGMA temp_store = MEMORY",
     "PRAGMA secure_delete = OFF",
 )
+
+
+def insert(table: str, *, instead: str = "REPLACE") -> str:
+    """Return the statement that inserts a row of a table of SEALED, with its checksum."""
+    columns = SEALED[table]
+    marks = ", ".join(f"?{number}" for number in range(1, columns.count(",") + 2))
+    return f"INSERT OR {instead} INTO {table} ({columns}, checksum) VALUES ({marks}, row_checksum({marks}))"
+
+
+def define(connection: sqlite3.Connection) -> None:
+    """Give a connection what the statements here need, and have it take damaged text as it is."""
+    connection.create_function("row_checksum", -1, of_row, deterministic=True)
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+    connection.execute("PRAGMA cell_size_check = ON")
 
 
 def version_of(connection: sqlite3.Connection, path: str) -> int:
@@ -138,7 +194,10 @@ def version_of(connection: sqlite3.Connection, path: str) -> int:
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Bring the tables from this version up to date, each step in a transaction. Raises: sqlite3.Error."""
+    """Bring the tables from this version up to date, each step in a transaction. Raises: sqlite3.Error.
+
+    The connection went through :func:`define`.
+    """
     for number, statements in enumerate(MIGRATIONS[version:], version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:

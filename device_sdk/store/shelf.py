@@ -7,7 +7,7 @@ sent. So shelving copies nothing and needs hardly any room, and a row that canno
 from __future__ import annotations
 
 from device_sdk.store.base import places_pushed_off
-from device_sdk.store.schema import SIZE
+from device_sdk.store.schema import SIZE, insert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,31 +16,29 @@ if TYPE_CHECKING:
 
     from device_sdk.store.base import StorePolicy
 
-__all__ = ["COUNT", "NOT_ON_SHELF", "count", "push_off", "put", "take_off", "withhold"]
+__all__ = ["ENTRIES", "NOT_ON_SHELF", "count", "push_off", "put", "take_off", "withhold"]
 
 #: In a WHERE clause on ``message``. The shelf is short, so this costs little.
 NOT_ON_SHELF = "message.sequence NOT IN (SELECT sequence FROM shelf)"
 
-
-#: The rows (status, messages, bytes).
-COUNT = f"SELECT status, count(*), sum({SIZE}) FROM shelf JOIN message USING (sequence) GROUP BY status"
+#: (place, sequence, status, bytes) of each message, in no order: sorting would read their content.
+ENTRIES = f"SELECT place, sequence, status, {SIZE} FROM shelf JOIN message USING (sequence)"
 
 
 def count(connection: sqlite3.Connection) -> tuple[int, int]:
     """Return how many messages are on the shelf, and their bytes."""
-    rows = connection.execute(COUNT).fetchall()
-    return sum(messages for _, messages, _ in rows), sum(size for _, _, size in rows)
+    sizes = [size for *_, size in connection.execute(ENTRIES)]
+    return len(sizes), sum(sizes)
 
 
 def put(connection: sqlite3.Connection, shelved: dict[int, tuple[str, str, float]]) -> set[int]:
     """Put messages on the shelf and return their packet identifiers, which are withheld."""
     withheld: set[int] = set()
+    (place,) = connection.execute("SELECT coalesce(max(place), 0) FROM shelf").fetchone()
     for sequence, (status, reason, at) in shelved.items():
-        connection.execute(
-            "INSERT OR REPLACE INTO shelf (sequence, status, reason, at) "
-            "SELECT sequence, ?, ?, ? FROM message WHERE sequence = ?",
-            (status, reason, at, sequence),
-        )
+        place += 1
+        if connection.execute("SELECT 1 FROM message WHERE sequence = ?", (sequence,)).fetchone():
+            connection.execute(insert("shelf"), (sequence, place, status, reason, float(at)))
         found = connection.execute(
             "DELETE FROM in_flight WHERE sequence = ? RETURNING packet_id", (sequence,)
         )
@@ -51,9 +49,7 @@ def put(connection: sqlite3.Connection, shelved: dict[int, tuple[str, str, float
 
 def withhold(connection: sqlite3.Connection, packet_ids: Iterable[int]) -> None:
     """Remember packet identifiers that no message may have until the session is lost."""
-    connection.executemany(
-        "INSERT OR IGNORE INTO withheld VALUES (?)", [(packet_id,) for packet_id in packet_ids]
-    )
+    connection.executemany(insert("withheld", instead="IGNORE"), [(each,) for each in packet_ids])
 
 
 def take_off(connection: sqlite3.Connection, sequences: Iterable[int]) -> dict[int, str]:
@@ -67,8 +63,6 @@ def take_off(connection: sqlite3.Connection, sequences: Iterable[int]) -> dict[i
 
 def push_off(connection: sqlite3.Connection, policy: StorePolicy) -> dict[int, str]:
     """Take off the messages for which there is no room, as :func:`take_off` does."""
-    kept = connection.execute(
-        f"SELECT sequence, {SIZE} FROM shelf JOIN message USING (sequence) ORDER BY place"
-    ).fetchall()
-    gone = places_pushed_off([size for _, size in kept], policy)
-    return take_off(connection, [kept[place][0] for place in gone])
+    kept = sorted(connection.execute(ENTRIES))
+    gone = places_pushed_off([size for *_, size in kept], policy)
+    return take_off(connection, [kept[place][1] for place in gone])

@@ -288,6 +288,7 @@ class SqliteStore(Store):
             check_unlocked(self.path)  # before a lock file is left beside another program's file
             self._file_lock.acquire()
             saved, self.notice = database.open()
+            self.reports.extend(database.take_reports())
         except BaseException as error:
             self._file_lock.release()
             outcome.append(error)
@@ -443,6 +444,7 @@ class SqliteStore(Store):
         page = Page()
         try:
             self._fill(page, database.waiting(after, lost=lost), after)
+            database.mend()
         except Exception as error:
             problem = self._after_error(database, error)
             if problem is not None:
@@ -450,6 +452,7 @@ class SqliteStore(Store):
             with self._lock:
                 self._page.postpone(self._monotonic() + RETRY_S[0])
             return
+        self.reports.extend(database.take_reports())
         with self._lock:
             self._page.answer(request, page.messages)
 

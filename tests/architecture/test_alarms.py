@@ -175,6 +175,14 @@ ALARMS = {
         ),
         Alarm("A program whose `disconnect()` takes a second each time", unwatched=BY_USERS),
     ],
+    "0023": [
+        Alarm(
+            "`tests/store/test_damaged_bits.py` finds an altered message or a silent loss",
+            ("tests/store/test_damaged_bits.py",),
+        ),
+        Alarm("users are told of torn logs after every power cut", unwatched=BY_USERS),
+        Alarm("the shelf of a node fills up with messages that are sound", unwatched=BY_USERS),
+    ],
     "0020": [Alarm("Users look for `device_sdk.hil` and do not find it", unwatched=BY_USERS)],
     "0024": [
         Alarm("Users find good messages on the shelf", ("tests/engine/test_poison.py",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,6 +177,21 @@ def test_export_of_the_shelf_keeps_every_byte(shelf: Path, capsys: pytest.Captur
         "reason": "not authorized\r\n2 \x1b", "at": 1_795_000_000.0, "payload": "\x1b]0;",
     }  # fmt: skip
     assert (second["sequence"], second["state"]) == (2, "damaged")
+
+
+def test_a_message_of_which_nothing_is_right_any_more_can_be_looked_at(
+    shelf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection = sqlite3.connect(shelf)
+    connection.execute(
+        "UPDATE message SET topic = 'text', properties = x'ffff', payload = 7, flags = 'x', expires_at = 'x' "
+        "WHERE sequence = 2"
+    )
+    connection.commit()
+    connection.close()
+    assert "\n2 damaged qos=0 " in run(capsys, "peek", "--refused", shelf)[1]
+    [_, second] = run(capsys, "export", "--refused", shelf)[1].splitlines()
+    assert json.loads(second)["properties"] == {"damaged": "hex:ffff"}
 
 
 def test_retry_puts_refused_messages_back_into_the_queue(

@@ -668,3 +668,25 @@ def test_a_damaged_file_is_set_aside_and_reported(path: Path) -> None:
     [event] = [event for event in events if event.kind == "store_replaced"]
     assert "damaged-1" in event.text
     assert Path(f"{path}.damaged-1").exists()
+
+
+def test_a_message_that_the_disk_altered_is_not_sent_and_the_others_are(path: Path, server: Server) -> None:
+    with Client(NOWHERE, client_id="c", store=path) as client:
+        client.publish("t", b"one", qos=1)
+        client.publish("t", b"two", qos=1)
+        client.publish("t", b"three", qos=1).wait_stored(5)
+        client.close(0)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE message SET payload = x'74776e' WHERE sequence = 2")
+    connection.commit()
+    connection.close()
+    events: list[ClientEvent] = []
+    with Client(server.url, client_id="c", store=path, on_event=events.append) as client:
+        assert arrived(server, 2) == [b"one", b"three"]
+        eventually(lambda: client.stats.queued + client.stats.in_flight == 0)
+        client.close(5)
+    [event] = [event for event in events if event.kind == "store_damaged"]
+    assert event.value == "1"
+    assert "message 2 ('t', 3 bytes)" in event.text
+    with QueueReader(path) as reader:
+        assert [(each.sequence, each.state) for each in reader.shelf()] == [(2, "damaged")]

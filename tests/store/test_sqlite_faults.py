@@ -73,8 +73,8 @@ def memory_disk(tmp_path: Path) -> Generator[Path]:
 @pytest.mark.parametrize(
     ("call", "error", "count"),
     [
-        ("pwrite64", "EIO", 70),
-        ("pwrite64", "ENOSPC", 70),
+        ("pwrite64", "EIO", 110),
+        ("pwrite64", "ENOSPC", 110),
         ("fdatasync", "EIO", 14),
         ("fsync", "EIO", 6),
         ("ftruncate", "EIO", 6),
@@ -199,7 +199,7 @@ def test_below_min_free_messages_wait_in_memory_and_the_rest_is_written(
 def test_min_free_is_looked_at(tmp_path: Path) -> None:
     rig = Rig(tmp_path, min_free=1 << 60)
     rig.open()
-    rig.store.expedite(rig.submit(message(1)))
+    rig.store.expedite(rig.submit(message(1, bytes(10_000))))  # more than a new file has room for
     rig.wait(lambda: rig.store.failure is not None, "no failure")
     assert "min_free" in str(rig.store.failure)
     rig.store.close()

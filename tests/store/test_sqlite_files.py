@@ -17,6 +17,7 @@ from device_sdk.errors import StoreError
 from device_sdk.store import schema
 from device_sdk.store.base import StorePolicy
 from device_sdk.store.files import RESERVE_BYTES, Reserve, StoreLock, is_locked
+from device_sdk.store.inspect import QueueReader, check
 from device_sdk.store.schema import MIGRATIONS
 from device_sdk.store.sqlite import SqliteStore
 from tests.store.contract import message
@@ -178,6 +179,28 @@ def test_the_first_schema_can_still_be_read(tmp_path: Path) -> None:
     store.close()
 
 
+def test_the_second_schema_can_still_be_read_with_its_shelf(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    restored(path, "version-2.sql")
+    store = store_at(path)
+    saved = store.open()
+    assert [(each.sequence, each.packet_id) for each in saved.messages] == [
+        *((3, 3), (1, 1)),
+        *((4, 0), (6, 0), (9, 0)),
+    ]
+    assert (saved.waiting, saved.shelved, saved.withheld, saved.next_sequence) == (3, 2, {65, 66}, 10)
+    assert saved.facts == {"client_id": "node-17", "session": "node-17"}
+    assert list(store.reports) == []
+    store.close()
+    with QueueReader(path) as reader:
+        shelf = [(each.sequence, each.state, each.reason, each.payload) for each in reader.shelf()]
+    assert shelf == [
+        (7, "refused", "reason code 0x87", b"refused"),
+        (8, "damaged", "by hand", b"damaged"),
+    ]
+    assert check(path) == []
+
+
 def test_a_database_is_brought_up_to_date_step_by_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +216,7 @@ def test_a_database_is_brought_up_to_date_step_by_step(
         ],
     )
     connection = sqlite3.connect(path, isolation_level=None)
+    schema.define(connection)
     schema.migrate(connection, 1)
     latest = len(MIGRATIONS) + 2
     assert schema.version_of(connection, str(path)) == latest
@@ -206,6 +230,7 @@ def test_a_step_that_fails_leaves_the_version_before(tmp_path: Path, monkeypatch
     restored(path, "version-1.sql")
     monkeypatch.setattr(schema, "MIGRATIONS", [*MIGRATIONS, ("DELETE FROM fact", "nonsense")])
     connection = sqlite3.connect(path, isolation_level=None)
+    schema.define(connection)
     with pytest.raises(sqlite3.OperationalError):
         schema.migrate(connection, 1)
     assert schema.version_of(connection, str(path)) == len(MIGRATIONS)

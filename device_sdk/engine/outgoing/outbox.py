@@ -30,7 +30,7 @@ __all__ = ["DETOUR", "Outbox"]
 _ALL = 1 << 62
 #: As ``max_buffered``: no message is sent at once, all of them go through the queue.
 DETOUR = -1
-_LOST = "the store lost it: its file was damaged, see the event store_replaced"
+_LOST = "the store lost it: its file was damaged, see the events store_replaced and store_damaged"
 
 
 class Outbox:
