@@ -115,7 +115,14 @@ class Client(BaseClient):
             printable(f"no connection to {self._engine.transport.description} within {timeout:g} s")
         )
 
-    def close(self, drain: float = 5.0, *, reason_code: int = 0, session_expiry: int | None = None) -> None:
+    def close(
+        self,
+        drain: float = 5.0,
+        *,
+        reason_code: int = 0,
+        session_expiry: int | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> None:
         """Finish what is queued for at most ``drain`` seconds, disconnect, and end the threads.
 
         Without a store, what the broker has not acknowledged by then is dropped, and its deliveries raise.
@@ -127,11 +134,14 @@ class Client(BaseClient):
         then the broker sends it again. The end of the interpreter settles nothing either.
 
         ``reason_code`` of DISCONNECT: 0x04 has the broker publish the will. ``session_expiry``: seconds that
-        it keeps the session from now, instead of the constructor's. Both: MQTT 5.0, with a connection.
+        it keeps the session from now, instead of the constructor's. ``properties``: ``reason_string``, and
+        ``user_property`` (pairs); left out where they would exceed what the broker accepts. All of them: MQTT
+        5.0, with a connection.
         Raises: ArgumentError, ArgumentTypeError: by name, nothing happened. Source: MQTT 5.0 §3.14.2.
         """
         seconds("drain", drain, zero=True)
-        self._close(drain, disconnect_fields(self._options, reason_code, session_expiry), settles=True)
+        goodbye = disconnect_fields(self._options, reason_code, session_expiry, properties)
+        self._close(drain, goodbye, settles=True)
 
     def _close(self, drain: float, goodbye: tuple[int, dict[str, Any]], *, settles: bool) -> None:
         callbacks = self._callbacks

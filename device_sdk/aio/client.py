@@ -244,7 +244,12 @@ class AsyncClient(BaseClient):
         )
 
     async def close(
-        self, drain: float = 5.0, *, reason_code: int = 0, session_expiry: int | None = None
+        self,
+        drain: float = 5.0,
+        *,
+        reason_code: int = 0,
+        session_expiry: int | None = None,
+        properties: Mapping[str, Any] | None = None,
     ) -> None:
         """Send queued messages for at most ``drain`` seconds, disconnect, and close the client.
 
@@ -257,7 +262,7 @@ class AsyncClient(BaseClient):
         Arguments and errors are those of :meth:`Client.close`. Source: MQTT 5.0 §3.14.2.
         """
         seconds("drain", drain, zero=True)
-        goodbye = disconnect_fields(self._options, reason_code, session_expiry)
+        goodbye = disconnect_fields(self._options, reason_code, session_expiry, properties)
         callbacks = self._callbacks
         in_handler = callbacks is not None and callbacks.is_current()
         if self._closed:

@@ -58,6 +58,12 @@ _OUR_PROPERTIES = {
     "topic_alias": "the client decides about it",
 }
 
+# Properties of DISCONNECT that are not the application's to give. Source: MQTT 5.0 §3.14.2.2.5.
+_NOT_IN_OUR_DISCONNECT = {
+    "session_expiry_interval": "use session_expiry=",
+    "server_reference": "only servers send it",
+}
+
 
 def check_types(**arguments: object) -> None:
     """Make sure that each is ``None`` or of the type that its name stands for."""
@@ -117,6 +123,17 @@ def subscribe_properties(properties: object, version: str, packet: str, *, ours:
 
     ``ours``: the client chooses the subscription identifiers itself.
     """
+    elsewhere = {"subscription_identifier": "use_identifiers=True chooses it"} if ours else {}
+    return _packet_properties(properties, version, packet, elsewhere)
+
+
+def _packet_properties(
+    properties: object, version: str, packet: str, elsewhere: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the properties of a packet as a dict of their own, checked.
+
+    ``elsewhere``: properties that cannot be given here, and what to do instead.
+    """
     if properties is None:
         return {}
     if not isinstance(properties, Mapping):
@@ -124,8 +141,8 @@ def subscribe_properties(properties: object, version: str, packet: str, *, ours:
         raise ArgumentTypeError("properties", problem)
     if properties and version != "5.0":
         raise ArgumentError("properties", f"MQTT {version} has no properties")
-    if ours and "subscription_identifier" in properties:
-        raise ArgumentError("properties", "subscription_identifier: use_identifiers=True chooses it")
+    for name in elsewhere.keys() & properties:
+        raise ArgumentError("properties", f"{name} cannot be given here; {elsewhere[name]}")
     encode_properties(properties, packet)
     checked = dict(properties)
     if "user_property" in checked:
@@ -169,7 +186,7 @@ def check_topic_filters(topic: object) -> list[str]:
 
 
 def disconnect_fields(
-    options: ConnectOptions, reason_code: object, session_expiry: object
+    options: ConnectOptions, reason_code: object, session_expiry: object, properties: object = None
 ) -> tuple[int, dict[str, Any]]:
     """Return reason code and properties of the DISCONNECT that ends the client. Source: MQTT 5.0 §3.14.2."""
     code = check_range("reason_code", reason_code, 0, 255)
@@ -178,13 +195,14 @@ def disconnect_fields(
     for argument, given in (("reason_code", code), ("session_expiry", session_expiry is not None)):
         if given and options.version != "5.0":
             raise ArgumentError(argument, f"DISCONNECT of MQTT {options.version} has no fields")
+    fields = _packet_properties(properties, options.version, "disconnect", _NOT_IN_OUR_DISCONNECT)
     if session_expiry is None:
-        return code, {}
+        return code, fields
     expiry = check_range("session_expiry", session_expiry, 0, 0xFFFFFFFF)
     if expiry and not options.properties.get("session_expiry_interval", options.session_expiry):
         problem = "cannot be above 0 in DISCONNECT, because it was 0 in CONNECT (MQTT 5.0 §3.14.2.2.2)"
         raise ArgumentError("session_expiry", problem)
-    return code, {"session_expiry_interval": expiry}
+    return code, {**fields, "session_expiry_interval": expiry}
 
 
 def made_up_client_id() -> str:

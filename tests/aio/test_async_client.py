@@ -23,7 +23,7 @@ from device_sdk.errors import (
     StoreError,
     SubscribeRefused,
 )
-from device_sdk.mqtt.packets import Connack, Puback, Suback
+from device_sdk.mqtt.packets import Connack, Disconnect, Puback, Suback
 from device_sdk.net.memory import MemoryListener
 from device_sdk.store.base import StorePolicy
 from device_sdk.store.memory import MemoryStore
@@ -619,14 +619,15 @@ def test_close_does_not_wait_for_a_broker_that_is_not_there() -> None:
     assert "1 messages that were not acknowledged" in events[-1].text
 
 
-def test_close_may_publish_the_will(run: Run) -> None:
-    script = [expect("connect"), send(Connack()), expect("disconnect", reason_code=4)]
+def test_close_may_publish_the_will_and_say_why(run: Run) -> None:
+    goodbye = Disconnect(4, {"reason_string": "moved", "user_property": [["to", "b"]]})
+    script = [expect("connect"), send(Connack()), expect(goodbye)]
     broker = ScriptedBroker(script, version="5.0")
 
     async def main(url: str) -> None:
         client = AsyncClient(url)
         await client.connect(5)
-        await client.close(reason_code=4)
+        await client.close(reason_code=4, properties=goodbye.properties)
 
     with BrokerServer(broker) as server:
         run(main(server.url))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import ssl
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import device_sdk.paho.client as mqtt
-from device_sdk.mqtt.packets import Connack
+from device_sdk.mqtt.packets import Connack, Disconnect
 from device_sdk.paho import _srv
 from device_sdk.paho._endpoint import Endpoint
 from device_sdk.paho.packettypes import PacketTypes
@@ -346,3 +347,29 @@ def test_programs_may_use_private_names_of_paho_mqtt(clients: Clients) -> None:
     client._protocol, client._transport, client._clean_session = mqtt.MQTTv31, "tcp", False  # Flask-MQTT
     assert packet_of(client) == b"\x10\x0f\x00\x06MQIsdp\x03\x00\x00\x3c\x00\x01c"
     assert (client._host, client._port) == (client.host, client.port)  # as in client_sub-srv.py
+
+
+def test_disconnect_says_the_reason_and_properties_of_the_program(clients: Clients) -> None:
+    said = {"session_expiry_interval": 30, "reason_string": "moved", "user_property": [["to", "b"]]}
+    script = [expect("connect"), send(Connack()), expect(Disconnect(0x04, said))]
+    with scripted(script, version="5.0") as server:
+        client = start(clients(protocol=mqtt.MQTTv5), server)
+        properties = Properties(PacketTypes.DISCONNECT)
+        properties.SessionExpiryInterval, properties.ReasonString = 30, "moved"
+        properties.UserProperty = ("to", "b")
+        reason = mqtt.ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
+        assert client.disconnect(reason, properties) == mqtt.MQTT_ERR_SUCCESS
+
+
+def test_what_the_broker_says_in_disconnect_reaches_the_callback(clients: Clients) -> None:
+    goodbye = Disconnect(0x8B, {"reason_string": "maintenance", "user_property": [["until", "noon"]]})
+    ends: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with scripted([expect("connect"), send(Connack(), goodbye), close()], version="5.0") as server:
+        client = clients(protocol=mqtt.MQTTv5, reconnect_on_failure=False)
+        client.on_disconnect = lambda _client, _userdata, *what: ends.put(what)
+        client.connect("127.0.0.1", server.port)
+        client.loop_start()
+        flags, reason, properties = ends.get(timeout=SECONDS)
+    assert flags.is_disconnect_packet_from_server
+    assert (reason.value, reason.getName()) == (0x8B, "Server shutting down")
+    assert (properties.ReasonString, properties.UserProperty) == ("maintenance", [("until", "noon")])

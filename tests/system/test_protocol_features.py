@@ -70,6 +70,19 @@ def test_the_will_is_published_after_a_goodbye_that_asks_for_it(broker: ChildBro
         assert seen.get(timeout=5).payload == b"offline"
 
 
+def test_a_goodbye_with_words_is_understood(mosquitto: ChildBroker) -> None:
+    """One that is not would be a protocol error, after which the will is published in any case."""
+    seen: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    words = {"reason_string": "moved", "user_property": [("to", "b.example")]}
+    with Client(mosquitto.url("5.0")) as watcher:
+        watcher.subscribe("state", qos=1, on_message=seen.put).wait(5)
+        for payload, reason_code in ((b"not understood", 0x00), (b"offline", 0x04)):
+            client = Client(mosquitto.url("5.0"), will=Will("state", payload, qos=1))
+            client.connect(5)
+            client.close(reason_code=reason_code, properties=words)
+        assert seen.get(timeout=5).payload == b"offline"
+
+
 def test_a_session_ends_with_a_goodbye_that_says_so(mosquitto: ChildBroker) -> None:
     present: queue.SimpleQueue[bool] = queue.SimpleQueue()
     for expiry in (None, 0, None):
