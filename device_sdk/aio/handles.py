@@ -77,6 +77,21 @@ class AsyncDelivery:
         """Packet identifier, 1 to 65,535, or 0 before the message is in the window and at QoS 0."""
         return self.delivery.packet_id
 
+    @property
+    def reason_code(self) -> int | None:
+        """The broker's reason code, for example 0x10: nobody has subscribed; see :class:`Delivery`."""
+        return self.delivery.reason_code
+
+    @property
+    def reason_string(self) -> str | None:
+        """The broker's words to that, if it sent some (MQTT 5.0)."""
+        return self.delivery.reason_string
+
+    @property
+    def user_properties(self) -> tuple[tuple[str, str], ...]:
+        """The user properties of that answer (MQTT 5.0)."""
+        return self.delivery.user_properties
+
     async def wait(self, timeout: float | None = None) -> None:
         """Wait until the broker has acknowledged the message (QoS 0: until it was handed to the connection).
 

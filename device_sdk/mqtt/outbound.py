@@ -123,6 +123,8 @@ class Outbound:
             raise RemoteProtocolError(f"PUBACK answers packet identifier {packet_id}, which is QoS 2")
         if self._note_answer is not None:
             self._note_answer(message, _PUBACK, reason_code, properties)
+        if reason_code or properties:
+            message.answer = reason_code, properties
         if reason_code >= 0x80:
             self._refuse(message, reason_code, properties, events)
         else:
@@ -147,6 +149,8 @@ class Outbound:
             raise RemoteProtocolError(f"PUBREC answers packet identifier {packet_id}, which is not QoS 2")
         if self._note_answer is not None:
             self._note_answer(message, _PUBREC, reason_code, properties)
+        if reason_code or properties:
+            message.answer = reason_code, properties
         if reason_code >= 0x80:
             self._refuse(message, reason_code, properties, events)
             return
@@ -170,6 +174,8 @@ class Outbound:
         if message is not None:
             if self._note_answer is not None:
                 self._note_answer(message, _PUBCOMP, reason_code, properties)
+            if (reason_code or properties) and message.answer is None:
+                message.answer = reason_code, properties
             self._finish(message, ACKNOWLEDGED, events)
         elif packet_id in self._session.in_flight:
             raise RemoteProtocolError(f"PUBCOMP for packet identifier {packet_id} came before our PUBREL")

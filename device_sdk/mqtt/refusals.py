@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["accepted_in_3", "connect_refused", "disconnected", "publish_refused", "subscribe_refused"]
+__all__ = [
+    "accepted_in_3",
+    "connect_refused",
+    "disconnected",
+    "publish_refused",
+    "subscribe_refused",
+    "words",
+]
 
 
 # Reason code of a refusal -> what to do. Source: MQTT 5.0 §2.4; brokers send "not authorized" for a wrong
@@ -97,7 +104,7 @@ def subscribe_refused(
     is_forbidden = version != "5.0" or ReasonCode.NOT_AUTHORIZED in (code for _, code in refused)
     advice = _RULES if is_forbidden else ""
     what = f"the server refused {listed}"
-    return SubscribeRefused(what, refused[0][1], *_words(properties), advice=advice)
+    return SubscribeRefused(what, refused[0][1], *words(properties), advice=advice)
 
 
 def _said(
@@ -105,10 +112,10 @@ def _said(
 ) -> tuple[str, int, str | None, tuple[tuple[str, str], ...]]:
     """Return the arguments of a RefusedError."""
     text = f"{what}: {reason_name(reason_code, version)} (0x{reason_code:02x})"
-    return text, reason_code, *_words(properties)
+    return text, reason_code, *words(properties)
 
 
-def _words(properties: dict[str, Any]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    """Return reason string and user properties."""
+def words(properties: dict[str, Any]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
+    """Return reason string and user properties of these properties."""
     pairs = tuple((name, value) for name, value in properties.get("user_property", ()))
     return properties.get("reason_string"), pairs

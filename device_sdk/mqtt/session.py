@@ -69,9 +69,12 @@ class Outgoing:
     which is worked out from ``expires_at`` (seconds of the caller's clock, or ``None``) when the packet is
     made; ``flags`` are the QoS and RETAIN bits of the fixed header. ``packet`` is the encoded PUBLISH, kept
     for the repeat after a reconnect; of a message in flight it is ``None`` if this connection cannot take it.
+    ``answer``: reason code and properties of PUBACK, PUBREC or PUBCOMP, of the first that says more than
+    success.
     """
 
     __slots__ = (
+        "answer",
         "error",
         "expires_at",
         "flags",
@@ -102,6 +105,7 @@ class Outgoing:
         self.packet_id = 0
         self.packet: bytes | None = None
         self.error: DeviceSdkError | None = None
+        self.answer: tuple[int, dict[str, Any]] | None = None
 
     @property
     def qos(self) -> int:

@@ -564,6 +564,21 @@ def test_connect_raises_the_refusal_of_the_broker(run: Run) -> None:
         run(main(server.url))
 
 
+def test_what_the_broker_says_beside_yes_is_at_the_delivery(run: Run) -> None:
+    words = {"reason_string": "nobody listens", "user_property": [["node", "a"]]}
+    script = [expect("connect"), send(Connack()), expect("publish"), send(Puback(1, 0x10, words)), ignore()]
+
+    async def main(url: str) -> None:
+        async with AsyncClient(url) as client:
+            delivery = await client.publish("t", b"x", qos=1)
+            await delivery.wait(5)
+            assert (delivery.reason_code, delivery.reason_string) == (0x10, "nobody listens")
+            assert delivery.user_properties == (("node", "a"),)
+
+    with BrokerServer(ScriptedBroker(script, version="5.0")) as server:
+        run(main(server.url))
+
+
 def test_connect_ends_with_its_time_when_nobody_answers(run: Run) -> None:
     async def main() -> None:
         with MemoryListener("silent"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import device_sdk.paho.client as mqtt
-from device_sdk.mqtt.packets import Connack, Puback, Suback
+from device_sdk.mqtt.packets import Connack, Puback, Pubcomp, Pubrec, Suback
 from device_sdk.paho.packettypes import PacketTypes
 from device_sdk.paho.properties import Properties
 from device_sdk.paho.subscribeoptions import SubscribeOptions
@@ -71,6 +71,51 @@ def test_on_publish_gets_the_mid_that_publish_gave_also_for_queued_messages(
     assert len(set(told)) == 50
     assert server.call(lambda: [entry.payload for entry in server.broker.journal]) == [
         b"%d" % n for n in range(50)
+    ]
+
+
+@pytest.mark.parametrize("name", ["paho.mqtt.client", "device_sdk.paho.client"])
+def test_on_publish_gets_what_the_last_acknowledgement_says(name: str) -> None:
+    module: Any = pytest.importorskip(name, reason="needs paho-mqtt")
+    words = {"reason_string": "nobody listens", "user_property": [["node", "a"]]}
+    script: list[Any] = [expect("connect"), send(Connack())]
+    for answers in (
+        [Puback(1)],
+        [Puback(2, 0x10)],
+        [Puback(3, 0x10, words)],
+        [Puback(4, 0x97, words)],
+        [Pubrec(5, 0x10, words), Pubcomp(5)],
+        [Pubrec(6), Pubcomp(6, 0x92, words)],
+    ):
+        script += [expect("publish"), send(answers[0])]
+        for answer in answers[1:]:
+            script += [expect("pubrel"), send(answer)]
+    told: list[tuple[Any, ...]] = []
+
+    def on_publish(_client: Any, _data: Any, mid: int, reason: Any, properties: Any) -> None:
+        words = getattr(properties, "ReasonString", None), getattr(properties, "UserProperty", None)
+        told.append((mid, reason.packetType, reason.value, reason.is_failure, *words))
+
+    with scripted([*script, ignore()], version="5.0") as server:
+        client = module.Client(module.CallbackAPIVersion.VERSION2, "c", protocol=module.MQTTv5)
+        client.on_publish = on_publish
+        client.connect("127.0.0.1", server.port)
+        client.loop_start()
+        try:
+            for qos in (1, 1, 1, 1, 2, 2):
+                client.publish("a", "x", qos).wait_for_publish(SECONDS)
+        finally:
+            client.disconnect()
+            client.loop_stop()
+    with_words = ("nobody listens", [("node", "a")])
+    puback, pubcomp = PacketTypes.PUBACK, PacketTypes.PUBCOMP
+    assert told == [
+        (1, puback, 0x00, False, None, None),
+        (2, puback, 0x10, False, None, None),
+        (3, puback, 0x10, False, *with_words),
+        (4, puback, 0x97, True, *with_words),
+        (5, pubcomp, 0x00, False, None, None),
+        (6, pubcomp, 0x92, True, *with_words),
     ]
 
 

@@ -70,6 +70,17 @@ def test_the_will_is_published_after_a_goodbye_that_asks_for_it(broker: ChildBro
         assert seen.get(timeout=5).payload == b"offline"
 
 
+def test_a_message_for_which_there_is_no_subscriber_says_so(mosquitto: ChildBroker) -> None:
+    # With QoS 2 Mosquitto looks for subscribers at PUBREL, and says nothing about it.
+    with Client(mosquitto.url("5.0"), on_message=lambda message: None) as client:
+        unheard = client.publish("nobody/wants/this", b"x", qos=1)
+        unheard.wait(5)
+        client.subscribe("somebody/wants/this").wait(5)
+        heard = client.publish("somebody/wants/this", b"x", qos=1)
+        heard.wait(5)
+    assert (unheard.reason_code, heard.reason_code) == (0x10, 0x00)
+
+
 def test_a_goodbye_with_words_is_understood(mosquitto: ChildBroker) -> None:
     """One that is not would be a protocol error, after which the will is published in any case."""
     seen: queue.SimpleQueue[Message] = queue.SimpleQueue()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from device_sdk._printable import printable
 from device_sdk._weak import fresh
-from device_sdk.mqtt.session import PENDING_STATES, QUEUED, SENT, STORED, Outgoing
+from device_sdk.mqtt.refusals import words
+from device_sdk.mqtt.session import ACKNOWLEDGED, PENDING_STATES, QUEUED, SENT, STORED, Outgoing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Delivery(Outgoing):
         self.packet_id = 0
         self.packet = None
         self.error = None
+        self.answer = None
         self.change = 0
         self.on_done: Settable | None = None
         self._waits = waits
@@ -66,6 +68,27 @@ class Delivery(Outgoing):
         if self.error is not None or self.status not in PENDING_STATES:
             return True
         return self.status == SENT and self.flags < 2
+
+    @property
+    def reason_code(self) -> int | None:
+        """What the broker has answered: 0x00, 0x10 (nobody has subscribed to the topic), or 0x80 and above.
+
+        Of PUBACK or PUBREC, else 0x92 of PUBCOMP. ``None``: it has not answered, or never will. Brokers may
+        say 0x00 for 0x10, and MQTT 3.x has only 0x00. Source: MQTT 5.0 §3.4.2.1, §3.5.2.1.
+        """
+        if self.answer is not None:
+            return self.answer[0]
+        return 0 if self.status == ACKNOWLEDGED else None
+
+    @property
+    def reason_string(self) -> str | None:
+        """The broker's words to that, if it sent some (MQTT 5.0)."""
+        return None if self.answer is None else words(self.answer[1])[0]
+
+    @property
+    def user_properties(self) -> tuple[tuple[str, str], ...]:
+        """The user properties of that answer (MQTT 5.0)."""
+        return () if self.answer is None else words(self.answer[1])[1]
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the broker has acknowledged the message (QoS 0: until it was handed to the connection).
