@@ -18,6 +18,7 @@
     ├── ClosedError                            the client was closed, or never started
     ├── DeliveryError                          a message will not be acknowledged
     │   ├── DeliveryExpiredError               its expiry passed before it was sent, or repeated
+    │   ├── DeliveryCancelledError             the program took it back
     │   ├── DroppedError                       a bound or the close dropped it
     │   └── SessionLostError                   the broker no longer has the session
     ├── TransportError (+OSError)
@@ -56,6 +57,7 @@ __all__ = [
     "ConfigError",
     "ConnectFailedError",
     "ConnectRefused",
+    "DeliveryCancelledError",
     "DeliveryError",
     "DeliveryExpiredError",
     "DeviceNotFoundError",
@@ -215,6 +217,10 @@ class DeliveryExpiredError(DeliveryError):
 
     In the second case the broker may have received it.
     """
+
+
+class DeliveryCancelledError(DeliveryError):
+    """The program has taken the message back with ``cancel()``, before it was sent."""
 
 
 class DroppedError(DeliveryError):

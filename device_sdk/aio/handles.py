@@ -38,7 +38,7 @@ class AsyncDelivery:
     @property
     def state(self) -> str:
         """``queued``, ``stored``, ``sent``, then ``acknowledged`` or one of ``refused``, ``expired``,
-        ``dropped``, ``invalidated``. QoS 0 ends at ``sent``: it has no acknowledgement.
+        ``dropped``, ``cancelled``, ``invalidated``. QoS 0 ends at ``sent``: it has no acknowledgement.
         """
         return self.delivery.state
 
@@ -96,7 +96,8 @@ class AsyncDelivery:
         """Wait until the broker has acknowledged the message (QoS 0: until it was handed to the connection).
 
         Raises: TimeoutError: not within ``timeout`` seconds (``None``: no limit). PublishRefused,
-        DeliveryExpiredError, DroppedError, SessionLostError: it will never be acknowledged.
+        DeliveryExpiredError, DroppedError, DeliveryCancelledError, SessionLostError: it will never be
+        acknowledged.
         """
         if not self.delivery.done:
             await self._waits.until_done(self.delivery, timeout)
@@ -110,6 +111,13 @@ class AsyncDelivery:
         """
         if self.delivery.done or not await self._waits.until_stored(self.delivery, timeout):
             self._outcome("stored", timeout)
+
+    def cancel(self) -> bool:
+        """Take the message back if it still waits, as :meth:`Delivery.cancel`; at once, without ``await``.
+
+        To cancel a task that waits for a delivery is something else: the message is still sent.
+        """
+        return self.delivery.cancel()
 
     def _outcome(self, what: str, timeout: float | None) -> None:
         delivery = self.delivery

@@ -35,6 +35,11 @@ class Consumers:
         """Call ``wake`` when a consumer is blocked: it makes the network side look again."""
         self._wake = wake
 
+    def look_again(self) -> None:
+        """Make the network side look again. Without the lock."""
+        if self._wake is not None:
+            self._wake()
+
     def event(self) -> Any:
         """Return an event for somebody to wait for; the engine sets it."""
         return Event()

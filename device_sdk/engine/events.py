@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientEvent", "Events", "Reporter", "Stats", "failure_text"]
 
-_EXPECTED = frozenset({"connected", "disconnected", "session_lost", "auth", "store_recovered"})
+_EXPECTED = frozenset({"cancelled", "connected", "disconnected", "session_lost", "auth", "store_recovered"})
 _COUNTED = frozenset({"skipped"})  # the 1st, 2nd, 4th, 8th ... is an event, with the sum
 _BUGS = frozenset({"handler_failed", "internal_error"})  # a traceback helps only with these
 
@@ -31,7 +31,8 @@ class ClientEvent:
     ``connected``), else None; a text is exactly what the server sent.
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
-    ``refused``, ``suspect`` (a message for which the server may end connections; its topic is the value),
+    ``refused``, ``cancelled``,
+    ``suspect`` (a message for which the server may end connections; its topic is the value),
     ``held`` (messages are beyond a limit of this broker, and wait), ``subscribe_refused``,
     ``handler_failed``, ``no_handler``, ``store_failed``, ``store_recovered``, ``store_replaced`` (its file
     was damaged and set aside, or removed), ``store_damaged`` (parts are not what was written, and are left
@@ -70,6 +71,7 @@ class Stats:
     acks_held: int
     bytes_received: int
     bytes_sent: int
+    cancelled: int
     connects: int
     discarded: int
     dropped: int

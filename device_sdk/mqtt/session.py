@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACKNOWLEDGED",
+    "CANCELLED",
     "DROPPED",
     "EXPIRED",
     "FIRST_BYTES",
@@ -50,6 +51,7 @@ REFUSED = "refused"
 EXPIRED = "expired"
 DROPPED = "dropped"
 INVALIDATED = "invalidated"
+CANCELLED = "cancelled"
 PENDING_STATES = frozenset({QUEUED, STORED, SENT})
 
 _HIGHEST_PACKET_ID = 65_535

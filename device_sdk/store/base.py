@@ -53,7 +53,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "message": ("sequence", "topic_field", "payload", "flags", "properties", "expires_at"),
     "sent": ("sequence", "packet_id"),  # the PUBLISH got its packet identifier
     "released": ("sequence",),  # PUBREC arrived, PUBREL is owed
-    "done": ("sequence", "status"),  # how it ended: a last state of its delivery
+    "done": ("sequence", "status"),  # how it ended: a last state of its delivery (cancelled: as dropped)
     "received": ("packet_id",),  # an incoming QoS 2 message was handled, PUBREC is owed
     "completed": ("packet_id",),  # its PUBREL arrived
     "lost": (),  # the server lost the session: nothing is sent, nothing is received

@@ -18,6 +18,7 @@ from device_sdk.errors import (
     ClosedError,
     ConnectFailedError,
     ConnectRefused,
+    DeliveryCancelledError,
     DroppedError,
     QueueFullError,
     StoreError,
@@ -577,6 +578,37 @@ def test_what_the_broker_says_beside_yes_is_at_the_delivery(run: Run) -> None:
 
     with BrokerServer(ScriptedBroker(script, version="5.0")) as server:
         run(main(server.url))
+
+
+def test_a_message_that_waits_is_taken_back_and_its_task_is_told(run: Run) -> None:
+    async def main() -> None:
+        async with AsyncClient(NOWHERE) as client:
+            delivery = await client.publish("t", b"x", qos=1)
+            waiting = asyncio.create_task(delivery.wait(20))
+            await eventually(lambda: delivery.delivery.on_done)
+            assert delivery.cancel()
+            with pytest.raises(DeliveryCancelledError):
+                await waiting
+            assert (delivery.state, delivery.done, delivery.cancel()) == ("cancelled", True, False)
+            assert (client.stats.queued, client.stats.cancelled) == (0, 1)
+            await client.close(60)  # nothing waits any more
+
+    run(main())
+
+
+def test_a_task_that_waits_for_room_gets_it(run: Run) -> None:
+    policy = StorePolicy(max_messages=1, overflow="block", block_timeout=20)
+
+    async def main() -> None:
+        client = AsyncClient(NOWHERE, policy=policy)
+        first = await client.publish("t", b"1", qos=1)
+        second = asyncio.create_task(client.publish("t", b"2", qos=1))
+        await asyncio.sleep(0)
+        assert first.cancel()
+        assert (await second).state == "queued"
+        await client.close(0)
+
+    run(main())
 
 
 def test_connect_ends_with_its_time_when_nobody_answers(run: Run) -> None:

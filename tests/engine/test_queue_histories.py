@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.errors import DeliveryExpiredError, DroppedError, LocalProtocolError, QueueFullError
+from device_sdk.errors import (
+    DeliveryCancelledError,
+    DeliveryExpiredError,
+    DroppedError,
+    LocalProtocolError,
+    QueueFullError,
+)
 from device_sdk.mqtt.packets import Puback
 from device_sdk.store.base import SavedMessage, StorePolicy
 from device_sdk.store.memory import MemoryStore
@@ -77,6 +83,7 @@ class Model:
         )
         self.published = 0
         self.held: dict[bytes, Delivery] = {}
+        self.cancelled: dict[bytes, int] = {}  # and how often each was sent before
         self.arrived: list[tuple[str, bytes]] = []
         self.unacknowledged: Packets = []
         self.now = 1_000.0  # where the clock of a rig begins
@@ -111,6 +118,21 @@ class Model:
         self.published += 1
         if self.published % 2:  # the application drops the others
             self.held[payload] = delivery
+        self.take(self.rig.sent())
+
+    def cancel(self, count: int) -> None:
+        """The application takes back one of the messages that it holds."""
+        if not self.held:
+            return
+        payload = list(self.held)[count % len(self.held)]
+        delivery = self.held[payload]
+        waited = delivery.status == "queued"
+        before = [one for _, one in self.arrived].count(payload)
+        assert delivery.cancel() is waited
+        if waited:
+            self.cancelled[payload] = before
+            assert (delivery.state, delivery.done) == ("cancelled", True)
+        assert not delivery.cancel()
         self.take(self.rig.sent())
 
     def read(self, _: int) -> None:
@@ -181,12 +203,16 @@ class Model:
             if delivery.error is None:
                 assert payload in arrived
             else:
-                assert isinstance(delivery.error, (DroppedError, DeliveryExpiredError))
+                assert isinstance(delivery.error, ENDS)
+        for payload, before in self.cancelled.items():
+            assert [one for _, one in self.arrived].count(payload) == before
 
 
+ENDS = (DroppedError, DeliveryExpiredError, DeliveryCancelledError)
 KINDS = ["message", "message", "state", "large", "short_lived", "read", "read", "later", "connect"]
 STEPS = st.tuples(
-    st.sampled_from([*KINDS, "acknowledge", "acknowledge", "lose", "restart"]), st.integers(1, 9)
+    st.sampled_from([*KINDS, "acknowledge", "acknowledge", "lose", "restart", "cancel", "cancel"]),
+    st.integers(1, 9),
 )
 
 

@@ -8,6 +8,9 @@ __all__ = ["IN_EXCHANGES"]
 
 _PROTOCOL, _SESSION = "mqtt/protocol.py", "mqtt/session.py"
 _INBOUND, _OUTBOUND, _OUTPUT = "mqtt/inbound.py", "mqtt/outbound.py", "mqtt/output.py"
+_REFUSE = "            self._refuse(message, reason_code, properties, events)\n"
+_REFUSE_ELSE = _REFUSE + "        else:\n"  # PUBACK
+_REFUSE_RETURN = _REFUSE + "            return\n"  # PUBREC
 
 _PUBACK = 'output.answer(b"\\x40\\x02" + packet_id'
 _PUBREC = 'output.answer(b"\\x50\\x02" + packet_id'
@@ -85,15 +88,15 @@ IN_EXCHANGES = (
         "PUBACK with an error code counts as success",
         v5("MQTT-4.4.0-2", "MQTT-3.1.2-29"),
         _OUTBOUND,
-        "_PUBACK, reason_code, properties)\n        if reason_code >= 0x80:\n",
-        "_PUBACK, reason_code, properties)\n        if reason_code > 0xFF:\n",
+        "        if reason_code >= 0x80:\n" + _REFUSE_ELSE,
+        "        if reason_code > 0xFF:\n" + _REFUSE_ELSE,
     ),
     Fault(
         "PUBREC with an error code is answered with PUBREL",
         v5("MQTT-4.4.0-2", "MQTT-3.3.4-7", "MQTT-4.9.0-2"),
         _OUTBOUND,
-        "_PUBREC, reason_code, properties)\n        if reason_code >= 0x80:\n",
-        "_PUBREC, reason_code, properties)\n        if reason_code > 0xFF:\n",
+        "        if reason_code >= 0x80:\n" + _REFUSE_RETURN,
+        "        if reason_code > 0xFF:\n" + _REFUSE_RETURN,
     ),
     Fault(
         "a refused message keeps its place in the window",
@@ -128,8 +131,8 @@ IN_EXCHANGES = (
         "an exchange of QoS 2 ends when its message expires",
         v5("MQTT-4.3.3-13"),
         _OUTBOUND,
-        "_PUBREC, reason_code, properties)\n        if reason_code >= 0x80:\n",
-        "_PUBREC, reason_code, properties)\n        if reason_code >= 0x80 or message.expires_at:\n",
+        "        if reason_code >= 0x80:\n" + _REFUSE_RETURN,
+        "        if reason_code >= 0x80 or message.expires_at:\n" + _REFUSE_RETURN,
     ),
     Fault(
         "a message past PUBREC has no place in the window",

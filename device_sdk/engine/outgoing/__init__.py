@@ -22,6 +22,7 @@ File                Its object                                          State th
 ``careful.py``      :class:`Careful`: messages go one by one            the message alone in flight
 ``stepped_over.py``  :class:`SteppedOver`: messages whose turn passes   those messages
 ``endings.py``      :class:`Endings`: ends without acknowledgement      what a closed client left
+``cancelling.py``   :class:`Cancelling`: messages taken back            none
 ``delivery.py``     :class:`Delivery`: the handle of the application    the state of one message
 ``waits.py``        :class:`Waits`: blocking until something is so      the threads that wait
 ``ack_watch.py``    :class:`AckWatch`: a window that is stuck           the oldest message in flight
@@ -31,11 +32,12 @@ Who knows whom: Outbox has a Backlog (with its Pages, their Places and its KeepL
 Replay, Endings and Waits. Bounds, Overflow and Replay know the Backlog, the latter two the Endings too.
 Publisher has a Suspicion; that has a Poison for each server and, while one of them asks for it, a Careful
 with its SteppedOver. A Delivery knows Waits and nothing else, and Waits keeps no delivery. So there is no
-cycle: a dropped client is freed at once, even if the application keeps deliveries.
+cycle: a dropped client is freed at once, even if the application keeps deliveries. Waits calls Cancelling,
+which knows the Outbox, through a weak reference.
 
 Lock: the engine's guards everything here. The callers of all methods hold it, except those of
-:class:`Delivery`, which any thread may call, and of ``Waits.wait_done()`` and ``wait_stored()``, which take
-it themselves. Nothing here does I/O or calls the application.
+:class:`Delivery`, which any thread may call, and of ``Waits.wait_done()``, ``wait_stored()`` and
+``cancel()``, which take it themselves. Nothing here does I/O or calls the application.
 
 The life of a message, in the words of :attr:`Delivery.state`:
 
@@ -46,7 +48,8 @@ The life of a message, in the words of :attr:`Delivery.state`:
 - *sent*: ``Replay.fill()`` has moved it into the window: ``session.in_flight``, after PUBREC
   ``session.released``. QoS 0 ends here.
 - *acknowledged* or *refused*: the server has answered. The protocol ends it, not this package.
-- *expired*, *dropped* or *invalidated*: ``Endings`` has ended it. Its time was over; or there was no room for
-  it, or the client was closed and could not keep it; or the server lost the session and the application does
-  not want it repeated. Otherwise a lost session puts it back: *queued* again, before all others.
+- *expired*, *dropped*, *cancelled* or *invalidated*: ``Endings`` has ended it. Its time was over; or there
+  was no room for it, or the client was closed and could not keep it; or the application has taken it back; or
+  the server lost the session and the application does not want it repeated. Otherwise a lost session puts it
+  back: *queued* again, before all others.
 """

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.outgoing.held import Limits
     from device_sdk.engine.outgoing.waits import Waits
+    from device_sdk.errors import DeliveryError
     from device_sdk.mqtt.session import Outgoing
     from device_sdk.store.base import SavedMessage, SavedSession, Store, StorePolicy
 
@@ -48,7 +49,7 @@ class Backlog:
         self.pages = Pages(store, drops_oldest=drops_oldest)
         self.held = Held(has_store=store is not None)
         self.keep_last = KeepLast(policy.keep_last, by_sequence=drops_oldest) if policy.keep_last else None
-        self._replaced = 0  # messages that are in a lane still, though newer ones took their place
+        self._replaced = 0  # messages that are in a lane still, though they have ended
         self._has_store = store is not None
         self._has_live_lane = policy.replay == "live"
         self._waits = waits
@@ -217,37 +218,35 @@ class Backlog:
                     return sequence, delivery
         return None
 
-    def pop_older(self, topic_field: bytes) -> tuple[int, Delivery | None] | None:
-        """Take the message that waits on a topic of ``keep_last`` for a newer one.
+    def withdraw(
+        self, sequence: int, size: int, delivery: Delivery | None, status: str, error: DeliveryError
+    ) -> None:
+        """Take this message of so many bytes out, wherever it waits; its delivery has ended so.
 
-        Returns: its sequence number, and its delivery if anybody holds it. In a lane it stays until
-        :meth:`tidy`, but once it has ended the lane passes over it.
+        In a lane it stays until :meth:`tidy`, which passes over it.
         """
-        found = None if self.keep_last is None else self.keep_last.pop(topic_field)
-        if found is None:
-            return None
-        sequence, size = found
-        older = self.pages.find(sequence)
+        in_memory = 1
         if self.held.take(sequence):
-            pass  # it was read, and is in no lane
-        elif older in self.held.aside:
+            in_memory = 0  # it was read, and is in no lane
+        elif delivery in self.held.aside:
             self.held.left_aside()
-            self.memory_bytes -= size
-            self._replaced += 1
-        elif not self.pages.is_beyond(sequence) or (
-            # In the live lane, or from there, a message may have overtaken those beyond.
-            self._has_live_lane and sequence in self._here()
+        elif self.pages.is_beyond(sequence) and not (
+            # In the live lane, or from there, a message may have overtaken those beyond; of a queue that is
+            # read again from its beginning some are in memory still.
+            (self._has_live_lane or self.pages.is_rewound) and sequence in self._here()
         ):
-            self.memory_bytes -= size
-            self._replaced += 1
-        else:
             self.pages.left_early(sequence, size)
+            in_memory = 0
+        # No call from here on: a signal finds the message either waiting and counted, or neither.
+        self.memory_bytes -= in_memory * size
+        self._replaced += in_memory
         self.messages -= 1
         self.bytes -= size
-        return sequence, older
+        if delivery is not None:
+            delivery.status, delivery.error = status, error
 
     def tidy(self) -> None:
-        """Remove the replaced messages once they are the majority: offline nobody else does."""
+        """Remove the withdrawn messages once they are the majority: offline nobody else does."""
         if 2 * self._replaced <= sum(map(len, self._lanes)):
             return
         for lane in self._lanes:

@@ -51,7 +51,7 @@ class Delivery(Outgoing):
     @property
     def state(self) -> str:
         """``queued``, ``stored``, ``sent``, then ``acknowledged`` or one of ``refused``, ``expired``,
-        ``dropped``, ``invalidated``. QoS 0 ends at ``sent``: nobody acknowledges it.
+        ``dropped``, ``cancelled``, ``invalidated``. QoS 0 ends at ``sent``: nobody acknowledges it.
         """
         if self.status == QUEUED and self._waits.is_durable(self.change):
             return STORED
@@ -94,7 +94,7 @@ class Delivery(Outgoing):
         """Wait until the broker has acknowledged the message (QoS 0: until it was handed to the connection).
 
         Raises: TimeoutError: not within ``timeout`` seconds (``None``: no limit). PublishRefused,
-        DeliveryExpiredError, DroppedError, SessionLostError: it never will be.
+        DeliveryExpiredError, DroppedError, DeliveryCancelledError, SessionLostError: it never will be.
         """
         if not self.done and not self._waits.wait_done(self, timeout):
             failure = self._waits.failure
@@ -113,6 +113,16 @@ class Delivery(Outgoing):
             raise TimeoutError(f"{self!r} was not stored within {timeout:g} s")
         if self.error is not None:
             raise fresh(self.error)
+
+    def cancel(self) -> bool:
+        """Take the message back if it still waits: it is not sent, and a store forgets it.
+
+        Returns: True: it ends here, and :meth:`wait` raises :class:`DeliveryCancelledError`. False: it was
+        sent, has ended, or the client is closed; nothing has changed then. A message that waits for the
+        second time, because the broker lost its session, may have been received in the first.
+        Raises: RuntimeError: called in the handler of a signal that has interrupted this client.
+        """
+        return self._waits.cancel(self)
 
     def __repr__(self) -> str:
         return f"<Delivery {self.topic!r} qos={self.qos} {self.state}>"

@@ -10,7 +10,7 @@ from device_sdk.engine.outgoing.overflow import Overflow
 from device_sdk.engine.outgoing.replay import TOO_LATE, Replay
 from device_sdk.engine.outgoing.waits import Waits
 from device_sdk.errors import DeliveryExpiredError, DroppedError
-from device_sdk.mqtt.session import DROPPED, EXPIRED, REFUSED, SENT
+from device_sdk.mqtt.session import CANCELLED, DROPPED, EXPIRED, REFUSED, SENT
 from device_sdk.store.base import AGED, KEEP_LAST, PAGE_BYTES, PAGE_MESSAGES
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.consumers import Consumers
     from device_sdk.engine.outgoing.held import Limits
-    from device_sdk.errors import DeviceSdkError, LocalProtocolError
+    from device_sdk.errors import DeliveryError, DeviceSdkError, LocalProtocolError
     from device_sdk.mqtt.protocol import Protocol
     from device_sdk.mqtt.session import Outgoing, Session
     from device_sdk.store.base import SavedSession, Store, StorePolicy
@@ -234,6 +234,14 @@ class Outbox:
             self._endings.shelve(delivery, error)
         else:
             self._endings.end(delivery, status, error)
+
+    def cancelled(self, delivery: Delivery, error: DeliveryError) -> None:
+        """The program has withdrawn a message from the backlog: end it, and let others use its room."""
+        self._endings.end(delivery, CANCELLED, error)
+        self.backlog.tidy()
+        self._recount()
+        self.waits.made_room()
+        self.waits.stored()
 
     def invalidate(self, messages: Iterable[Outgoing]) -> None:
         """End the messages of a lost session for an application that does not want them repeated."""

@@ -78,10 +78,15 @@ class Overflow:
 
     def outdate(self, topic_field: bytes, dropped: list[Delivery]) -> None:
         """End the message that waits on a topic of ``keep_last`` for a newer one."""
-        found = self._backlog.pop_older(topic_field)
+        backlog = self._backlog
+        found = None if backlog.keep_last is None else backlog.keep_last.pop(topic_field)
         if found is not None:
-            self.end(found, DROPPED, DroppedError(_OUTDATED), dropped)
-            self._backlog.tidy()
+            sequence, size = found
+            older = backlog.pages.find(sequence)
+            error = DroppedError(_OUTDATED)
+            backlog.withdraw(sequence, size, older, DROPPED, error)
+            self.end((sequence, older), DROPPED, error, dropped)
+            backlog.tidy()
 
     def take_unheld(self) -> dict[str, int]:
         """Return how many messages without a delivery have ended that were not reported yet."""

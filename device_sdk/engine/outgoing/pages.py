@@ -39,6 +39,7 @@ class Pages:
         "asked",
         "asked_through",
         "beyond",
+        "is_rewound",
         "new_bytes",
         "places",
     )  # fmt: skip
@@ -46,6 +47,7 @@ class Pages:
     def __init__(self, store: Store | None, *, drops_oldest: bool = False) -> None:
         self.places = Places() if drops_oldest and store is not None else None
         self.beyond = 0  # messages that only the store holds
+        self.is_rewound = False  # some that count as beyond may be in memory
         self._store = store
         self._cursor = 0  # those above this sequence number have not been read
         self.asked = False  # for a page that has not been taken
@@ -150,6 +152,7 @@ class Pages:
     def reset(self, beyond: int, last: int) -> None:
         """So many messages are beyond, whatever was counted, up to ``last``; their places are not known."""
         self.beyond = beyond
+        self.is_rewound = False
         self._last = last
         if self.places is not None:
             self.places = Places()
@@ -158,6 +161,7 @@ class Pages:
         """All messages up to ``last``, so many, are beyond from now on: read the queue from its beginning."""
         self.reset(beyond, last)
         self._cursor = 0
+        self.is_rewound = True
         self._stale = self.asked
 
     def expiring(self, here: Container[int]) -> list[tuple[Delivery, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from device_sdk._weak import weakly
+from device_sdk.engine.outgoing.cancelling import Cancelling
 from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.outgoing.outbox import DETOUR, Outbox
 from device_sdk.engine.outgoing.suspicion import suspicion_for
@@ -40,8 +42,8 @@ class Publisher:
     """
 
     __slots__ = (
-        "_alone", "_buffer_qos0", "_closed", "_events", "_obstacle", "_policy", "_qos0_waits", "_session",
-        "_stats", "_waits", "journal", "online", "outbox", "suspicion",
+        "_alone", "_buffer_qos0", "_cancelling", "_closed", "_events", "_obstacle", "_policy", "_qos0_waits",
+        "_session", "_stats", "_waits", "journal", "online", "outbox", "suspicion",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +68,8 @@ class Publisher:
         self._events = events
         self._stats = events.stats
         self._waits = self.outbox.waits
+        self._cancelling = Cancelling(self.outbox, self.journal, events)
+        self._waits.let_cancel(weakly(self._cancelling.cancel))
         self._buffer_qos0 = buffer_qos0
         self._alone = alone
         self._qos0_waits = True  # for the first connection, or always if it was asked for
@@ -113,6 +117,7 @@ class Publisher:
     def end(self, error: DeviceSdkError | None = None) -> None:
         """Take no message any more, and end what is left: with ``error``, else as the store can keep it."""
         self._closed = True
+        self._waits.let_cancel(None)
         if error is not None:
             self.outbox.end_all(error)
             return

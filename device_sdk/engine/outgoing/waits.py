@@ -10,6 +10,7 @@ from device_sdk.errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from device_sdk.engine.consumers import Consumers
@@ -42,7 +43,8 @@ class Waits:
     A delivery refers to this object and not to the outbox: an outbox holds deliveries, and a reference back
     would keep a dropped client in memory until the collector runs.
 
-    :meth:`wait_done` and :meth:`wait_stored` take the engine's lock; the caller of the others holds it.
+    :meth:`wait_done`, :meth:`wait_stored` and :meth:`cancel` take the engine's lock; the caller of the
+    others holds it.
     """
 
     def __init__(self, lock: threading.RLock, store: Store | None, consumers: Consumers) -> None:
@@ -54,6 +56,7 @@ class Waits:
         self._room = threading.Condition(lock)
         self._durable = threading.Condition(lock)
         self._durable_waiters = 0  # threads in wait_stored()
+        self._cancel: Callable[[Any], bool] | None = None
 
     # For a delivery
 
@@ -82,6 +85,22 @@ class Waits:
                 return self._durable.wait_for(lambda: self.is_stored(delivery), timeout)
             finally:
                 self._durable_waiters -= 1
+
+    def let_cancel(self, cancel: Callable[[Any], bool] | None) -> None:
+        """Have :meth:`cancel` call this; ``None``: it is too late for all deliveries."""
+        self._cancel = cancel
+
+    def cancel(self, delivery: Awaited) -> bool:
+        """End a delivery whose message waits; return whether it did."""
+        refuse_reentry(self._lock, "cancel()")
+        looks_again = True
+        try:
+            with self._lock:
+                looks_again = self._cancel is not None and bool(self._cancel(delivery))
+            return looks_again
+        finally:
+            if looks_again:
+                self._consumers.look_again()
 
     def hurry(self, delivery: Awaited) -> None:
         """Have a delivery made durable soon. Raises: StoreError: there is no store."""
