@@ -1,7 +1,7 @@
-"""Calls whose wrong argument names are explained: a decorator that costs one Python call.
+"""Arguments of a program: the longest time span, and calls whose wrong argument names are explained.
 
-For what a program calls once, such as a constructor. ``help()`` and :func:`inspect.signature` show the bare
-function.
+The latter by a decorator that costs one Python call, for what a program calls once, such as a constructor.
+``help()`` and :func:`inspect.signature` show the bare function.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     Call = TypeVar("Call", bound=Callable[..., Any])
 
-__all__ = ["explained"]
+__all__ = ["LONGEST_SECONDS", "explained"]
+
+#: Seconds of the longest time span: what the intervals of MQTT 5.0 hold, 136 years. A lock can wait for it.
+LONGEST_SECONDS = 0xFFFF_FFFF
 
 _EXPLAIN = "device_sdk._words:explain_arguments"  # only for an error: it imports inspect and difflib
 _SAME = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__")

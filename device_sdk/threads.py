@@ -31,6 +31,7 @@ __all__ = ["CallbackThread", "NetworkThread"]
 
 _FLUSH_SECONDS = 0.005  # acknowledgements of a long batch leave at least this often
 _GOODBYE_SECONDS = 1.0  # how long a DISCONNECT may take to leave
+_LONGEST_WAIT_SECONDS = 86_400  # epoll() takes no more than 24 days; to look too early does no harm
 _FAULT_SECONDS = 0.2  # a pause after what should not happen, so that it cannot become a busy loop
 
 log = Log("device_sdk.threads")
@@ -133,6 +134,8 @@ class NetworkThread:
     def _wait(self, timeout: float | None) -> None:
         """Wait for the network, a wake-up or the time; read and write what is possible."""
         self._watch()
+        if timeout is not None and timeout > _LONGEST_WAIT_SECONDS:
+            timeout = _LONGEST_WAIT_SECONDS
         ready = self._selector.select(timeout)
         self._engine.parked = False  # from here on whatever is published meets a later look for output
         for key, events in ready:

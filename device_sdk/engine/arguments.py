@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from device_sdk._arguments import LONGEST_SECONDS
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 from device_sdk.mqtt.message import Subscription, check_payload_format, payload_bytes
@@ -40,7 +41,6 @@ __all__ = [
 ]
 
 LARGEST_PAYLOAD = 268_435_455 - 65_537 - 2 - 5  # bytes: the most that fits beside the longest topic name
-_LONGEST_SECONDS = 10**9  # more than 30 years, and still a time that the system can wait for
 
 # Reason codes of DISCONNECT that a client may send. Source: MQTT 5.0 §3.14.2.1.
 _CLIENT_REASONS = frozenset({0, 4, 0x80, 0x81, 0x82, 0x83, 0x90, *range(0x93, 0x9A)})
@@ -82,12 +82,12 @@ def check_hooks(**hooks: object) -> None:
 
 
 def seconds(argument: str, value: object, *, zero: bool = False) -> float:
-    """Return a time span that can be waited for: above 0, or from 0 with ``zero``, up to 30 years."""
+    """Return a time span that can be waited for: above 0, or from 0 with ``zero``, up to 136 years."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise ArgumentTypeError(argument, f"must be a number of seconds, not {type(value).__name__}")
-    if not (0 < value <= _LONGEST_SECONDS or (zero and value == 0)):
+    if not (0 < value <= LONGEST_SECONDS or (zero and value == 0)):
         least = "at least" if zero else "above"
-        raise ArgumentError(argument, f"must be {least} 0 and at most {_LONGEST_SECONDS} s, not {value!r}")
+        raise ArgumentError(argument, f"must be {least} 0 and at most {LONGEST_SECONDS} s, not {value!r}")
     return float(value)
 
 

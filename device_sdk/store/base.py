@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 
-from device_sdk._arguments import explained
+from device_sdk._arguments import LONGEST_SECONDS, explained
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 
 TYPE_CHECKING = False
@@ -155,11 +155,12 @@ class StorePolicy:
         for name, value in (("max_messages", max_messages), ("max_bytes", max_bytes)):
             if value is not None:
                 _check_number(name, value, int, 1)
-        for name, seconds in (("max_age", max_age), ("replay_rate", replay_rate)):
-            if seconds is not None:
-                _check_number(name, seconds, (int, float), 1e-3)
+        if max_age is not None:
+            _check_number("max_age", max_age, (int, float), 1e-3, LONGEST_SECONDS)
+        if replay_rate is not None:
+            _check_number("replay_rate", replay_rate, (int, float), 1e-3)
         for name, span in (("block_timeout", block_timeout), ("linger", linger)):
-            _check_number(name, span, (int, float), 0)
+            _check_number(name, span, (int, float), 0, LONGEST_SECONDS)
         for name, amount in (
             ("min_free", min_free),
             ("max_shelf_messages", max_shelf_messages),
@@ -192,12 +193,14 @@ class StorePolicy:
         self.max_shelf_bytes = max_shelf_bytes
 
 
-def _check_number(name: str, value: object, kind: type | tuple[type, ...], least: float) -> None:
+def _check_number(
+    name: str, value: object, kind: type | tuple[type, ...], least: float, most: int = (1 << 62) - 1
+) -> None:
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = "whole number" if kind is int else "number"
         raise ArgumentTypeError(name, f"must be a {wanted}, not {type(value).__name__}")
-    if not least <= value < 1 << 62:  # type: ignore[operator]
-        raise ArgumentError(name, f"must be at least {least:g}, not {value!r}")
+    if not least <= value <= most:  # type: ignore[operator]
+        raise ArgumentError(name, f"must be at least {least:g} and at most {most}, not {value!r}")
 
 
 class SavedMessage:

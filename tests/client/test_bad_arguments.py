@@ -36,6 +36,31 @@ def old_client() -> Iterator[Client]:
     client.close()
 
 
+MOST = 0xFFFF_FFFF
+SPANS: list[tuple[str, Any]] = [
+    ("expiry", lambda span: Client(URL).publish("t", b"", qos=1, expiry=span)),
+    ("connect_timeout", lambda span: Client(URL, connect_timeout=span)),
+    ("ack_timeout", lambda span: Client(URL, ack_timeout=span)),
+    ("return_to_first", lambda span: Client(URL, return_to_first=span)),
+    ("session_expiry", lambda span: Client(URL, session_expiry=span)),
+    ("session_expiry", lambda span: Client(URL).close(session_expiry=span)),
+    ("longest", lambda span: ReconnectPolicy(longest=span)),
+    ("stable", lambda span: ReconnectPolicy(stable=span)),
+    ("max_age", lambda span: StorePolicy(max_age=span)),
+    ("block_timeout", lambda span: StorePolicy(block_timeout=span)),
+    ("linger", lambda span: StorePolicy(linger=span)),
+]
+
+
+@pytest.mark.parametrize(("argument", "give"), SPANS, ids=[name for name, _ in SPANS])
+def test_a_time_span_is_as_long_as_an_interval_of_mqtt(argument: str, give: Any) -> None:
+    give(MOST)
+    for span in (MOST + 1, 1e300):
+        with pytest.raises(ArgumentError) as caught:
+            give(span)
+        assert caught.value.argument == argument
+
+
 def expect_argument(caught: pytest.ExceptionInfo[ArgumentError], name: str, kind: type[Exception]) -> None:
     assert caught.value.argument == name
     assert str(caught.value).startswith(f"{name}: ")

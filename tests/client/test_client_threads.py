@@ -6,6 +6,7 @@ import gc
 import os
 import selectors
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from device_sdk.net.base import Transport, open_transport
 from device_sdk.store.base import StorePolicy
 from device_sdk.testing import BrokerServer, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, ignore, send
+from device_sdk.threads import CallbackThread, NetworkThread
 from tests.steps import eventually, join_threads, sdk_threads
 
 if TYPE_CHECKING:
@@ -420,3 +422,16 @@ def test_failed_lives_leave_nothing_behind_either() -> None:
     gc.collect()
     assert descriptors() <= before
     client.close()
+
+
+def test_a_deadline_in_forty_days_is_waited_for_in_parts() -> None:
+    """epoll() takes no more than 24 days, and raises OverflowError."""
+    client = Client("mqtt://127.0.0.1:9")
+    callbacks = CallbackThread(client._engine, lambda: None, client._wake)
+    network = NetworkThread(client._engine, callbacks, 1.0)
+    client.publish("t", b"x", qos=1, expiry=40 * 86_400)
+    deadline = client._engine.next_deadline()
+    assert deadline is not None
+    network.wake()
+    network._wait(deadline - monotonic())
+    client.close(0)

@@ -210,3 +210,17 @@ def test_a_client_that_was_closed_while_its_authenticator_was_busy_stays_closed(
     assert rig.engine.life.state == "closed"
     rig.engine.drop_connection()
     assert rig.engine.life.state == "closed"
+
+
+def test_the_longest_expiry_of_the_standard_is_sent_as_it_is() -> None:
+    """Source: MQTT 5.0 §3.3.2.3.3: a four byte integer."""
+    rig = Rig()
+    rig.connect()
+    rig.publish(b"x", expiry=0xFFFF_FFFF)
+    (packet,) = rig.sent()
+    assert packet.properties == {"message_expiry_interval": 0xFFFF_FFFF}
+    rig.clock.advance_to(rig.clock() + 4)
+    rig.lose()
+    rig.advance(60)
+    (again,) = rig.connect(session_present=True)
+    assert again.properties == {"message_expiry_interval": 0xFFFF_FFFF - 64}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_sdk._arguments import explained
+from device_sdk._arguments import LONGEST_SECONDS, explained
 from device_sdk.errors import ArgumentError, ConnectRefused
 
 TYPE_CHECKING = False
@@ -52,6 +52,9 @@ class ReconnectPolicy:
     def __init__(self, first: float = 1.0, longest: float = 60.0, stable: float = 30.0) -> None:
         if not 0 < first <= longest:
             raise ArgumentError("first", f"must be above 0 and at most longest, not {first!r}")
+        for name, span in (("longest", longest), ("stable", stable)):
+            if not 0 <= span <= LONGEST_SECONDS:
+                raise ArgumentError(name, f"must be at most {LONGEST_SECONDS} s, not {span!r}")
         self.first = first
         self.longest = longest
         self.stable = stable
