@@ -19,6 +19,7 @@ from device_sdk.engine.arguments import (
     check_subscriptions,
     check_topic_filters,
     check_types,
+    connect_properties,
     optional_seconds,
     publish_properties,
     random_fraction,
@@ -166,12 +167,13 @@ class BaseClient(ABC):
             credentials: called before each attempt to connect, in a thread of its own; returns ``(user_name,
                 password)`` or an object with these attributes.
             receive_maximum: QoS 1 and 2 messages the broker may send ahead of our acknowledgement (MQTT 5.0).
-            maximum_packet_size: bytes of the largest packet that is accepted from the broker; in MQTT 3.x a
-                larger message is skipped.
+            maximum_packet_size: bytes of the largest packet that is accepted from the broker; where it is not
+                announced, as in MQTT 3.x, a larger message is skipped.
             topic_alias_maximum: topic aliases that the broker may use (MQTT 5.0).
             use_topic_aliases: send a topic name once per connection, if the broker allows aliases (MQTT 5.0).
             use_identifiers: route by subscription identifiers, if the broker has them (MQTT 5.0).
-            properties: further CONNECT properties by snake_case name (MQTT 5.0).
+            properties: further CONNECT properties by snake_case name; ``None`` leaves out
+                ``session_expiry_interval`` or ``maximum_packet_size`` (MQTT 5.0).
             auth: enhanced authentication, an :class:`~device_sdk.Authenticator` (MQTT 5.0).
             connect_timeout: seconds for opening the stream, and again for CONNACK.
             ack_timeout: seconds without an acknowledgement before the connection is replaced, ``None``:
@@ -201,6 +203,7 @@ class BaseClient(ABC):
         if credentials is not None and (user_name, password) != (None, None):
             raise ArgumentError("credentials", "replaces user_name and password; give one or the other")
         brokers = brokers_for(url, tls, proxy, network, largest_packet=maximum_packet_size)
+        properties = connect_properties(properties, version, topic_alias_maximum)
         authentication, properties = authentication_for(auth, version, properties)
         constant_will, asked_will = (None, will) if callable(will) else (will, None)
         options = ConnectOptions(

@@ -12,7 +12,7 @@ from device_sdk._arguments import LONGEST_SECONDS
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 from device_sdk.mqtt.message import Subscription, check_payload_format, payload_bytes
-from device_sdk.mqtt.options import check_range
+from device_sdk.mqtt.options import MAY_BE_LEFT_OUT, check_range
 from device_sdk.mqtt.topics import validate_filter
 from device_sdk.mqtt.wire import encode_properties
 from device_sdk.store.base import StorePolicy
@@ -30,6 +30,7 @@ __all__ = [
     "check_subscriptions",
     "check_topic_filters",
     "check_types",
+    "connect_properties",
     "disconnect_fields",
     "made_up_client_id",
     "optional_seconds",
@@ -56,6 +57,14 @@ _OUR_PROPERTIES = {
     "message_expiry_interval": "use expiry=",
     "subscription_identifier": "only servers send it",
     "topic_alias": "the client decides about it",
+}
+
+# Properties of CONNECT that have an argument of their own.
+_ARGUMENTS = {
+    "session_expiry_interval": "session_expiry",
+    "receive_maximum": "receive_maximum",
+    "maximum_packet_size": "maximum_packet_size",
+    "topic_alias_maximum": "topic_alias_maximum",
 }
 
 # Properties of DISCONNECT that are not the application's to give. Source: MQTT 5.0 §3.14.2.2.5.
@@ -99,6 +108,24 @@ def check_payload(payload: object) -> bytes:
     return encoded
 
 
+def connect_properties(properties: object, version: str, topic_alias_maximum: int) -> dict[str, Any]:
+    """Return the properties of CONNECT as a dict of their own; the packet checks those that are not ours.
+
+    ``None`` leaves out what the client would send: see ``MAY_BE_LEFT_OUT`` of the options.
+    """
+    given = _mapping_of_properties(properties, version)
+    for name, argument in _ARGUMENTS.items():
+        if name not in given or (given[name] is None and name in MAY_BE_LEFT_OUT):
+            continue
+        hint = "; None leaves it out of CONNECT" if name in MAY_BE_LEFT_OUT else ""
+        raise ArgumentError("properties", f"{name} cannot be given here; use {argument}={hint}")
+    if topic_alias_maximum and "maximum_packet_size" in given:
+        # A message that is skipped because it is too large is not read as far as its alias.
+        problem = "maximum_packet_size cannot be left out of CONNECT together with topic_alias_maximum"
+        raise ArgumentError("properties", problem)
+    return dict(given)
+
+
 def publish_properties(properties: Mapping[str, Any], version: str, payload: bytes) -> bytes:
     """Return the property block of a PUBLISH with this payload, empty for MQTT 3.x, which has none."""
     if version != "5.0":
@@ -134,6 +161,17 @@ def _packet_properties(
 
     ``elsewhere``: properties that cannot be given here, and what to do instead.
     """
+    given = _mapping_of_properties(properties, version)
+    for name in elsewhere.keys() & given:
+        raise ArgumentError("properties", f"{name} cannot be given here; {elsewhere[name]}")
+    encode_properties(given, packet)
+    checked = dict(given)
+    if "user_property" in checked:
+        checked["user_property"] = [tuple(pair) for pair in checked["user_property"]]
+    return checked
+
+
+def _mapping_of_properties(properties: object, version: str) -> Mapping[str, Any]:
     if properties is None:
         return {}
     if not isinstance(properties, Mapping):
@@ -141,13 +179,7 @@ def _packet_properties(
         raise ArgumentTypeError("properties", problem)
     if properties and version != "5.0":
         raise ArgumentError("properties", f"MQTT {version} has no properties")
-    for name in elsewhere.keys() & properties:
-        raise ArgumentError("properties", f"{name} cannot be given here; {elsewhere[name]}")
-    encode_properties(properties, packet)
-    checked = dict(properties)
-    if "user_property" in checked:
-        checked["user_property"] = [tuple(pair) for pair in checked["user_property"]]
-    return checked
+    return properties
 
 
 def check_subscriptions(topic: object, version: str) -> list[Subscription]:
@@ -200,7 +232,9 @@ def disconnect_fields(
         return code, fields
     expiry = check_range("session_expiry", session_expiry, 0, 0xFFFFFFFF)
     if expiry and not options.properties.get("session_expiry_interval", options.session_expiry):
-        problem = "cannot be above 0 in DISCONNECT, because it was 0 in CONNECT (MQTT 5.0 §3.14.2.2.2)"
+        problem = (
+            "cannot be above 0 in DISCONNECT, because it was 0 in CONNECT, or left out (MQTT 5.0 §3.14.2.2.2)"
+        )
         raise ArgumentError("session_expiry", problem)
     return code, {**fields, "session_expiry_interval": expiry}
 

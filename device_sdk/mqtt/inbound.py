@@ -145,11 +145,16 @@ class Inbound:
     # Messages of other clients that are skipped, see decision 0025
 
     def on_oversized(self, first: int, data: bytes, start: int, stop: int) -> Message:
-        """The head of a PUBLISH of MQTT 3.x that is larger than we take: its end comes to :meth:`skip`."""
+        """The head of a PUBLISH that is larger than we take, which the server cannot know.
+
+        Its end comes to :meth:`skip_oversized`. In MQTT 5.0 we have allowed no topic alias then.
+        """
         head = read_head(first, data, start, stop, has_properties=False)
         qos = (first >> 1) & 3
         if qos > 2 or (first & 8 and not qos and self._version != "3.1"):
             raise MalformedPacketError("PUBLISH with illegal QoS or DUP bits")
+        if not head.topic and self._has_properties:
+            raise RemoteProtocolError("PUBLISH with an empty topic name, and we have allowed no topic alias")
         try:
             topic = self._new_topic(data[start : start + 2 + len(head.topic)])
         except RemoteProtocolError:

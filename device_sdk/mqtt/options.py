@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["ConnectOptions", "check_range"]
+__all__ = ["MAY_BE_LEFT_OUT", "ConnectOptions", "check_range"]
+
+#: Properties that we send by ourselves, and do not if they are ``None``: there are servers that close the
+#: connection on one that they do not know. Absent they mean 0, and any size. Source: MQTT 5.0 §3.1.2.11.
+MAY_BE_LEFT_OUT = ("session_expiry_interval", "maximum_packet_size")
 
 _BRIDGE = 0x80
 _VERSION_HINT = "device_sdk._words:version_hint"  # only for an error, see there
@@ -44,11 +48,12 @@ class ConnectOptions:
 
     ``keep_alive`` seconds, 0 (off) to 65,535; ``session_expiry`` seconds, 0 to 4,294,967,295 (never);
     ``receive_maximum`` QoS 1 and 2 messages that the server may send unacknowledged, 1 to 65,535;
-    ``maximum_packet_size`` bytes of one received packet, 64 to 268,435,460: in MQTT 3.x larger
-    messages are skipped;
+    ``maximum_packet_size`` bytes of one received packet, 64 to 268,435,460: larger messages are skipped where
+    it is not announced, as in MQTT 3.x;
     ``topic_alias_maximum`` aliases that the server may use, 0 to 65,535; ``connect_timeout`` seconds to wait
     for CONNACK; ``announces_limits``: put these limits in the properties of CONNECT, else only
-    ``properties`` are sent; ``bridge``: ask the server to treat the client as a bridge.
+    ``properties`` are sent, which may be ``None`` for those of :data:`MAY_BE_LEFT_OUT`; ``bridge``: ask the
+    server to treat the client as a bridge.
     Source: MQTT 5.0 §3.1.
     """
 
@@ -132,6 +137,11 @@ class ConnectOptions:
         encoded = encode_packet(packet, self.version)
         return _as_bridge(encoded, self.version) if self.bridge else encoded
 
+    @property
+    def announces_size(self) -> bool:
+        """Whether CONNECT tells the server the size of the largest packet that we take."""
+        return self.version == "5.0" and "maximum_packet_size" in self._properties()
+
     def _properties(self) -> dict[str, Any]:
         if not self.announces_limits:
             return self.properties
@@ -143,7 +153,11 @@ class ConnectOptions:
             limits["receive_maximum"] = self.receive_maximum
         if self.topic_alias_maximum:
             limits["topic_alias_maximum"] = self.topic_alias_maximum
-        return {**limits, **self.properties}
+        properties = {**limits, **self.properties}
+        for name in MAY_BE_LEFT_OUT:
+            if properties[name] is None:
+                del properties[name]
+        return properties
 
     def take_name(self, client_id: str) -> None:
         """Use the client identifier that the server has assigned from now on."""

@@ -347,7 +347,7 @@ class Protocol:
         self.output.limit(server)
         self.state = CONNECTED
         self.framing.use(_handlers(self.version, self.inbound, self.outbound))
-        if self.version != "5.0":  # which has announced our maximum: there it is the server's own fault
+        if not handshake.options.announces_size:  # else what is larger is the server's own fault
             self.framing.let_pass(self.inbound.on_oversized, self.inbound.skip_oversized)
         sent, held = handshake.sent_already(), self.inbound.held()
         handshake.forget_what_is_lost()

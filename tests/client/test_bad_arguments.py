@@ -321,11 +321,36 @@ def test_a_wrong_will(will: Will) -> None:
 
 
 @pytest.mark.parametrize(
-    "properties", [{"will_delay_interval": 1}, {"nonsense": 1}, {"authentication_data": b"x"}]
+    "properties",
+    [
+        {"will_delay_interval": 1},
+        {"nonsense": 1},
+        {"authentication_data": b"x"},
+        {"session_expiry_interval": 5},
+        {"maximum_packet_size": 500},
+        {"receive_maximum": 5},
+        {"receive_maximum": None},
+        {"topic_alias_maximum": 5},
+        {"request_response_information": None},
+        "request_response_information",
+    ],
 )
 def test_wrong_connect_properties(properties: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
         Client(URL, properties=properties)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"version": "3.1.1", "properties": {"user_property": [("a", "b")]}},
+        {"topic_alias_maximum": 5, "properties": {"maximum_packet_size": None}},
+    ],
+)
+def test_connect_properties_that_do_not_go_with_others(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        Client(URL, **arguments)
+    expect_argument(caught, "properties", ArgumentError)
 
 
 @pytest.mark.parametrize(

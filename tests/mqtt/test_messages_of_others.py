@@ -417,3 +417,34 @@ def test_skipped_messages_count_against_the_receive_maximum_until_they_are_ackno
     assert skipped_in(peer.receive_bytes(bad))
     end_of(peer.receive_bytes(with_text("content type", b"\xff")))
     assert held.handled is False
+
+
+# In MQTT 5.0 it is announced, unless the program has kept it out of CONNECT
+
+NOT_ANNOUNCED = {"maximum_packet_size": None}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_message_above_a_maximum_that_was_not_announced_is_skipped(qos: int, size: int) -> None:
+    peer = connected(maximum_packet_size=LIMIT, properties=NOT_ANNOUNCED)
+    events = in_pieces(peer, publish(PAIR, b"large", bytes(5_000), qos=qos, packet_id=7), size)
+    (skipped,) = events
+    assert isinstance(skipped, MessageSkipped)
+    assert (skipped.topic, skipped.qos) == ("large", qos)
+    assert peer.bytes_sent().hex() == ("", "40020007", "50020007")[qos]
+    assert the_message(in_pieces(peer, publish(b""), size)).payload == b"x"
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_without_a_topic_name_it_is_a_fault_of_the_server(size: int) -> None:
+    """We have allowed no topic alias."""
+    peer = connected(maximum_packet_size=LIMIT, properties=NOT_ANNOUNCED)
+    alias = bytes.fromhex("23 0001")
+    assert end_of(in_pieces(peer, publish(alias, b"", bytes(5_000)), size)).reason_code == 0x82
+
+
+def test_another_packet_above_a_maximum_that_was_not_announced_ends_the_connection() -> None:
+    peer = connected(maximum_packet_size=LIMIT, properties=NOT_ANNOUNCED)
+    suback = bytes((0x90,)) + encode_varint(5_000) + bytes(5_000)
+    assert end_of(in_pieces(peer, suback, 1 << 20)).reason_code == 0x95

@@ -41,6 +41,7 @@ from device_sdk.mqtt import (
     encode_packet,
 )
 from device_sdk.mqtt.codes import REASON_CODES, VERSIONS
+from device_sdk.mqtt.decode import decode_packet
 from device_sdk.mqtt.events import (
     AuthReceived,
     ConnectAcknowledged,
@@ -862,3 +863,25 @@ def test_a_publish_of_the_engine_s_making_needs_no_peer() -> None:
     protocol = Protocol(Session(), ConnectOptions("c"))
     protocol.publish(outgoing(b"x", 1))
     assert protocol.data_to_send(EVERYTHING, 0.0) == [b"\x32\x07\0\x01t\0\x01\0x"]
+
+
+LEFT_OUT = {"session_expiry_interval": None, "maximum_packet_size": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({}, {"session_expiry_interval": 60, "maximum_packet_size": 1000}),
+        ({"maximum_packet_size": None}, {"session_expiry_interval": 60}),
+        ({"session_expiry_interval": None}, {"maximum_packet_size": 1000}),
+        (LEFT_OUT, {}),
+        ({**LEFT_OUT, "request_problem_information": 0}, {"request_problem_information": 0}),
+    ],
+)
+def test_the_properties_that_we_send_by_ourselves_may_be_left_out(given: Any, sent: Any) -> None:
+    options = ConnectOptions("c", session_expiry=60, maximum_packet_size=1000, properties=given)
+    decoded = decode_packet(options.encode(clean_start=True), "5.0")
+    assert decoded is not None
+    packet: Any = decoded[0]
+    assert packet.properties == sent
+    assert options.announces_size is ("maximum_packet_size" in sent)

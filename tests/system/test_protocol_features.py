@@ -70,6 +70,23 @@ def test_the_will_is_published_after_a_goodbye_that_asks_for_it(broker: ChildBro
         assert seen.get(timeout=5).payload == b"offline"
 
 
+def test_a_client_that_announces_nothing_is_served_and_skips_what_is_too_large(
+    mosquitto: ChildBroker,
+) -> None:
+    skipped: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    seen: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    left_out = {"session_expiry_interval": None, "maximum_packet_size": None}
+    with Client(
+        mosquitto.url("5.0"), maximum_packet_size=1_000, properties=left_out,
+        on_event=lambda event: skipped.put(event.value) if event.kind == "skipped" else None,
+    ) as client:  # fmt: skip
+        client.subscribe("size/#", qos=1, on_message=seen.put).wait(5)
+        client.publish("size/large", bytes(2_000), qos=1).wait(5)
+        client.publish("size/small", bytes(500), qos=1).wait(5)
+        assert seen.get(timeout=5).topic == "size/small"
+        assert skipped.get(timeout=5) == "size/large"
+
+
 def test_a_message_for_which_there_is_no_subscriber_says_so(mosquitto: ChildBroker) -> None:
     # With QoS 2 Mosquitto looks for subscribers at PUBREL, and says nothing about it.
     with Client(mosquitto.url("5.0"), on_message=lambda message: None) as client:
