@@ -122,6 +122,7 @@ class BaseClient(ABC):
         topic_alias_maximum: int = 0,
         use_topic_aliases: bool = False,
         use_identifiers: bool = False,
+        bridge: bool = False,
         properties: Mapping[str, Any] | None = None,
         auth: Authenticator | None = None,
         connect_timeout: float = 10.0,
@@ -172,6 +173,8 @@ class BaseClient(ABC):
             topic_alias_maximum: topic aliases that the broker may use (MQTT 5.0).
             use_topic_aliases: send a topic name once per connection, if the broker allows aliases (MQTT 5.0).
             use_identifiers: route by subscription identifiers, if the broker has them (MQTT 5.0).
+            bridge: ask Mosquitto to treat the client as a bridge: it does not get its own messages back, and
+                RETAIN comes as it was published (MQTT 3.x; not of the standard).
             properties: further CONNECT properties by snake_case name; ``None`` leaves out
                 ``session_expiry_interval`` or ``maximum_packet_size`` (MQTT 5.0).
             auth: enhanced authentication, an :class:`~device_sdk.Authenticator` (MQTT 5.0).
@@ -212,6 +215,7 @@ class BaseClient(ABC):
             maximum_packet_size=maximum_packet_size, topic_alias_maximum=topic_alias_maximum,
             user_name=user_name, password=password, will=constant_will,
             connect_timeout=seconds("connect_timeout", connect_timeout), properties=properties,
+            bridge=bridge,
         )  # fmt: skip
         asked = Credentials(options, credentials, asked_will)
         asked.check(brokers)

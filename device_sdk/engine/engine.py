@@ -432,6 +432,9 @@ _LACKING = {"use_topic_aliases": "topic aliases", "use_identifiers": "subscripti
 
 def _check_version(options: ConnectOptions, **wanted: bool) -> None:
     """Make sure that the version has what is wanted. Raises: ArgumentError: by name."""
+    if options.bridge and options.version == "5.0":
+        problem = "is a mark in MQTT 3.x; in MQTT 5.0 give no_local= and retain_as_published= to subscribe()"
+        raise ArgumentError("bridge", problem)
     for argument, is_wanted in wanted.items():
         if is_wanted and options.version != "5.0":
             raise ArgumentError(argument, f"MQTT {options.version} has no {_LACKING[argument]}")

@@ -94,7 +94,7 @@ class Handshake:
         if connack.reason_code:
             error = connect_refused(
                 connack.reason_code, server, options.version,
-                anonymous=options.user_name is None, in_3=self._answers_in_3(),
+                anonymous=options.user_name is None, in_3=self._answers_in_3(), bridge=options.bridge,
             )  # fmt: skip
             return ConnectionEnded(error, connack.reason_code, server)
         present = connack.session_present

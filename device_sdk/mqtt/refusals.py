@@ -39,6 +39,7 @@ _ADVICE: dict[int, str] = {
 }
 _ANONYMOUS = "no user name was sent: give user_name= and password=, or let the broker allow clients without"
 _ANSWERS_IN_3 = "the broker answers in MQTT 3.1.1: give version='3.1.1'"
+_NO_BRIDGE = "the broker does not know the mark of a bridge, which is not of the standard: leave out bridge="
 _RULES = "look at the broker's rules (ACL) for this client and this topic"
 
 
@@ -49,16 +50,20 @@ def connect_refused(
     *,
     anonymous: bool = False,
     in_3: bool = False,
+    bridge: bool = False,
 ) -> ConnectRefused:
     """CONNACK with a reason code other than success.
 
-    ``anonymous``: CONNECT had no user name; ``in_3``: the server of MQTT 3.x answered CONNECT of 5.0.
+    ``anonymous``: CONNECT had no user name; ``in_3``: the server of MQTT 3.x answered CONNECT of 5.0;
+    ``bridge``: CONNECT had the mark of a bridge.
     """
     meaning = reason_code if version == "5.0" else RETURN_CODE_MEANINGS.get(reason_code, reason_code)
     advice = _ADVICE.get(meaning, "").format(version=version)
     if anonymous and meaning in (ReasonCode.BAD_USER_NAME_OR_PASSWORD, ReasonCode.NOT_AUTHORIZED):
         advice = _ANONYMOUS
-    if in_3 and meaning == ReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
+    if bridge and meaning == ReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
+        advice = _NO_BRIDGE
+    elif in_3 and meaning == ReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
         advice = _ANSWERS_IN_3
     elif in_3:
         advice = f"{advice}; {_ANSWERS_IN_3}" if advice else _ANSWERS_IN_3

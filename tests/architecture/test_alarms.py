@@ -168,6 +168,12 @@ ALARMS = {
         ),
         Alarm("Programs that compare `str(error)` with what a broker sent", unwatched=BY_USERS),
     ],
+    "0028": [
+        Alarm(
+            "A broker of MQTT 3.1.1 that has another word for the same thing",
+            unwatched="takes such a broker",
+        ),
+    ],
     "0029": [
         Alarm(
             "A broker that ends connections because of packets before CONNACK",

@@ -340,6 +340,11 @@ def test_wrong_connect_properties(properties: dict[str, Any]) -> None:
         Client(URL, properties=properties)
 
 
+def test_the_mark_of_a_bridge_is_not_for_mqtt_5() -> None:
+    with pytest.raises(ArgumentError, match="no_local= and retain_as_published= to subscribe"):
+        Client(URL, bridge=True)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

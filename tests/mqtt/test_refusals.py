@@ -129,3 +129,10 @@ def test_a_session_taken_over_names_the_client_identifier() -> None:
         "session taken over (0x8e); another client has connected with the client identifier 'node-17': "
         "give each its own"
     )
+
+
+def test_a_refused_bridge_learns_that_it_may_be_the_mark() -> None:
+    assert str(connect_refused(1, {}, "3.1.1", bridge=True)).endswith(
+        "the broker does not know the mark of a bridge, which is not of the standard: leave out bridge="
+    )
+    assert "bridge" not in str(connect_refused(5, {}, "3.1.1", bridge=True))
