@@ -27,6 +27,7 @@ _OURS = {
     "clean": "clean_start",
     "clean_session": "clean_start",
     "clientid": "client_id",
+    "crlfile": "crl_file",
     "identifier": "client_id",
     "keepalive": "keep_alive",
     "keyfile": "key",
@@ -44,6 +45,7 @@ _OURS = {
     "mqtt_version": "version",
     "passwd": "password",
     "protocol": "version",
+    "psk_identity": "psk",
     "protocol_version": "version",
     "retained": "retain",
     "session_expiry_interval": "session_expiry",
@@ -75,7 +77,8 @@ _ELSEWHERE = {
     **dict.fromkeys(("transport", "websocket_path", "path"), _IN_URL),
     **dict.fromkeys(
         ("ca_file", "ca_path", "ca_data", "certificate", "key", "key_password", "alpn", "server_name",
-         "minimum_version", "ciphers", "context", "session_resumption", "insecure"), _IN_TLS),
+         "minimum_version", "ciphers", "context", "session_resumption", "insecure", "check_hostname",
+         "crl_file", "psk", "psk_file"), _IN_TLS),
     **dict.fromkeys(
         ("max_messages", "max_bytes", "max_age", "overflow", "block_timeout", "keep_last", "unsendable",
          "replay", "replay_rate", "durability", "linger", "min_free", "max_shelf_messages",

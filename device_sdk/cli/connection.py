@@ -23,7 +23,10 @@ _DEFAULT_URL = "mqtt://127.0.0.1"
 _PASSWORD_VARIABLE = "DEVICE_SDK_PASSWORD"
 
 # Option -> argument of TLSOptions.
-_TLS = {"ca_file": "ca_file", "cert": "certificate", "key": "key", "server_name": "server_name"}
+_TLS = {
+    "ca_file": "ca_file", "crl_file": "crl_file", "cert": "certificate", "key": "key",
+    "server_name": "server_name", "psk_file": "psk_file",
+}  # fmt: skip
 
 
 # Option of mosquitto_pub and mosquitto_sub, and what people try -> ours. Source: mosquitto_pub(1).
@@ -36,6 +39,7 @@ _FOREIGN = {
     **dict.fromkeys(("--username", "--user"), "--user-name"),
     **dict.fromkeys(("--cafile", "--ca"), "--ca-file"),
     "--capath": "the variable SSL_CERT_DIR",
+    "--psk-identity": "--psk-file FILE with a line IDENTITY:KEY",
     "--tls-use-os-certs": "mqtts:// in --url",
     "--mqtt-version": "-V",
     "--protocol-version": "-V",
@@ -74,9 +78,18 @@ def add_connection(parser: Parser) -> None:
     )  # fmt: skip
     tls = parser.add_argument_group("TLS", "for mqtts:// and wss://")
     tls.add_argument("--ca-file", metavar="FILE", help="PEM file of the CAs to trust instead of the system's")
+    tls.add_argument("--crl-file", metavar="FILE", help="PEM file of revoked certificates, of the same CA")
     tls.add_argument("--cert", metavar="FILE", help="PEM file of the client certificate")
     tls.add_argument("--key", metavar="FILE", help="PEM file of its key")
     tls.add_argument("--server-name", metavar="NAME", help="the name in the broker's certificate")
+    tls.add_argument(
+        "--psk-file", metavar="FILE",
+        help="file with one line IDENTITY:KEY in hexadecimal digits, instead of certificates (Python 3.13)",
+    )  # fmt: skip
+    tls.add_argument(
+        "--no-check-hostname", action="store_true",
+        help="check the broker's certificate, but not that it is the host's",
+    )  # fmt: skip
     tls.add_argument("--insecure", action="store_true", help="do not check the broker's certificate at all")
     stream = parser.add_argument_group("network")
     stream.add_argument("--proxy", metavar="URL", help="socks5://[user:password@]host:port, http://host:port")
@@ -125,9 +138,11 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def _tls_options(arguments: argparse.Namespace) -> TLSOptions | None:
     given = {name: getattr(arguments, option) for option, name in _TLS.items() if getattr(arguments, option)}
-    if not given and not arguments.insecure:
+    if not (given or arguments.insecure or arguments.no_check_hostname):
         return None
-    return device_sdk.TLSOptions(**given, insecure=arguments.insecure)  # loads ssl, so not before
+    return device_sdk.TLSOptions(  # loads ssl, so not before
+        **given, insecure=arguments.insecure, check_hostname=not arguments.no_check_hostname
+    )
 
 
 def _password(file: str | None) -> str | None:

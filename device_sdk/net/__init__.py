@@ -17,6 +17,7 @@ Read ``base.py`` first, then ``attempt.py`` and one of the streams.
 ``challenges.py``     the schemes of authentication that an HTTP server asks for
 ``layer.py``          base of the streams on top of another one
 ``tls.py``            ``mqtts:``, and the option ``tls`` of any other URL
+``tls_psk.py``        TLS with a key that both sides have instead of certificates
 ``tls_reasons.py``    TLS failures in words, with advice
 ``websocket.py``      ``ws:``, ``wss:``; ``upgrade.py`` has their HTTP handshake, ``pieces.py`` large frames
 ``srv.py``            ``mqtt+srv:``, ``mqtts+srv:``: servers announced in the DNS

@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from device_sdk._arguments import explained
 from device_sdk._folding import Folding
+from device_sdk._load import load
 from device_sdk._log import Log
 from device_sdk.errors import (
     ArgumentError,
@@ -34,8 +35,10 @@ from device_sdk.net.tls_reasons import CLOSED_EARLY, explain, reason, rejects_ce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
+
+    from device_sdk.net.tls_psk import Psk
 
     Password = str | bytes | Callable[[], str | bytes]
 
@@ -50,6 +53,8 @@ PIECE_BYTES = range(2048, 65537)
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # A certificate in a folder that `openssl rehash` has prepared.
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+
+_PSK = "device_sdk.net.tls_psk:Psk"  # imported when it is needed
 
 _log = Log("device_sdk.net.tls")
 
@@ -71,16 +76,23 @@ class TLSOptions:
         ca_file: PEM file with the CA certificates to trust *instead of* those of the system.
         ca_path: folder of such files, prepared by ``openssl rehash``; instead or besides.
         ca_data: such certificates, PEM as str or DER as bytes; instead or besides.
+        crl_file: PEM file with the revocation list of the CA that issued the broker's certificate, which then
+            has to be in force and must not name that certificate. Lists of further CAs may be in it.
         certificate: PEM file with our certificate, and those between it and its CA.
         key: PEM file with its private key; ``None``: it is in ``certificate``.
         key_password: of the private key, or a callable that returns it. There is never a prompt.
         alpn: protocols to offer in this order, such as ``["mqtt"]`` (RFC 7301).
         server_name: the name to ask for (SNI) and to find in the broker's certificate; ``None``: the host
             of the URL. Needed if the URL names no host.
+        check_hostname: False: the chain is checked, and not whether it is the certificate of this host:
+            whoever has one of a trusted CA may pose as the broker. Each connect logs a warning.
+        psk: a pair ``(identity, key)`` of str and bytes that the broker knows, instead of any certificate; or
+            a callable that returns it for each connect (RFC 4279). Needs Python 3.13.
+        psk_file: file with one line ``IDENTITY:KEY``, the key in hexadecimal digits; instead of ``psk``.
         minimum_version: ``"1.2"`` or ``"1.3"``.
         ciphers: cipher suites of TLS 1.2 in OpenSSL's notation; those of TLS 1.3 are fixed.
         context: a ready client context. It replaces all of the above but ``server_name``.
-        session_resumption: resume the last session, for a shorter handshake (RFC 8446 §2.2).
+        session_resumption: resume the last session, for a shorter handshake (RFC 8446 §2.2); not with a psk.
         insecure: **check nothing**: an attacker on the way can read and change everything. Each connect
             logs a warning.
 
@@ -91,8 +103,8 @@ class TLSOptions:
     fit, a wrong or missing password, no CA certificate to trust. ArgumentTypeError.
     """
 
-    __slots__ = ("_alpn", "_built", "_ca", "_certificate", "_ciphers", "_context", "_key", "_key_password",
-                 "_lock", "_minimum_version", "_signature", "insecure", "server_name",
+    __slots__ = ("_alpn", "_built", "_ciphers", "_context", "_identity", "_lock", "_minimum_version",
+                 "_signature", "_trust", "check_hostname", "insecure", "psk", "server_name",
                  "session_resumption")  # fmt: skip
 
     @explained
@@ -102,11 +114,15 @@ class TLSOptions:
         ca_file: str | os.PathLike[str] | None = None,
         ca_path: str | os.PathLike[str] | None = None,
         ca_data: str | bytes | None = None,
+        crl_file: str | os.PathLike[str] | None = None,
         certificate: str | os.PathLike[str] | None = None,
         key: str | os.PathLike[str] | None = None,
         key_password: Password | None = None,
+        psk: tuple[str, bytes] | Callable[[], tuple[str, bytes]] | None = None,
+        psk_file: str | os.PathLike[str] | None = None,
         alpn: Sequence[str] = (),
         server_name: str | None = None,
+        check_hostname: bool = True,
         minimum_version: str = "1.2",
         ciphers: str | None = None,
         context: ssl.SSLContext | None = None,
@@ -119,24 +135,30 @@ class TLSOptions:
             raise ArgumentError("minimum_version", f"must be '1.2' or '1.3', not {minimum_version!r}")
         if key is not None and certificate is None:
             raise ArgumentError("key", "belongs to a certificate; give certificate= as well")
+        checks = {
+            "ca_file": ca_file, "ca_path": ca_path, "ca_data": ca_data, "crl_file": crl_file,
+            "certificate": certificate, "insecure": insecure or None,
+            "check_hostname": None if check_hostname else False,
+        }  # fmt: skip
+        others = {"ciphers": ciphers, "alpn": alpn or None, "psk": psk, "psk_file": psk_file}
         if context is not None:
-            given = (ca_file, ca_path, ca_data, certificate, ciphers, alpn or None, insecure or None)
-            if not isinstance(context, ssl.SSLContext):
-                raise ArgumentTypeError("context", f"must be an ssl.SSLContext, not {type(context).__name__}")
-            if any(each is not None for each in given) or minimum_version != "1.2":
-                raise ArgumentError("context", "is ready as it is; set the other options on the context")
-            if context.protocol == ssl.PROTOCOL_TLS_SERVER:
-                raise ArgumentError("context", "is a server's; make it with ssl.PROTOCOL_TLS_CLIENT")
-        self._ca = ca_file, ca_path, ca_data
-        self._certificate = certificate
-        self._key = key
-        self._key_password = key_password
+            _check_context(context, {**checks, **others}, minimum_version)
+        self.psk: Psk | None = None
+        if psk is not None or psk_file is not None:
+            _refuse(checks, "psk" if psk_file is None else "psk_file", "replaces all certificates")
+            self.psk = load(_PSK)(psk, psk_file)
+        if insecure:
+            _refuse({"crl_file": crl_file}, "insecure", "checks nothing")
+        self._trust = ca_file, ca_path, ca_data, crl_file
+        self._identity = certificate, key, key_password
         self._alpn = list(alpn)
         self._minimum_version = _VERSIONS[minimum_version]
         self._ciphers = ciphers
         self._context = context
         self.server_name = server_name
-        self.session_resumption = session_resumption
+        self.check_hostname = check_hostname
+        # A resumed session has no identity: Mosquitto would not know whose it is. Nor is it any shorter.
+        self.session_resumption = session_resumption and self.psk is None
         self.insecure = insecure
         self._lock = threading.Lock()
         self._built: ssl.SSLContext | None = None
@@ -146,12 +168,14 @@ class TLSOptions:
     def current_context(self) -> ssl.SSLContext:
         """Return the context for the next connection: the same one until a file changes.
 
-        Any thread. Reads files, and calls ``key_password`` when it loads the key.
+        Any thread. Reads files, calls ``key_password`` when it loads the key, and ``psk`` each time.
         Raises: ArgumentError: by the name of the option.
         """
         if self._context is not None:
             return self._context
         with self._lock:
+            if self.psk is not None:
+                self.psk.refresh()
             # Before reading: a file that changes while we read is read again next time.
             signature = self._sign_files()
             if self._built is None or signature != self._signature:
@@ -165,11 +189,11 @@ class TLSOptions:
     def _sign_files(self) -> object:
         """Return something that differs when a file, or a folder's list of files, has been changed."""
         system = ssl.get_default_verify_paths()
-        ca_file, ca_path, ca_data = self._ca
+        ca_file, ca_path, ca_data, crl_file = self._trust
         if ca_file is ca_path is ca_data is None:
             ca_file, ca_path = system.cafile, system.capath
         signature = []
-        for path in (ca_file, ca_path, self._certificate, self._key):
+        for path in (ca_file, ca_path, crl_file, *self._identity[:2]):
             try:
                 status = os.stat(os.fspath(path)) if path is not None else None
             except (OSError, TypeError, ValueError):  # loading it raises with the reason
@@ -196,17 +220,21 @@ class TLSOptions:
             except (ssl.SSLError, UnicodeError) as error:
                 problem = f"each protocol has 1..255 ASCII characters; found {self._alpn!r}"
                 raise ArgumentError("alpn", problem) from error
-        if self._certificate is not None:
-            self._load_certificate(context)
+        if self._identity[0] is not None:
+            self._load_certificate(context, self._identity[0])
+        if self.psk is not None:
+            self.psk.prepare(context, own_suites=self._ciphers is not None)
+            return context
+        context.check_hostname = self.check_hostname and not self.insecure
         if self.insecure:
-            context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         else:
             self._load_authorities(context)
+            _load_revocations(context, self._trust[3])
         return context
 
     def _load_authorities(self, context: ssl.SSLContext) -> None:
-        ca_file, ca_path, ca_data = self._ca
+        ca_file, ca_path, ca_data, _ = self._trust
         if ca_file is ca_path is ca_data is None:
             context.load_default_certs()
             folder = ssl.get_default_verify_paths().capath
@@ -237,16 +265,16 @@ class TLSOptions:
                 problem = f"holds no CA certificate, PEM as str or DER as bytes ({reason(error)})"
                 raise ArgumentError("ca_data", problem) from error
 
-    def _load_certificate(self, context: ssl.SSLContext) -> None:
-        assert self._certificate is not None
-        _check_readable("certificate", self._certificate)
-        if self._key is not None:
-            _check_readable("key", self._key)
-        password = _Password(self._key_password)
-        key = self._certificate if self._key is None else self._key
+    def _load_certificate(self, context: ssl.SSLContext, certificate: str | os.PathLike[str]) -> None:
+        _, own_key, key_password = self._identity
+        _check_readable("certificate", certificate)
+        if own_key is not None:
+            _check_readable("key", own_key)
+        password = _Password(key_password)
+        key = certificate if own_key is None else own_key
         try:
             # Always with a callable: without one OpenSSL would prompt on the terminal.
-            context.load_cert_chain(self._certificate, self._key, password)
+            context.load_cert_chain(certificate, own_key, password)
         except (ssl.SSLError, ValueError, TypeError) as error:
             if password.missing:
                 problem = f"the private key in {os.fspath(key)!r} is encrypted; give its password"
@@ -254,14 +282,51 @@ class TLSOptions:
             if password.asked:
                 problem = f"does not open the private key in {os.fspath(key)!r} ({reason(error)})"
                 raise ArgumentError("key_password", problem) from error
-            name = "certificate" if self._key is None else "key"
+            name = "certificate" if own_key is None else "key"
             if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-                problem = f"{os.fspath(key)!r} is not the key of {os.fspath(self._certificate)!r}"
+                problem = f"{os.fspath(key)!r} is not the key of {os.fspath(certificate)!r}"
                 raise ArgumentError(name, problem) from error
-            problem = (
-                f"{os.fspath(self._certificate)!r} and {os.fspath(key)!r} do not hold a certificate and "
-            )
+            problem = f"{os.fspath(certificate)!r} and {os.fspath(key)!r} do not hold a certificate and "
             raise ArgumentError(name, f"{problem}its private key in PEM form ({reason(error)})") from error
+
+
+def _check_context(context: object, others: Mapping[str, object], minimum_version: str) -> None:
+    """Make sure that it is a client's, and that nothing is given besides."""
+    if not isinstance(context, ssl.SSLContext):
+        raise ArgumentTypeError("context", f"must be an ssl.SSLContext, not {type(context).__name__}")
+    if any(each is not None for each in others.values()) or minimum_version != "1.2":
+        raise ArgumentError("context", "is ready as it is; set the other options on the context")
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise ArgumentError("context", "is a server's; make it with ssl.PROTOCOL_TLS_CLIENT")
+
+
+def _refuse(others: Mapping[str, object], argument: str, why: str) -> None:
+    """Make sure that none of these is given together with this argument."""
+    for name, value in others.items():
+        if value is not None:
+            raise ArgumentError(argument, f"{why}: leave out {name}=")
+
+
+def _load_revocations(context: ssl.SSLContext, file: str | os.PathLike[str] | None) -> None:
+    """Have the broker's own certificate looked up in these lists."""
+    if file is None:
+        return
+    _check_readable("crl_file", file)
+    before = context.cert_store_stats()
+    try:
+        context.load_verify_locations(cafile=file)
+    except (OSError, ValueError) as error:
+        problem = f"{os.fspath(file)!r} holds no revocation list in PEM form ({reason(error)})"
+        raise ArgumentError("crl_file", problem) from error
+    after = context.cert_store_stats()
+    if after["x509"] > before["x509"]:
+        problem = (
+            f"{os.fspath(file)!r} holds certificates too, which would be trusted: give those as ca_file="
+        )
+        raise ArgumentError("crl_file", problem)
+    if after["crl"] == before["crl"]:
+        raise ArgumentError("crl_file", f"{os.fspath(file)!r} holds no revocation list (X509 CRL)")
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 class _Password:
@@ -343,6 +408,8 @@ class _Terms:
     def warn_if_insecure(self, context: ssl.SSLContext, where: str) -> None:
         """Log what a context does not check."""
         what = ""
+        if self.options.psk is not None:
+            return
         if context.verify_mode != ssl.CERT_REQUIRED:
             what = "the broker's certificate is not checked"
         elif not context.check_hostname:
@@ -421,7 +488,7 @@ class TlsTransport(Layer):
             server_hostname=self.server_name or None,
             session=self._terms.session_for(context),
         )
-        done, first = False, b""
+        done, first, psk = False, b"", self._terms.options.psk
         while not done:
             try:
                 ssl_object.do_handshake()
@@ -432,7 +499,9 @@ class TlsTransport(Layer):
                 self._terms.forget_session()
                 with suppress(OSError):
                     link.send_all(outgoing.read())  # the alert puts the reason into the server's log
-                raise TlsError(f"{cannot_open}: {explain(error, self.server_name, first)}") from error
+                problem = "" if psk is None else psk.explain(error)
+                problem = problem or explain(error, self.server_name, first)
+                raise TlsError(f"{cannot_open}: {problem}") from error
             if outgoing.pending:
                 link.send_all(outgoing.read())
             if not done:
@@ -444,6 +513,8 @@ class TlsTransport(Layer):
                     raise ConnectFailedError(f"{cannot_open}: {CLOSED_EARLY}")
                 incoming.write(data)
                 first = first or data
+        if psk is not None and (problem := psk.problem(ssl_object)):
+            raise TlsError(f"{cannot_open}: {problem}")
         link.unread(incoming.read())
         return ssl_object, incoming, outgoing, context
 

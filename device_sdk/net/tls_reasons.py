@@ -29,16 +29,22 @@ _TOO_WEAK = "is too weak for this system's OpenSSL (SECLEVEL in openssl.cnf): it
 # x509_vfy.h of OpenSSL 1.1.1 (24 is 79 since 3.0) to 3.5.
 _VERDICTS = {
     2: _OWN + _CA_FILE,
+    3: _OWN + "cannot be looked up: crl_file= has no list of the CA that issued it",
     7: _OWN + "is not from the CA whose name it bears: give that CA's certificate as ca_file=",
+    8: _OWN + "cannot be looked up: the list in crl_file= is not from the CA whose name it bears",
     9: _ANY + "is not valid yet; this device's clock says {now} UTC: set it if that is wrong",
     10: _ANY + "or the CA's itself, has expired; this device's clock says {now} UTC: if that is right, the "
     f"expired one has to be replaced; {_LOOK}",
+    11: _OWN + "cannot be looked up: the list in crl_file= is not valid yet; this device's clock says {now} "
+    "UTC: set it if that is wrong",
+    12: _OWN + "cannot be looked up: the list in crl_file= has expired; this device's clock says {now} "
+    "UTC: if that is right, fetch a new one",
     18: _OWN + "is self-signed and not trusted: give it as ca_file=, if it is the broker's",
     19: _OWN + _CA_FILE,
     20: _OWN + _CA_FILE + "; if it is there, the broker does not send the certificates between the two",
     21: _OWN + _CA_FILE,
     22: f"{_OWN}has too many certificates between it and the CA; {_LOOK}",
-    23: _ANY + "has been revoked",
+    23: _ANY + "has been revoked: the broker needs another one",
     24: _ANY + _NO_CA,
     25: _ANY + "is from a CA that may have no CA below it (pathlen): another one has to issue it",
     26: _ANY + "is not meant for a server: its extendedKeyUsage lacks serverAuth",

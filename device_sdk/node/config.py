@@ -25,7 +25,7 @@ __all__ = ["load_config", "parse_config"]
 
 _MAX_SECRET_BYTES = 65_535
 
-_TLS_FILES = ("ca_file", "certificate", "key", "key_password_file")
+_TLS_FILES = ("ca_file", "certificate", "key", "key_password_file", "crl_file", "psk_file")
 
 # Argument of an ArgumentError -> key of the file; the others are those of TLSOptions.
 _PLACES = {"url": "broker.url", "proxy": "broker.proxy", "tls": "broker.url", "topic": "queue.keep_last"}

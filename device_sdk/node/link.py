@@ -77,6 +77,9 @@ def _tls_options(tls: TlsTable) -> TLSOptions:
         key=tls.key,
         key_password=None if password_file is None else lambda: _first_line(password_file),
         server_name=tls.server_name,
+        check_hostname=tls.check_hostname is not False,
+        crl_file=tls.crl_file,
+        psk_file=tls.psk_file,
     )
 
 

@@ -68,6 +68,9 @@ class TlsTable(Table, frozen=True, kw_only=True):
     key: File | None = None
     key_password_file: File | None = None
     server_name: Annotated[NotEmpty | None, Meta(description="a host name")] = None
+    check_hostname: Annotated[bool | None, Meta(description="true or false")] = None
+    crl_file: File | None = None
+    psk_file: File | None = None
 
 
 class QueueTable(Table, frozen=True, kw_only=True):

@@ -143,6 +143,29 @@ class Certificates:
         """
         return self._issue(name, self._authority, names=names, days=days, client=client, password=password)
 
+    def revocations(self, name: str, *revoked: Certificate, days: tuple[float, float] = (-1, 30)) -> Path:
+        """Make a list of :attr:`ca` in the file ``name.pem`` that revokes these certificates.
+
+        ``days``: when it was made and when the next one is due, in days from now.
+        """
+        now, authority = datetime.now(UTC), self._authority
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(authority.certificate.subject)
+            .last_update(now + timedelta(days=days[0]))
+            .next_update(now + timedelta(days=days[1]))
+            .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
+            )
+        )
+        for each in revoked:
+            number = x509.load_pem_x509_certificate(each.certificate.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        signed = builder.sign(authority.key, hashes.SHA256())
+        return self._write(f"{name}.pem", signed.public_bytes(Encoding.PEM))
+
     @cached_property
     def _authority(self) -> _Authority:
         return _make_authority()

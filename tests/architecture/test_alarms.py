@@ -174,6 +174,12 @@ ALARMS = {
             unwatched="takes such a broker",
         ),
     ],
+    "0032": [
+        Alarm(
+            "A broker that shows a certificate although it knows the key",
+            unwatched="takes such a broker",
+        ),
+    ],
     "0029": [
         Alarm(
             "A broker that ends connections because of packets before CONNACK",

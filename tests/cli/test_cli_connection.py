@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ssl
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from device_sdk.cli import main
 from device_sdk.cli.common import ExitCode, command_parser
 from device_sdk.cli.connection import add_connection, one_time_client
 from device_sdk.errors import ArgumentError
+from device_sdk.net.tls import TlsTransport
 from device_sdk.testing import Certificates
 from device_sdk.testing.broker_process import MosquittoBroker
 
@@ -38,6 +40,20 @@ def test_tls_options_for_a_url_without_tls_are_used_and_not_ignored(tmp_path: Pa
     ca = Certificates(tmp_path).ca
     client = one_time_client(parsed("--url", "mqtt://localhost", "--ca-file", str(ca)))
     assert "tls" in repr(client)
+
+
+def test_each_tls_option_reaches_its_argument(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    ca, crl = certificates.ca, certificates.revocations("crl")
+    words = ("--ca-file", str(ca), "--crl-file", str(crl), "--no-check-hostname")
+    client = one_time_client(parsed("--url", "mqtts://localhost", *words))
+    transport = client._engine.transport
+    assert isinstance(transport, TlsTransport)
+    context = transport._terms.options.current_context()
+    assert (context.check_hostname, context.verify_mode) == (False, ssl.CERT_REQUIRED)
+    assert context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+    with pytest.raises(ArgumentError, match=r"none\.psk|needs Python 3\.13"):
+        one_time_client(parsed("--url", "mqtts://localhost", "--psk-file", str(tmp_path / "none.psk")))
 
 
 def test_a_password_comes_from_a_file_or_the_environment(
@@ -90,6 +106,7 @@ def test_tls_to_a_broker_without_it_says_so(capsys: pytest.CaptureFixture[str]) 
         (["-i", "me"], "-i is --client-id here"),
         (["-P", "secret"], "-P is --password-file FILE, or the variable DEVICE_SDK_PASSWORD, here"),
         (["--cafile", "ca.pem"], "--cafile is --ca-file here"),
+        (["--psk-identity", "sensor"], "--psk-identity is --psk-file FILE with a line IDENTITY:KEY here"),
         (["-d"], "-d is --log-level debug here"),
         (["-V", "mqttv311"], "is not one of 5.0, 3.1.1, 3.1; did you mean '3.1.1'?"),
         (["-V", "5"], "did you mean '5.0'?"),

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,6 +152,63 @@ def test_a_ready_context_is_used_as_it_is(
     context.check_hostname = False
     make_rig(TLSOptions(context=context), server_context(certificates.wrong_name)).connect()
     assert "the name in the certificate is not checked" in caplog.text
+
+
+def test_without_the_name_the_chain_is_still_checked(
+    make_rig: MakeRig, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = TLSOptions(ca_file=certificates.ca, check_hostname=False)
+    make_rig(tls, server_context(certificates.wrong_name)).connect()
+    assert "INSECURE, the name in the certificate is not checked" in caplog.text
+    for kind in ("expired", "self_signed", "from_other_ca"):
+        assert refusal(make_rig(tls, server_context(getattr(certificates, kind))))
+
+
+# Revocation lists.
+
+
+def test_a_revoked_certificate_is_refused_and_others_are_not(
+    make_rig: MakeRig, certificates: Certificates
+) -> None:
+    revoked = certificates.issue("stolen-server")
+    crl = certificates.revocations("one-revoked", revoked)
+    tls = TLSOptions(ca_file=certificates.ca, crl_file=crl)
+    make_rig(tls, server_context(certificates.server)).connect()
+    assert "has been revoked" in refusal(make_rig(tls, server_context(revoked)))
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [((-30, -1), "the list in crl_file= has expired"), ((1, 30), "the list in crl_file= is not valid yet")],
+)
+def test_a_list_that_is_not_in_force_proves_nothing(
+    make_rig: MakeRig, certificates: Certificates, days: tuple[float, float], words: str
+) -> None:
+    crl = certificates.revocations("not-in-force", days=days)
+    words_of_refusal = refusal(make_rig(TLSOptions(ca_file=certificates.ca, crl_file=crl)))
+    assert words in words_of_refusal
+    assert "this device's clock says" in words_of_refusal
+
+
+def test_the_list_of_another_ca_proves_nothing(
+    make_rig: MakeRig, certificates: Certificates, tmp_path: Path
+) -> None:
+    crl = Certificates(tmp_path).revocations("foreign")  # of a CA with the same name
+    words = refusal(make_rig(TLSOptions(ca_file=certificates.ca, crl_file=crl)))
+    assert "cannot be looked up: crl_file= has no list of the CA that issued it" in words
+
+
+def test_a_new_list_is_used_for_the_next_connection_although_a_session_could_be_resumed(
+    make_rig: MakeRig, certificates: Certificates
+) -> None:
+    server = certificates.issue("soon-revoked")
+    tls = TLSOptions(ca_file=certificates.ca, crl_file=certificates.revocations("current"))
+    rig = make_rig(tls, server_context(server))
+    for _ in range(2):
+        rig.connect()
+        rig.transport.close()
+    certificates.revocations("current", server)
+    assert "has been revoked" in refusal(rig)
 
 
 # Our certificate.

@@ -14,6 +14,7 @@ import pytest
 from device_sdk.errors import ArgumentError, ArgumentTypeError
 from device_sdk.net.base import open_transport
 from device_sdk.net.tls import TLSOptions, TlsTransport
+from device_sdk.net.tls_psk import Psk
 from device_sdk.testing.certificates import KEY_PASSWORD, Certificates
 from tests.net.test_tcp import TcpRig
 from tests.net.test_tls import TlsRig, server_context
@@ -223,3 +224,132 @@ def test_mqtts_takes_the_options_of_tcp_and_no_path(certificates: Certificates) 
         open_transport("mqtts://broker.example", tls=tls, user_timeout=-1)
     with pytest.raises(ArgumentError, match="takes no path"):
         open_transport("mqtts://broker.example/mqtt", tls=tls)
+
+
+# Revocation lists and keys instead of certificates.
+
+
+def test_each_fault_of_a_revocation_list_is_told(tmp_path: Path, certificates: Certificates) -> None:
+    ca, crl = certificates.ca, certificates.revocations("revoked")
+    TLSOptions(ca_file=ca, crl_file=crl)
+    (tmp_path / "text.pem").write_bytes(b"no list")
+    both = tmp_path / "both.pem"
+    both.write_bytes(crl.read_bytes() + certificates.other_ca.read_bytes())
+    for file, words in {
+        tmp_path / "missing.pem": "No such file",
+        tmp_path / "text.pem": "holds no revocation list",
+        certificates.server.key: "holds no revocation list",
+        certificates.other_ca: "holds certificates too, which would be trusted",
+        both: "holds certificates too, which would be trusted",
+    }.items():
+        assert words in problem("crl_file", ca_file=ca, crl_file=file)
+    assert "leave out crl_file=" in problem("insecure", insecure=True, crl_file=crl)
+
+
+def test_a_file_with_lists_of_several_cas_may_be_given(tmp_path: Path, certificates: Certificates) -> None:
+    other = Certificates(tmp_path)
+    several = tmp_path / "several.pem"
+    several.write_bytes(other.revocations("a").read_bytes() + certificates.revocations("b").read_bytes())
+    assert connects(TLSOptions(ca_file=certificates.ca, crl_file=several), certificates)
+
+
+PAIR = ("sensor-17", bytes(16))
+
+
+@pytest.mark.skipif(getattr(ssl, "HAS_PSK", False), reason="needs a Python without TLS-PSK")
+@pytest.mark.parametrize("option", ["psk", "psk_file"])
+def test_a_python_without_psk_says_what_is_needed(option: str, tmp_path: Path) -> None:
+    file = tmp_path / "device.psk"
+    file.write_text("sensor-17:00112233445566778899aabbccddeeff")
+    words = problem(option, **{option: PAIR if option == "psk" else file})
+    assert "needs Python 3.13, and an OpenSSL with PSK; this is Python 3." in words
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"ca_file": "ca.pem"}, {"certificate": "c.pem"}, {"insecure": True}, {"check_hostname": False},
+     {"crl_file": "crl.pem"}, {"ca_data": "x"}],
+)  # fmt: skip
+def test_a_key_goes_with_no_certificate(others: dict[str, Any]) -> None:
+    (name,) = others
+    assert f"replaces all certificates: leave out {name}=" in problem("psk", psk=PAIR, **others)
+    assert f"leave out {name}=" in problem("psk_file", psk_file="device.psk", **others)
+
+
+@pytest.fixture
+def psk_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this Python pretend that it has PSK: what is checked before a handshake can be tried with each."""
+    monkeypatch.setattr(ssl, "HAS_PSK", True, raising=False)
+
+    def prepare(psk: Psk, context: ssl.SSLContext, *, own_suites: bool) -> None:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    monkeypatch.setattr(Psk, "prepare", prepare)
+
+
+@pytest.mark.parametrize(
+    ("psk", "words"),
+    [
+        (("", b"x"), "the identity has 0 bytes"),
+        (("x" * 129, b"x"), "the identity has 129 bytes"),
+        (("a\0b", b"x"), "the identity has 3 bytes"),
+        (("a\ud800", b"x"), "the identity is no text in UTF-8"),
+        (("a", b""), "the key has 0 bytes"),
+        (("a", bytes(257)), "the key has 257 bytes"),
+        (("a", "00"), "must be a str, the identity, and bytes, the key"),
+        ("a:00", "must be a pair"),
+        (lambda: None, "must be a pair"),
+        (lambda: 1 / 0, "the callable for it raised ZeroDivisionError"),
+    ],
+)
+def test_each_fault_of_a_key_is_told(psk_here: None, psk: Any, words: str) -> None:
+    assert words in problem("psk", psk=psk)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "holds 0 entries"),
+        ("# only a comment\n\n", "holds 0 entries"),
+        ("a:00\nb:00\n", "holds 2 entries"),
+        ("sensor-17", "does not hold IDENTITY:KEY"),
+        ("sensor-17:xyz", "does not hold IDENTITY:KEY"),
+        (":00", "the identity has 0 bytes"),
+        ("a:", "the key has 0 bytes"),
+    ],
+)
+def test_each_fault_of_a_file_with_a_key_is_told(
+    psk_here: None, tmp_path: Path, content: str, words: str
+) -> None:
+    file = tmp_path / "device.psk"
+    file.write_text(content)
+    assert words in problem("psk_file", psk_file=file)
+    assert "sensor" not in problem("psk_file", psk_file=file)  # nor the key
+
+
+def test_a_key_is_read_again_for_each_connection_and_never_shown(psk_here: None, tmp_path: Path) -> None:
+    assert "No such file" in problem("psk_file", psk_file=tmp_path / "missing.psk")
+    file = tmp_path / "device.psk"
+    file.write_text(f"{PAIR[0]}:{PAIR[1].hex()}\n")
+    tls = TLSOptions(psk_file=file)
+    assert tls.current_context().verify_mode == ssl.CERT_NONE
+    assert PAIR[1].hex() not in repr(tls)
+    file.write_text("nothing")
+    with pytest.raises(ArgumentError, match="does not hold IDENTITY:KEY"):
+        tls.current_context()
+    asked: list[tuple[str, bytes]] = []
+
+    def ask() -> tuple[str, bytes]:
+        asked.append(PAIR)
+        return PAIR
+
+    tls = TLSOptions(psk=ask)
+    before = len(asked)
+    tls.current_context()
+    assert len(asked) == before + 1
+    with pytest.raises(ArgumentError, match="give one or the other"):
+        TLSOptions(psk=PAIR, psk_file=file)
+
+
+def test_a_key_needs_no_host_name(psk_here: None) -> None:
+    open_transport("serial:///dev/ttyUSB0", tls=TLSOptions(psk=PAIR))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
 
 from device_sdk.config.faults import ConfigFaults
 from device_sdk.errors import ConfigError, MissingDependency
+from device_sdk.net.tls import TlsTransport
 from device_sdk.node.config import load_config, parse_config
 from device_sdk.node.example import EXAMPLE
+from device_sdk.node.link import open_broker
 from device_sdk.testing import Certificates
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -342,11 +345,29 @@ def test_paths_begin_at_the_folder_of_the_configuration(tmp_path: Path) -> None:
     assert not (tmp_path / "queue.db").exists()  # nothing is opened for a check
 
 
+def test_each_tls_key_reaches_its_option(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    keys = f'ca_file = "{certificates.ca.name}"\ncrl_file = "{certificates.revocations("crl").name}"'
+    text = GOOD.replace("mqtt://", "mqtts://") + f"[tls]\n{keys}\ncheck_hostname = false"
+    transport = open_broker(parse_config(text, folder=tmp_path))
+    assert isinstance(transport, TlsTransport)
+    context = transport._terms.options.current_context()
+    assert (context.check_hostname, context.verify_mode) == (False, ssl.CERT_REQUIRED)
+    assert context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+
+
+NO_PSK = not getattr(ssl, "HAS_PSK", False)
+
+
 @pytest.mark.parametrize(
     ("lines", "path", "words"),
     [
         ('[tls]\nca_file = "none.pem"', "tls.ca_file", ["none.pem", "No such file"]),
         ('[tls]\nkey = "key.pem"', "tls.key", ["certificate"]),
+        ('[tls]\ncrl_file = "none.pem"', "tls.crl_file", ["none.pem", "No such file"]),
+        ('[tls]\npsk_file = "none.psk"', "tls.psk_file", ["Python 3.13" if NO_PSK else "No such file"]),
+        ('[tls]\npsk_file = "a"\ncheck_hostname = false', "tls.psk_file", ["leave out check_hostname"]),
+        ("[tls]\ncheck_hostname = 0", "tls.check_hostname", ["true or false"]),
         ('[tls]\nca_fiel = "x"', "tls.ca_fiel", ["did you mean 'ca_file'"]),
         ('[queue]\nkeep_last = ["a/#/b"]', "queue.keep_last", ["#"]),
         ('[queue]\nkeep_last = "a"', "queue.keep_last", ["a list of topic filters"]),

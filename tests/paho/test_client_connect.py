@@ -301,6 +301,14 @@ def test_tls_insecure_set_overlooks_the_name(
     client.connect("127.0.0.1", tls_port)
 
 
+def test_tls_insecure_set_overlooks_the_name_alone(tls_port: int, clients: Clients) -> None:
+    client = clients("c")
+    client.tls_set()
+    client.tls_insecure_set(True)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        client.connect("localhost", tls_port)
+
+
 def test_proxy_set_goes_through_the_proxy(clients: Clients) -> None:
     socks = pytest.importorskip("socks", reason="needs PySocks")
     with socket.create_server(("127.0.0.1", 0)) as proxy:

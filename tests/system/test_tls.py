@@ -110,6 +110,32 @@ def test_a_missing_client_certificate_is_told_and_does_not_connect(
         user.connect(10)
 
 
+def test_the_name_alone_may_be_left_unchecked(broker: TlsMosquitto, certificates: Certificates) -> None:
+    listening = f"mqtts://localhost:{broker.tls_port}"
+    tls = TLSOptions(ca_file=certificates.ca, server_name="other.example")
+    with Client(listening, tls=tls) as user, pytest.raises(TlsError, match=r"does not name 'other\.example'"):
+        user.connect(10)
+    tls = TLSOptions(ca_file=certificates.ca, server_name="other.example", check_hostname=False)
+    with Client(listening, tls=tls) as user:
+        messages_go_round(user)
+    tls = TLSOptions(ca_file=certificates.other_ca, server_name="other.example", check_hostname=False)
+    with Client(listening, tls=tls) as user, pytest.raises(TlsError, match="ca_file="):
+        user.connect(10)
+
+
+def test_a_broker_whose_certificate_was_revoked_is_refused(
+    broker: TlsMosquitto, certificates: Certificates
+) -> None:
+    tls = TLSOptions(ca_file=certificates.ca, crl_file=certificates.revocations("none-revoked"))
+    with client(broker.tls_port, tls) as user:
+        messages_go_round(user)
+    tls = TLSOptions(
+        ca_file=certificates.ca, crl_file=certificates.revocations("revoked", certificates.server)
+    )
+    with client(broker.tls_port, tls) as user, pytest.raises(TlsError, match="has been revoked"):
+        user.connect(10)
+
+
 def test_another_ca_is_told_and_does_not_connect(broker: TlsMosquitto, certificates: Certificates) -> None:
     tls = TLSOptions(ca_file=certificates.other_ca)
     with client(broker.tls_port, tls) as user, pytest.raises(TlsError, match="ca_file="):
