@@ -174,14 +174,22 @@ class Client(BaseClient):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def reconnect_now(self) -> None:
-        """End a wait between two attempts at once, for example when the link came up."""
-        refuse_reentry(self._engine.lock, "reconnect_now()")
-        with self._engine.lock:
-            self._engine.reactions.reconnect_now()
-            wake = self._engine.parked
-        if wake:
+    def reconnect_now(self, *, replace: bool = False) -> None:
+        """Connect again at once, for example when the link came up.
+
+        A wait between two attempts ends. ``replace``: so does a connection, however alive it looks, and an
+        attempt that is under way: after a change of the route, the address or the credentials. DISCONNECT is
+        its last packet, if it can leave within a second, so that the broker does not publish the will; then
+        session, messages in flight and subscriptions go on as after a loss. On a dead link the broker learns
+        of it only by the new CONNECT, and publishes a will that has no ``will_delay_interval``.
+        Source: MQTT 5.0 §3.14.4 [MQTT-3.14.4-3].
+        """
+        try:
+            if self._reconnect_now(replace):
+                self._wake()
+        except BaseException:  # of the handler of a signal
             self._wake()
+            raise
 
     def reauthenticate(self, timeout: float = 10.0) -> None:
         """Prove again who we are, on the connection as it is, and wait for the server's answer (MQTT 5.0).

@@ -464,6 +464,17 @@ class BaseClient(ABC):
             self._wake()
         return attempt
 
+    def _reconnect_now(self, replace: bool) -> bool:
+        """Connect again at once; return whether whoever waits for the network has to be woken."""
+        engine = self._engine
+        refuse_reentry(engine.lock, "reconnect_now()")
+        with engine.lock:
+            if replace:
+                engine.connector.outdate()
+                engine.reactions.replace(engine.connection, monotonic())
+            engine.reactions.reconnect_now()
+            return engine.parked
+
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"{self!r} cannot be used any more; make a new Client")

@@ -21,7 +21,6 @@ from device_sdk.aio.waits import LoopWaits
 from device_sdk.client_base import BaseClient
 from device_sdk.engine.arguments import disconnect_fields, seconds
 from device_sdk.engine.life_cycle import CONNECTED
-from device_sdk.engine.reentry import refuse_reentry
 from device_sdk.errors import QueueFullError, SubscribeRefused
 
 TYPE_CHECKING = False
@@ -297,12 +296,10 @@ class AsyncClient(BaseClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def reconnect_now(self) -> None:
-        """End a wait between two attempts at once, for example when the link came up. Does not wait."""
+    def reconnect_now(self, *, replace: bool = False) -> None:
+        """Connect again at once, as :meth:`Client.reconnect_now`. Does not wait."""
         driver = self._bind()
-        refuse_reentry(self._engine.lock, "reconnect_now()")
-        with self._engine.lock:
-            self._engine.reactions.reconnect_now()
+        self._reconnect_now(replace)
         driver.schedule()
 
     async def reauthenticate(self, timeout: float = 10.0) -> None:

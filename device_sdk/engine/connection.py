@@ -45,7 +45,9 @@ class Connection:
     Called under the lock: ``on_event(connection, event, now)`` with every event that is neither a message nor
     a delivery that has ended; ``on_output()``, for the drop-in, when the stream has taken all output and the
     protocol is about to be asked for more.
-    ``retired``: the connection is over, and :meth:`close` is all that is left to do.
+    ``retired``: the connection is over, and :meth:`close` is all that is left to do. ``leave_by``: it is
+    given up, and only DISCONNECT is still to be heard, until then at the latest. ``is_left``: the client goes
+    on without it already.
 
     :meth:`read`, :meth:`write`, :meth:`flush`, :meth:`keep_time` and :meth:`close` belong to the one thread
     that owns the transport and take the lock themselves; for the other methods the caller holds it.
@@ -54,7 +56,7 @@ class Connection:
     __slots__ = (
         "_acks", "_authentication", "_events", "_incoming", "_lock", "_on_event", "_on_output", "_outgoing",
         "_packet_log",
-        "accepted_at", "protocol", "retired", "stream",
+        "accepted_at", "is_left", "leave_by", "protocol", "retired", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +77,8 @@ class Connection:
         self.protocol = protocol
         self.stream = Stream(transport)
         self.retired = False
+        self.leave_by: float | None = None
+        self.is_left = False
         self.accepted_at: float | None = None  # when the server accepted it
         self._lock = lock
         self._outgoing = outgoing
@@ -99,6 +103,20 @@ class Connection:
     def retire(self) -> None:
         """Send and expect nothing any more; the owner of the transport has to :meth:`close` it."""
         self.retired = True
+
+    def leave(self, leave_by: float) -> None:
+        """Queue DISCONNECT behind the output, and retire when the server has closed, or at that time.
+
+        What still arrives is read and means nothing: closed before, the stream would answer it with a reset,
+        for which a server forgets to read DISCONNECT.
+        """
+        if self.leave_by is None:
+            self.leave_by = leave_by
+        self.protocol.disconnect()
+
+    def left(self) -> None:
+        """Note that the client goes on without it."""
+        self.is_left = True
 
     # Questions. The caller holds the lock.
 
@@ -137,12 +155,15 @@ class Connection:
     def deadlines(self) -> tuple[float | None, float | None, float | None]:
         """When :meth:`on_deadline` and :meth:`keep_time` want to be called."""
         acks, protocol = self._acks, self.protocol
+        if self.leave_by is not None:
+            return self.leave_by, self.stream.transport.next_deadline(), None
         watch = None if acks is None or self.accepted_at is None else acks.deadline(protocol.session)
         return protocol.next_deadline(), self.stream.transport.next_deadline(), watch
 
     def interest(self, *, paused: bool) -> tuple[int, bool, bool]:
         """Return file descriptor, want to read, want to write. ``paused``: too much is in hand to read on."""
         transport = self.stream.transport
+        paused = paused and self.leave_by is None
         self.protocol.reading_paused = paused
         return transport.fileno(), not paused, transport.wants_write()
 
@@ -170,7 +191,10 @@ class Connection:
         self.stream.unblock()
 
     def flush(self, now: float) -> None:
-        """Hand output to the transport until it takes no more; retire once DISCONNECT has left."""
+        """Hand output to the transport until it takes no more; retire once DISCONNECT has left.
+
+        With ``leave_by`` the peer's end of the stream is waited for.
+        """
         protocol, stream = self.protocol, self.stream
         try:
             for _ in range(_SENDS_PER_FLUSH):
@@ -180,7 +204,7 @@ class Connection:
                 chunks = [] if lagged else self._take_output(now)
                 if not (lagged or chunks):
                     if protocol.state == DISCONNECTING:
-                        self.retired = True
+                        self.retired = self.leave_by is None
                     break
                 sent = stream.send(chunks)
                 self._events.stats.bytes_sent += sent
@@ -200,6 +224,8 @@ class Connection:
     def fail(self, error: TransportError, now: float) -> None:
         """End the connection because its stream has failed."""
         error = unframed(error)
+        if self.leave_by is not None:
+            self.retired = True
         if not self.retired:
             self._hear_last_words(now)
         with self._lock:
@@ -217,7 +243,9 @@ class Connection:
 
     def on_deadline(self, now: float) -> None:
         """Do what is due in the protocol: PINGREQ, the end of a peer that does not answer."""
-        if not self.retired:
+        if self.leave_by is not None:
+            self.retired = self.retired or now >= self.leave_by
+        elif not self.retired:
             self.react(self.protocol.handle_deadline(now), now)
 
     def is_stuck(self, now: float) -> bool:
@@ -272,6 +300,9 @@ class Connection:
         with self._lock:
             if self.retired:
                 return  # by a shell that could not wait for this thread
+            if self.leave_by is not None:
+                self.retired = not data
+                return
             self._events.stats.bytes_received += len(data)
             incoming.in_hand.came(len(data))
             events = protocol.receive_data(data, now) if data else protocol.receive_eof(now)

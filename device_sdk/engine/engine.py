@@ -291,7 +291,7 @@ class Engine:
 
     def on_open(self, now: float) -> None:
         """The stream of the last attempt is open: say CONNECT."""
-        attempt = self.connector.take_attempt()
+        attempt = self.connector.under_way
         if attempt is not None and attempt.is_return and not self._returns(attempt, now):
             return
         try:
@@ -301,6 +301,10 @@ class Engine:
             self.on_open_failed(error, now)
             return
         with self.lock:
+            self.connector.take_attempt()
+            if attempt is not None and attempt.is_outdated:
+                attempt.close()
+                return  # the shell opens anew
             if self.life.state != CONNECTING:
                 return  # closed meanwhile; the shell ends with drop_connection()
             protocol = self.connector.connect(now)
@@ -317,6 +321,7 @@ class Engine:
     def _returns(self, attempt: Attempt, now: float) -> bool:
         """Whether the stream to the first server is to be the connection; another one is ended for it."""
         with self.lock:
+            self.connector.take_attempt()
             leaves = self.life.state in (CONNECTED, CONNECTING, WAITING)
             connection = self.connection
             if leaves and connection is not None and not connection.retired:
@@ -333,11 +338,14 @@ class Engine:
 
     def on_open_failed(self, error: DeviceSdkError, now: float) -> None:
         """The stream of the last attempt could not be opened."""
-        attempt = self.connector.take_attempt()
+        attempt = self.connector.under_way
         if attempt is not None:
             # Nothing is open, unless an open() that was left behind got hold of it: the next one needs it.
             attempt.transport.close()
         with self.lock:
+            self.connector.take_attempt()
+            if attempt is not None and attempt.is_outdated:
+                return
             if attempt is not None and attempt.is_return:
                 self.reactions.return_failed(attempt.transport, error, now)
             else:
@@ -380,6 +388,9 @@ class Engine:
         if connection is not None:
             connection.flush(now)
             if connection.retired:
+                if connection.leave_by is not None:
+                    with self.lock:
+                        self.reactions.replace(connection, now)
                 self.connection = None
                 connection.close(now)
 
@@ -388,6 +399,7 @@ class Engine:
         with self.lock:
             connection, transport = self.connection, self.transport
             over = connection is None or connection.retired
+            self.connector.take_attempt()
             self.reactions.fault(None if over else connection, transport, error, now)
             self.connection = None
         transport.close()
@@ -396,6 +408,7 @@ class Engine:
         """Close the transport as it is; the queue and the session stay."""
         with self.lock:
             transport = self.transport
+            self.connector.take_attempt()
             self.incoming.disconnected()
             self.outgoing.disconnected(None)
             self.connection = None

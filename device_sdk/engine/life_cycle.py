@@ -25,6 +25,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
     "accept": {CONNECTING: CONNECTED},
     "lose": {CONNECTING: WAITING, CONNECTED: WAITING},
     "begin_anew": {CONNECTING: CONNECTING},
+    "replace": {CONNECTED: CONNECTING, CONNECTING: CONNECTING},
     "return": {CONNECTED: CONNECTING, CONNECTING: CONNECTING, WAITING: CONNECTING},
     "close": {IDLE: CLOSING, CONNECTING: CLOSING, CONNECTED: CLOSING, WAITING: CLOSING},
     "drop": {IDLE: IDLE, CONNECTING: IDLE, CONNECTED: IDLE, WAITING: IDLE, CLOSING: IDLE},
@@ -98,6 +99,10 @@ class LifeCycle:
         """Enter *connecting* again: the stream to the first server is open."""
         self.enter("return")
         self.retry_at = None
+
+    def replace(self) -> None:
+        """Enter *connecting* again: the program wants another connection."""
+        self.enter("replace")
 
     def close(self) -> None:
         """Enter *closing*: there is no other attempt."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Reactions"]
 
+_LEAVE_SECONDS = 1.0  # how long the server may take to hear that a connection is replaced, and to close it
+
 # Words for an attempt that the other end has not answered as a broker does; imported for the first of these.
 _EXPLAIN = "device_sdk.engine.connecting.other_end:explain"
 
@@ -85,6 +87,27 @@ class Reactions:
             self._brokers.start_over()
             self._life.start()
 
+    def replace(self, connection: Connection | None, now: float) -> None:
+        """Give up a connection, however alive it looks, for a new one that follows at once.
+
+        DISCONNECT has the server forget the will. Source: MQTT 5.0 §3.1.2.5, §3.14.4 [MQTT-3.14.4-3].
+        """
+        if connection is None or connection.is_left or self._life.state not in (CONNECTED, CONNECTING):
+            return
+        if connection.retired and connection.leave_by is None:
+            return  # it has ended
+        # From here on the owner of the stream comes back to this, if the handler of a signal raises.
+        connection.leave(now + _LEAVE_SECONDS)
+        self._life.replace()
+        self._brokers.start_over()
+        if connection.accepted_at is None:
+            self._resumption.unanswered()
+        error = TransportClosedError("replaced by reconnect_now(replace=True)")
+        self._detach(error)
+        connection.left()
+        if connection.accepted_at is not None:
+            self._report_end(connection, error, "; the next attempt follows at once")
+
     # Looking for the first server, while a connection to another one works
 
     def look_for_first(self, now: float) -> None:
@@ -97,8 +120,11 @@ class Reactions:
     def leave(self, connection: Connection, reason: str) -> None:
         """End a connection that works for a better one."""
         connection.protocol.disconnect()
+        connection.retire()
+        if connection.leave_by is not None:
+            return  # it is given up already
         error = TransportClosedError(reason)
-        self._detach(connection, error)
+        self._detach(error)
         self._report_end(connection, error, "")
 
     def returned(self) -> None:
@@ -110,7 +136,7 @@ class Reactions:
         """The first server is still away."""
         self._brokers.return_failed(now)
         goes_on = "; the present connection goes on" if self._life.state == CONNECTED else ""
-        self._report_failure(transport, error, goes_on)
+        self._events.notify("connect_failed", f"{_with_place(transport, error)}{goes_on}", error)
 
     # Reactions to what a connection tells
 
@@ -152,6 +178,9 @@ class Reactions:
 
     def _on_ended(self, connection: Connection, event: ConnectionEnded, now: float) -> None:
         """The connection is over; the owner of the transport closes its stream."""
+        if connection.leave_by is not None:
+            connection.retire()
+            return
         if connection.accepted_at is None:
             transport, first_bytes = connection.stream.transport, connection.protocol.handshake.first_bytes
             load(_EXPLAIN)(event.error, transport, first_bytes, silent=event.silent)
@@ -162,7 +191,8 @@ class Reactions:
         accepted_at = connection.accepted_at
         was_online = self._outgoing.online is not None
         self._judge(connection, event, now)
-        self._detach(connection, event.error)
+        connection.retire()
+        self._detach(event.error)
         if self._life.state == CLOSING:
             return  # that was the aim
         if was_online and accepted_at is not None:
@@ -232,7 +262,8 @@ class Reactions:
         """End the turn of a server. After the turn of each the round is over, and connect() learns of it."""
         error.retry = classify(error, reason_code)
         delay = self._brokers.attempt_failed(error.retry, now)
-        self._report_failure(transport, error, self._schedule(delay or 0.0, now))
+        schedule = self._schedule(delay or 0.0, now)
+        self._events.notify("connect_failed", f"{_with_place(transport, error)}{schedule}", error)
         if delay is not None:
             self._outgoing.attempt_over()
             self._life.decide()
@@ -251,9 +282,8 @@ class Reactions:
                 self._authentication.ended(failure)
             self.open_failed(transport, failure, now)
 
-    def _detach(self, connection: Connection, error: DeviceSdkError) -> None:
-        """Nothing is sent or expected on this connection any more; its stream is still to be closed."""
-        connection.retire()
+    def _detach(self, error: DeviceSdkError) -> None:
+        """Nothing is sent or expected on the connection any more; its stream is still to be closed."""
         self._life.note_failure(error)
         self._incoming.disconnected()
         self._outgoing.disconnected(error)
@@ -274,9 +304,6 @@ class Reactions:
         self._events.notify("disconnected", text, error)
         if self._on_disconnect is not None:
             self._events.append((self._on_disconnect, error))
-
-    def _report_failure(self, transport: Transport, error: DeviceSdkError, consequence: str) -> None:
-        self._events.notify("connect_failed", f"{_with_place(transport, error)}{consequence}", error)
 
 
 def _with_place(transport: Transport, error: DeviceSdkError) -> str:

@@ -60,7 +60,8 @@ class Stream:
         try:
             if not self._buffer:
                 for packet in goodbye:
-                    self.transport.send(packet)
+                    if self.transport.send(packet) < len(packet):
+                        break  # the rest would be taken for a part of this one
             # The kernel answers unread input with a reset, which can overtake our last packet.
             for _ in range(LAST_READS):
                 if not self.transport.recv():

@@ -782,6 +782,20 @@ def test_reconnect_now_ends_a_wait(run: Run) -> None:
     run(main())
 
 
+def test_reconnect_now_can_replace_a_connection(run: Run) -> None:
+    async def main(url: str) -> None:
+        async with AsyncClient(url, keep_alive=0) as client:
+            await client.connect(5)
+            client.reconnect_now(replace=True)
+            assert client.state == "connecting"
+            delivery = await client.publish("t", b"x", qos=1)
+            await delivery.wait(5)
+            assert client.stats.reconnects == 1
+
+    with BrokerServer(ModelBroker()) as server:
+        run(main(server.url))
+
+
 def test_a_late_acknowledgement_moves_the_window(run: Run) -> None:
     def answer(seen: Any) -> Puback:
         return Puback(seen.packet_id)

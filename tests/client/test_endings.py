@@ -185,6 +185,25 @@ def test_a_callable_that_takes_too_long_once_does_not_spoil_the_stream(
     client.close()
 
 
+def test_an_attempt_that_is_replaced_is_aborted_and_the_next_one_follows_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(5)
+        events: list[str] = []
+        client = Client(
+            f"mqtts://127.0.0.1:{silent.getsockname()[1]}",
+            connect_timeout=60,
+            reconnect=ReconnectPolicy(first=60, longest=60),
+            on_event=lambda event: events.append(event.kind),
+        )
+        client.start()
+        for _ in range(3):
+            came, _ = silent.accept()  # and waits for a TLS handshake
+            client.reconnect_now(replace=True)
+            came.close()
+        client.close(0)
+        assert events == []
+
+
 @pytest.mark.parametrize(
     "what", ["credentials", "will", "on_event", "on_connect", "on_message", "on_disconnect"]
 )

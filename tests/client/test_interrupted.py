@@ -112,6 +112,22 @@ def test_ctrl_c_anywhere_in_subscribe_leaves_a_client_that_works(server: Server,
         assert len(places(interrupted, ctrl_c)) > 10
 
 
+def test_ctrl_c_anywhere_in_replacing_a_connection_leaves_a_client_that_works(server: Server) -> None:
+    with connected(server) as client:
+
+        def interrupted(interrupter: Interrupter) -> None:
+            try:
+                interrupter.run(lambda: client.reconnect_now(replace=True))
+            except KeyboardInterrupt:
+                assert interrupter.reached
+            still_works(client)
+            client.connect(4)
+
+        found = places(interrupted, ctrl_c)
+    assert any("Reactions.replace" in place for place in found)
+    assert any("Connection.leave" in place for place in found)
+
+
 def test_ctrl_c_anywhere_in_waiting_for_room_leaves_a_client_that_works(server: Server) -> None:
     client = Client(
         server.url,

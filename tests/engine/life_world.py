@@ -213,6 +213,12 @@ class LifeWorld:
         with self.engine.lock:
             self.engine.reactions.reconnect_now()
 
+    def replace(self) -> None:
+        with self.engine.lock:
+            self.engine.connector.outdate()
+            self.engine.reactions.replace(self.engine.connection, self.clock())
+            self.engine.reactions.reconnect_now()
+
     def restart(self) -> None:
         """Close the client at this moment, and begin another one, perhaps with another order of brokers."""
         engine = self.engine
@@ -406,7 +412,8 @@ class LifeWorld:
             engine.on_deadline(now)
             busy = True
         engine.flush(now)
-        return self._handle() or busy
+        opens = engine.wants_open and self.opening is None
+        return self._handle() or busy or opens
 
     def _handle(self) -> bool:
         """Run handlers and hooks."""

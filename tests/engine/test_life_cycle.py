@@ -14,6 +14,7 @@ STEPS = (
     *[
         "want_outcome",
         "reconnect_now",
+        "replace",
         "open_hangs",
         "credentials_hang",
         "credentials_raise",

@@ -110,8 +110,8 @@ IN_CLIENT = (
         "after DISCONNECT the client keeps the connection open",
         v5("MQTT-3.14.4-2") + v311("MQTT-3.14.4-1"),
         _CONNECTION,
-        "if protocol.state == DISCONNECTING:\n                        self.retired = True\n",
-        "if protocol.state == DISCONNECTING:\n                        pass\n",
+        "self.retired = self.leave_by is None\n",
+        "pass\n",
     ),
     Fault(
         "after a fault of the server the client keeps the connection open",

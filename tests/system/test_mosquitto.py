@@ -60,6 +60,33 @@ def test_a_retained_message_waits_for_its_subscriber(mosquitto: ChildBroker, ver
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_a_connection_is_replaced_without_its_will_and_without_a_gap(
+    mosquitto: ChildBroker, version: str
+) -> None:
+    wills: list[bytes] = []
+    received: list[bytes] = []
+    with Client(mosquitto.url(version), version=version) as watcher:
+        watcher.subscribe("will", on_message=lambda m: wills.append(m.payload)).wait(5)
+        will = Will("will", b"vanished", qos=1)
+        with Client(
+            mosquitto.url(version), client_id="replaced", version=version, will=will, clean_start=False
+        ) as client:
+            client.subscribe("t", qos=1, on_message=lambda m: received.append(m.payload)).wait(5)
+            for number in range(5):
+                deliveries = [
+                    client.publish("t", b"%d" % n, qos=1) for n in range(10 * number, 10 * number + 10)
+                ]
+                client.reconnect_now(replace=True)
+                for delivery in deliveries:
+                    delivery.wait(5)
+            eventually(lambda: len(set(received)) == 50)
+            assert client.stats.reconnects == 5
+        watcher.publish("will", b"no other", qos=1).wait(5)
+        eventually(lambda: wills)
+    assert wills == [b"no other"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_will_is_published_when_the_client_vanishes_and_only_then(
     mosquitto: ChildBroker, version: str
 ) -> None:

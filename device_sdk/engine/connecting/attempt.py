@@ -33,14 +33,19 @@ class Attempt:
     """One attempt. :meth:`open` may run in a thread that is left behind; nobody looks at it then.
 
     ``is_return``: a connection to another server works meanwhile, and goes on if this attempt fails.
+    ``is_outdated``: circumstances have changed since it began; its outcome means nothing.
     """
 
-    __slots__ = ("_credentials", "_lock", "_opens", "_over", "broker", "fields", "is_return", "transport")
+    __slots__ = (
+        "_credentials", "_lock", "_opens", "_over",
+        "broker", "fields", "is_outdated", "is_return", "transport",
+    )  # fmt: skip
 
     def __init__(self, broker: Broker, credentials: Credentials, *, is_return: bool) -> None:
         self.broker = broker
         self.transport = broker.transport
         self.is_return = is_return
+        self.is_outdated = False
         self.fields: Fields = (None, None, None)
         self._credentials = credentials
         self._lock = threading.Lock()
@@ -68,6 +73,11 @@ class Attempt:
     def step(self) -> str:
         """What it is at, for an error text."""
         return f"open() of {self.transport.description}" if self._opens else "credentials() or will()"
+
+    def outdate(self) -> None:
+        """Abort the attempt, whose outcome means nothing from now on. Any thread."""
+        self.is_outdated = True
+        self.abort()
 
     def abort(self) -> None:
         """End the attempt for good, and its stream as :meth:`Transport.abort`. Any thread."""

@@ -30,12 +30,13 @@ class Connector:
     """Makes attempts, one at a time, and of an open stream a protocol that has said CONNECT.
 
     ``transport``: the stream of the last attempt that was no look for the first server; of the first server
-    before any attempt. :meth:`connect` and :meth:`use` run under the engine's lock.
+    before any attempt. ``under_way``: the attempt whose outcome is not known yet.
+    :meth:`connect`, :meth:`outdate`, :meth:`take_attempt` and :meth:`use` run under the engine's lock.
     """
 
     __slots__ = (
-        "_attempt", "_authentication", "_credentials", "_new_protocol", "_options", "_resumption",
-        "brokers", "transport",
+        "_authentication", "_credentials", "_new_protocol", "_options", "_resumption",
+        "brokers", "transport", "under_way",
     )  # fmt: skip
 
     def __init__(
@@ -54,20 +55,28 @@ class Connector:
         self._resumption = resumption
         self._authentication = authentication
         self._new_protocol = new_protocol
-        self._attempt: Attempt | None = None  # whose stream is being opened
+        self.under_way: Attempt | None = None
 
     def attempt(self, *, is_return: bool) -> Attempt:
         """Return an attempt on the server whose turn it is, or with ``is_return`` on the first one."""
         broker: Broker = self.brokers.first if is_return else self.brokers.current
-        self._attempt = attempt = Attempt(broker, self._credentials, is_return=is_return)
+        self.under_way = attempt = Attempt(broker, self._credentials, is_return=is_return)
         if not is_return:
             self.transport = broker.transport
         return attempt
 
-    def take_attempt(self) -> Attempt | None:
-        """Return the attempt that has come to its end."""
-        attempt, self._attempt = self._attempt, None
-        return attempt
+    def take_attempt(self) -> None:
+        """Note that the attempt has its outcome."""
+        self.under_way = None
+
+    def outdate(self) -> None:
+        """Abort the attempt that is under way; its outcome means nothing, and another one follows.
+
+        A look for the first server goes on: it ends nothing that works.
+        """
+        attempt = self.under_way
+        if attempt is not None and not attempt.is_return:
+            attempt.outdate()
 
     def use(self, attempt: Attempt) -> None:
         """Go on with the stream of this attempt, which looked for the first server."""
