@@ -10,9 +10,9 @@
 Public names are loaded when they are first used (PEP 562), so importing the package costs next to nothing.
 
 ``client.py`` and ``threads.py`` are the client with threads, ``client_base.py`` is its base and that of the
-asyncio client, ``errors.py`` has every error. ``_arguments.py``, ``_folding.py``, ``_load.py``, ``_log.py``,
-``_peers.py``, ``_printable.py``, ``_text.py``, ``_traceback.py``, ``_weak.py``, ``_words.py`` and
-``_version.py`` are small tools of all rooms, ``__main__.py`` is the command.
+asyncio client, ``errors.py`` has every error. ``_arguments.py``, ``_clock.py``, ``_folding.py``,
+``_load.py``, ``_log.py``, ``_peers.py``, ``_printable.py``, ``_text.py``, ``_traceback.py``, ``_weak.py``,
+``_words.py`` and ``_version.py`` are small tools of all rooms, ``__main__.py`` is the command.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import weakref
 from time import monotonic
 
 from device_sdk._arguments import explained
+from device_sdk._clock import boottime
 from device_sdk._printable import printable
 from device_sdk._weak import fresh, weakly
 from device_sdk.client_base import BaseClient
@@ -286,14 +287,14 @@ class Client(BaseClient):
     ) -> Delivery:
         """Wait for room in the queue; the lock is held, and released while waiting."""
         engine, outbox = self._engine, self._engine.outgoing.outbox
-        deadline = monotonic() + self._policy.block_timeout
+        deadline = boottime() + self._policy.block_timeout
         if expires_at is not None:
             deadline = min(deadline, expires_at)  # what nobody wants any more must not be sent then
         while True:
-            if not outbox.waits.wait_room(deadline - monotonic()):
+            if not outbox.waits.wait_room(deadline - boottime()):
                 raise QueueFullError(outbox.bounds.text("no room in time"))
             self._check_open()
-            delivery = engine.outgoing.publish(topic_field, payload, flags, block, expires_at, monotonic())
+            delivery = engine.outgoing.publish(topic_field, payload, flags, block, expires_at, boottime())
             if delivery is not None:
                 return delivery
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from time import monotonic
 
 from device_sdk._arguments import explained
+from device_sdk._clock import boottime
 from device_sdk._weak import weakly
 from device_sdk.engine.arguments import (
     LARGEST_PAYLOAD,
@@ -281,10 +281,10 @@ class BaseClient(ABC):
             block = publish_properties(properties, self._options.version, payload)
         now = expires_at = None
         if expiry is not None:
-            now = monotonic()
+            now = boottime()
             expires_at = now + seconds("expiry", expiry)
         elif fields.ages:
-            now = monotonic()
+            now = boottime()
         engine = self._engine
         lock = engine.lock
         flags = qos << 1 | 1 if retain else qos << 1
@@ -471,7 +471,7 @@ class BaseClient(ABC):
         with engine.lock:
             if replace:
                 engine.connector.outdate()
-                engine.reactions.replace(engine.connection, monotonic())
+                engine.reactions.replace(engine.connection, boottime())
             engine.reactions.reconnect_now()
             return engine.parked
 
@@ -489,4 +489,4 @@ class BaseClient(ABC):
         saved = store.open()
         if made_up and "client_id" in saved.facts:
             self._options.client_id = saved.facts["client_id"]
-        self._engine.adopt(saved, store, monotonic(), weakly(self._wake))
+        self._engine.adopt(saved, store, boottime(), weakly(self._wake))

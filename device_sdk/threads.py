@@ -13,6 +13,7 @@ import sys
 import threading
 from time import monotonic, sleep
 
+from device_sdk._clock import LONGEST_WAIT, boottime
 from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.engine.connecting.attempt import Opener
@@ -102,7 +103,7 @@ class NetworkThread:
     def _turn(self) -> bool:
         """Wait once and do what came of it; False when the client is closing and nothing is left to do."""
         engine, opener = self._engine, self._opener
-        now = monotonic()
+        now = boottime()
         if engine.wants_open and opener.give_up_at is None:
             opener.begin(now, self.wake)
         with engine.lock:
@@ -122,8 +123,8 @@ class NetworkThread:
         wake_at = deadline
         if opener.give_up_at is not None and (deadline is None or opener.give_up_at < deadline):
             wake_at = opener.give_up_at
-        self._wait(0 if busy else None if wake_at is None else max(0.0, wake_at - now))
-        now = monotonic()
+        self._wait(0 if busy else None if wake_at is None else min(max(0.0, wake_at - now), LONGEST_WAIT))
+        now = boottime()
         if opener.give_up_at is not None:
             opener.look(now)
         if deadline is not None and now >= deadline:
@@ -142,7 +143,7 @@ class NetworkThread:
             if key.fd == self._wake_fd:
                 os.eventfd_read(self._wake_fd)
                 continue
-            now = monotonic()
+            now = boottime()
             if events & selectors.EVENT_READ:
                 self._engine.on_readable(now)
             if events & selectors.EVENT_WRITE:
@@ -167,7 +168,7 @@ class NetworkThread:
         """Survive what nobody foresaw: say so, and begin anew with the next connection."""
         try:
             self._opener.abandon()
-            self._engine.on_fault(error, monotonic())
+            self._engine.on_fault(error, boottime())
         except Exception as another:
             self._folding.warning("network", "", "the network thread goes on after two errors", error=another)
         sleep(_FAULT_SECONDS)

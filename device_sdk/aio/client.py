@@ -8,8 +8,8 @@ import threading
 import weakref
 from asyncio import get_running_loop, sleep
 from functools import partial
-from time import monotonic
 
+from device_sdk._clock import boottime
 from device_sdk._printable import printable
 from device_sdk._weak import fresh, weakly
 from device_sdk.aio.callbacks import Callbacks
@@ -358,7 +358,7 @@ class AsyncClient(BaseClient):
         """Wait for room in the queue, at most until the expiry, behind the tasks that are waiting already."""
         driver = self._bind()
         timeout = self._policy.block_timeout
-        expires_at = monotonic() + (timeout if expiry is None else expiry)
+        expires_at = boottime() + (timeout if expiry is None else expiry)
         if expiry is not None:
             timeout = min(timeout, expiry)
         try:
@@ -369,7 +369,7 @@ class AsyncClient(BaseClient):
                         try:
                             if expiry is None:
                                 return publish()
-                            return publish(expiry=max(_SHORTEST_EXPIRY, expires_at - monotonic()))
+                            return publish(expiry=max(_SHORTEST_EXPIRY, expires_at - boottime()))
                         except _NoRoomError:
                             await driver.next_turn()
         except TimeoutError:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 from threading import get_ident
-from time import monotonic
 
+from device_sdk._clock import LONGEST_WAIT, boottime
 from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.engine.connecting.attempt import Opener
@@ -115,7 +115,7 @@ class LoopDriver:
             self._opener.abandon()
             with engine.lock:
                 engine.close_connection()
-            engine.flush(monotonic())
+            engine.flush(boottime())
             self._unwatch()
             engine.drop_connection()
         except Exception as error:
@@ -168,7 +168,7 @@ class LoopDriver:
         """Take one step of the engine, then set up the next wait."""
         if self._ended:
             return
-        engine, now = self._engine, monotonic()
+        engine, now = self._engine, boottime()
         try:
             if self._finished is not None:
                 with engine.lock:
@@ -201,7 +201,9 @@ class LoopDriver:
         if interest != self._watched:
             self._unwatch()
             self._watch(interest)
-        if deadline is not None and (self._timer is None or deadline < self._timer_at):
+        if deadline is not None and (
+            self._timer is None or deadline < self._timer_at or self._timer_at < now  # after a suspend
+        ):
             self._set_timer(deadline, now)
         if busy:
             self.schedule()
@@ -222,8 +224,9 @@ class LoopDriver:
         """Wake up at the deadline. A later one does not move the timer: it fires early and is set again."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = self.loop.call_later(max(0.0, deadline - now) + _TIMER_SECONDS, self._timer_fired)
+        seconds = min(max(0.0, deadline - now), LONGEST_WAIT)
+        self._timer_at = now + seconds
+        self._timer = self.loop.call_later(seconds + _TIMER_SECONDS, self._timer_fired)
 
     def _watch(self, interest: tuple[int, bool, bool] | None) -> None:
         self._watched = interest
@@ -245,7 +248,7 @@ class LoopDriver:
         """Survive an internal error: report it, drop the connection and let the engine reconnect."""
         try:
             self._opener.abandon()
-            self._engine.on_fault(error, monotonic())
+            self._engine.on_fault(error, boottime())
             self._unwatch()
         except Exception as another:
             self._folding.warning("loop", "", "the client goes on after two errors", error=another)

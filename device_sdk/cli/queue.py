@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import base64
 import sys
-import time
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from device_sdk._clock import boottime
 from device_sdk.cli.common import ExitCode, add_log_level, command_parser, positive_int
 from device_sdk.cli.terminal import ask, complain, say, say_json
 from device_sdk.errors import DeviceSdkError
@@ -201,7 +201,7 @@ def _fields(message: StoredMessage) -> dict[str, object]:
     if message.packet_id:
         shown["packet_id"] = message.packet_id
     if message.expires_at is not None:
-        shown["expires_in"] = round(message.expires_at - time.monotonic(), 3)
+        shown["expires_in"] = round(message.expires_at - boottime(), 3)
     if len(message.properties) > 1:
         shown["properties"] = _properties(message.properties)
     if message.status is not None:

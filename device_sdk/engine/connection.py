@@ -6,6 +6,7 @@ is reset by hand.
 
 from __future__ import annotations
 
+from device_sdk._clock import ahead
 from device_sdk._weak import unframed
 from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.outgoing.outbox import DETOUR
@@ -155,10 +156,13 @@ class Connection:
     def deadlines(self) -> tuple[float | None, float | None, float | None]:
         """When :meth:`on_deadline` and :meth:`keep_time` want to be called."""
         acks, protocol = self._acks, self.protocol
+        due = self.stream.transport.next_deadline()
+        if due is not None:
+            due += ahead()
         if self.leave_by is not None:
-            return self.leave_by, self.stream.transport.next_deadline(), None
+            return self.leave_by, due, None
         watch = None if acks is None or self.accepted_at is None else acks.deadline(protocol.session)
-        return protocol.next_deadline(), self.stream.transport.next_deadline(), watch
+        return protocol.next_deadline(), due, watch
 
     def interest(self, *, paused: bool) -> tuple[int, bool, bool]:
         """Return file descriptor, want to read, want to write. ``paused``: too much is in hand to read on."""
@@ -217,7 +221,7 @@ class Connection:
         """Do what the transport has due."""
         if not self.retired:
             try:
-                self.stream.transport.handle_deadline(now)
+                self.stream.transport.handle_deadline(now - ahead())
             except TransportError as error:
                 self.fail(error, now)
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 __all__ = ["DEAD", "KeepAlive"]
 
-#: The answer of :meth:`KeepAlive.act` if the server has not answered in time.
-DEAD = "dead"
+#: The answers of :meth:`KeepAlive.act` if the server has not answered in time, and if it was not asked in
+#: time: the machine slept, or the process was stopped, until the server must have ended the connection.
+DEAD, MISSED = "dead", "missed"
 
 _MARGIN = (
     1.0  # seconds by which PINGREQ is early, so that it leaves in time on a busy machine; a tenth at most
 )
 _PATIENCE = 0.5  # time allowed for PINGRESP, as a fraction of the keep alive
+_SERVERS_PATIENCE = 1.5  # MQTT 5.0 §3.1.2.10 [MQTT-3.1.2-22]
 
 
 class KeepAlive:
@@ -21,7 +23,8 @@ class KeepAlive:
 
     PINGREQ leaves before either direction has been silent for ``interval`` (0 is off); PINGRESP may take half
     of it. A dead link is therefore noticed within one and a half intervals of the last byte received, as a
-    server notices a dead client. While reading is ``paused`` silence proves nothing: PINGREQ goes on and no
+    server notices a dead client. The clock goes on in suspend: who wakes up after that time needs no PINGREQ
+    to know. While reading is ``paused`` silence proves nothing: PINGREQ goes on and no
     answer is expected.
 
     ``sent``, ``received``: when the last bytes left and arrived.
@@ -67,9 +70,11 @@ class KeepAlive:
         repeat = sent + period
         return repeat if self._paused else min(repeat, self._dead_at(self._answer_due, received))
 
-    def act(self, now: float, received: float) -> str:
-        """React to the deadline: return :data:`DEAD`, or ``"ping"`` if PINGREQ is to be sent."""
+    def act(self, now: float, sent: float, received: float) -> str:
+        """React to the deadline: return :data:`DEAD`, :data:`MISSED`, or ``"ping"``: send PINGREQ."""
         if self._answer_due is None:
+            if now - max(sent, received) >= self.interval * _SERVERS_PATIENCE:
+                return MISSED
             self._answer_due = now + self.patience
         elif not self._paused and now >= self._dead_at(self._answer_due, received):
             return DEAD

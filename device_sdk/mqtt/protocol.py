@@ -30,7 +30,7 @@ from device_sdk.mqtt.events import (
 from device_sdk.mqtt.framing import Framing, no_packet, too_early, unexpected
 from device_sdk.mqtt.handshake import Handshake
 from device_sdk.mqtt.inbound import Inbound
-from device_sdk.mqtt.keep_alive import DEAD, KeepAlive
+from device_sdk.mqtt.keep_alive import DEAD, MISSED, KeepAlive
 from device_sdk.mqtt.outbound import Outbound
 from device_sdk.mqtt.output import Output
 from device_sdk.mqtt.packets import Auth, Connack, Disconnect, Subscribe, Unsubscribe
@@ -73,6 +73,11 @@ IDLE, CONNECTING, CONNECTED, DISCONNECTING, CLOSED = range(5)
 MOST_ANSWERS = 2 * 65_535
 
 _PINGREQ = b"\xc0\x00"
+_SILENCES = {
+    DEAD: "no answer to PINGREQ within {0:g} s",
+    MISSED: "no packet either way for one and a half keep alives of {1:g} s: this machine was suspended, or "
+    "this process stopped, and by now the server has ended the connection",
+}
 _UNSPECIFIED_ERROR = 0x80
 _EXPLANATIONS = ("reason_string", "user_property")
 _ALL_PACKETS = range(16)
@@ -319,9 +324,10 @@ class Protocol:
             problem = f"no answer to CONNECT within {self.handshake.options.connect_timeout:g} s"
         elif late is not None and now >= late:
             problem = f"a packet of {framing.needed} bytes came too slowly"
-        elif keep_alive.act(now, framing.last_received) == DEAD:
-            problem = f"no answer to PINGREQ within {keep_alive.patience:g} s"
         else:
+            answer = keep_alive.act(now, self.output.last_sent, framing.last_received)
+            problem = _SILENCES.get(answer, "").format(keep_alive.patience, keep_alive.interval)
+        if not problem:
             if self.output.urge(_PINGREQ, now):
                 keep_alive.pinged(asked=False)
             return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from device_sdk._clock import boottime
 from device_sdk.engine.reentry import refuse_reentry
 from device_sdk.paho._stream import plain_error
 from device_sdk.paho.enums import LogLevel, MQTTErrorCode
@@ -80,7 +81,7 @@ class Connection:
         self.drop()  # another thread may have been as fast
         self._life.opened()
         clean = self._connect.is_clean()
-        self._core.begin(stream, fields, clean_start=clean, inflight=self._limits.inflight, now=monotonic())
+        self._core.begin(stream, fields, clean_start=clean, inflight=self._limits.inflight, now=boottime())
         self._registered_write = False
         self.sock = sock
         if self._program.wants_log():

@@ -11,6 +11,7 @@ import threading
 import weakref
 from time import monotonic
 
+from device_sdk._clock import boottime
 from device_sdk._weak import weakly
 from device_sdk.engine.reentry import has_lock, refuse_reentry
 from device_sdk.errors import TransportError
@@ -70,7 +71,7 @@ class Core:
     def restore(self, saved: SavedSession, store: Store, fields: ConnectOptions) -> None:
         """Go on with what an earlier process has left in the store, which is closed with this object."""
         engine = self.engine
-        engine.adopt(saved, fields.client_id, fields.version, monotonic())
+        engine.adopt(saved, fields.client_id, fields.version, boottime())
         store.on_progress = weakly(self.on_store_progress)
         weakref.finalize(self, _close_store, store, engine.session, self.lock)
 
@@ -89,7 +90,7 @@ class Core:
         engine = self.engine
         if engine.open_connection is not None:
             engine.handled(0)  # in on_message: what it was called for is acknowledged first
-            engine.close_connection(reason_code, properties, monotonic())
+            engine.close_connection(reason_code, properties, boottime())
         return engine.parked
 
     def has_said_goodbye(self, retired: Connection) -> bool:
@@ -105,14 +106,14 @@ class Core:
             if hears_out and self.engine.answers_due:
                 _hear_out(retired.stream.transport, monotonic() + _LAST_ANSWERS_SECONDS)
             left = retired.protocol.state <= CONNECTED
-            retired.stream.close([] if left else retired.protocol.data_to_send(0, monotonic()))
+            retired.stream.close([] if left else retired.protocol.data_to_send(0, boottime()))
 
     # The turns of a loop
 
     def read(self) -> None:
         """Take in what has come: the stream is readable."""
         with self._io:
-            self.engine.on_readable(monotonic())
+            self.engine.on_readable(boottime())
 
     def write_on(self, *, waits: bool) -> None:
         """Send more: the stream is writable. Without ``waits`` not while another thread is at it."""
@@ -125,7 +126,7 @@ class Core:
             try:  # _step() written out: a call less
                 if not io.acquire(False):
                     return
-                engine.flush(monotonic())
+                engine.flush(boottime())
             finally:
                 try:
                     io.release()
@@ -139,7 +140,7 @@ class Core:
         """Do what is due: send a ping, or end a connection whose broker does not answer."""
         with self.lock:
             deadline = self.engine.next_deadline()
-        if deadline is not None and monotonic() >= deadline:
+        if deadline is not None and boottime() >= deadline:
             self._step(self.engine.on_deadline, waits=False)
 
     def _step(self, step: Callable[[float], None], *, waits: bool) -> None:
@@ -152,7 +153,7 @@ class Core:
             return
         try:
             if io.acquire(waits):
-                step(monotonic())
+                step(boottime())
         finally:
             try:
                 io.release()
@@ -171,7 +172,7 @@ class Core:
             deadline = engine.next_deadline()
             engine.parked = not busy
         if deadline is not None:
-            timeout = min(timeout, max(0.0, deadline - monotonic()))
+            timeout = min(timeout, max(0.0, deadline - boottime()))
         # Rounded up: rounded down, the last millisecond would be spent in a loop.
         ready = poll.poll(0 if busy else int(min(timeout, _LONGEST_WAIT) * 1000 + 0.999))
         engine.parked = False

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
+from device_sdk._clock import boottime
 from device_sdk.engine.reentry import reentered
 from device_sdk.errors import LocalProtocolError, QueueFullError
 from device_sdk.mqtt.topics import validate_topic
@@ -161,7 +160,7 @@ class Outgoing:
         if connection is None:
             self._life.await_connection(info)
         elif engine.outgoing.online is None and not (self._listener.thread or self._waker.loops):
-            engine.outgoing.send_ahead(connection, monotonic())  # perhaps nobody ever reads CONNACK
+            engine.outgoing.send_ahead(connection, boottime())  # perhaps nobody ever reads CONNACK
         return info
 
     def _lost(self, rc: MQTTErrorCode) -> MQTTMessageInfo:

@@ -206,8 +206,8 @@ def _check_number(
 class SavedMessage:
     """An unfinished outgoing message: ``packet_id`` 0 is before its PUBLISH, ``released`` after PUBREC.
 
-    ``expires_at`` is in :func:`time.monotonic` seconds. A store on disk keeps it as wall-clock time, but
-    ignores a clock that was never set.
+    ``expires_at`` is in seconds of ``CLOCK_BOOTTIME``, see :mod:`device_sdk._clock`. A store on disk keeps it
+    as wall-clock time, but ignores a clock that was never set.
     """
 
     change = 0  # the number under which it counts as durable; 0: an earlier client has made it so

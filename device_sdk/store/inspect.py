@@ -48,7 +48,7 @@ _CHECKED_VERSION = 3  # the first with checksums
 
 
 class StoredMessage(SavedMessage):
-    """A message in the file. ``expires_at`` is in monotonic seconds.
+    """A message in the file. ``expires_at`` is in seconds of ``CLOCK_BOOTTIME``.
 
     On the shelf ``status`` is ``refused`` or ``damaged``, with a ``reason`` and ``at``, Unix time; else it is
     ``None``. What a damaged one holds is not what was published.

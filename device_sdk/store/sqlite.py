@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 
+from device_sdk._clock import boottime
 from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.errors import StoreError
@@ -117,14 +118,14 @@ class SqliteStore(Store):
         path: str | os.PathLike[str],
         policy: StorePolicy | None = None,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] | None = None,
         clock: ExpiryClock | None = None,
     ) -> None:
         super().__init__()
         self.path = os.path.abspath(os.fsdecode(path))
         self.policy = policy or StorePolicy()
-        self._monotonic = monotonic
-        self._clock = clock or ExpiryClock(monotonic)
+        self._monotonic = monotonic or time.monotonic
+        self._clock = clock or ExpiryClock(monotonic or boottime)
         self._linger = 0.0 if self.policy.durability == "sync" else self.policy.linger
         self._soonest = min(self._linger, LAZY_S)
         self._file_lock = StoreLock(self.path)

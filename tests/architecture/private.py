@@ -29,7 +29,17 @@ FOREIGN = {
 MADE_FOR_SUBCLASSES = {"device_sdk/client_base.py:BaseClient"}
 
 # Modules that are private to the package, not to a room.
-SHARED_MODULES = {"_folding", "_load", "_log", "_printable", "_text", "_traceback", "_version", "_weak"}
+SHARED_MODULES = {
+    "_clock",
+    "_folding",
+    "_load",
+    "_log",
+    "_printable",
+    "_text",
+    "_traceback",
+    "_version",
+    "_weak",
+}
 
 
 def is_private(name: str) -> bool:

@@ -215,6 +215,22 @@ ALARMS = {
         Alarm("A subscriber that is busy decoding", unwatched=BY_BENCHMARKS),
         Alarm("`stats.skipped` of a program whose broker only cuts", unwatched=BY_USERS),
     ],
+    "0033": [
+        Alarm(
+            "A moment of one clock that is taken for one of the other",
+            (
+                "tests/client/test_suspend.py::test_no_moment_of_one_clock_is_taken_for_one_of_the_other",
+                "tests/architecture/test_time.py::test_who_uses_a_clock_that_stands_still_in_suspend_is_known",
+            ),
+        ),
+        Alarm(
+            "a connection that is ended as slept through on a machine that was only busy",
+            (
+                "tests/engine/test_suspend.py::test_a_machine_that_is_only_slow_is_not_taken_for_one_that_slept",
+            ),
+        ),
+        Alarm("a battery that the four looks a minute empty", unwatched=BY_USERS),
+    ],
     "0026": [
         Alarm(
             "because a packet identifier that it remembers is never used again",

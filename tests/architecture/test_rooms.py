@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_folding": set(),
     "_log": set(),
     "_arguments": set(),
+    "_clock": set(),
     "_load": {"errors"},
     "_peers": set(),
     "_printable": set(),
@@ -47,8 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 FOR_EVERYBODY = {
-    "_arguments", "_version", "_folding", "_log", "_load", "_peers", "_printable", "_text", "_traceback",
-    "_weak", "_words",
+    "_arguments", "_clock", "_version", "_folding", "_log", "_load", "_peers", "_printable", "_text",
+    "_traceback", "_weak", "_words",
 }  # fmt: skip
 
 # File pattern -> rooms it may import besides. The demo starts a real broker and cuts the network to it.

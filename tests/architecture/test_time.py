@@ -15,6 +15,41 @@ PACKAGE = Path(device_sdk.__file__).parent
 WRITERS = {"cli/demo/command.py", "cli/pubsub.py", "engine/outgoing/endings.py", "store/clock.py"}
 ROOMS_OF_READINGS = ("drivers", "testing")
 
+# Monotonic time stands still in suspend. It bounds work (opening a stream, a write to disk) and waits of the
+# program; whatever a broker measures as well, and the life of a message, is in CLOCK_BOOTTIME.
+BOUNDS_WORK = {
+    "_clock.py",
+    "_folding.py",
+    "aio/callbacks.py",
+    "cli/demo/node.py",
+    "cli/demo/scene.py",
+    "cli/pubsub.py",
+    "cli/sensors.py",
+    "client.py",
+    "engine/connecting/attempt.py",
+    "engine/events.py",
+    "engine/incoming/calls.py",
+    "net/attempt.py",
+    "net/layer.py",
+    "net/lookup.py",
+    "net/memory.py",
+    "net/serial.py",
+    "net/srv.py",
+    "net/tcp.py",
+    "net/unix.py",
+    "node/service.py",
+    "node/worker.py",
+    "paho/_connection.py",
+    "paho/_core.py",
+    "paho/_loop.py",
+    "paho/_message.py",
+    "paho/_runner.py",
+    "paho/_stream.py",
+    "paho/client.py",
+    "store/sqlite.py",
+    "threads.py",
+}
+
 
 def asks_for_the_time_of_day(source: str) -> bool:
     """Tell whether a module calls ``time.time()``, ``time.time_ns()`` or ``datetime.now()``."""
@@ -28,6 +63,28 @@ def asks_for_the_time_of_day(source: str) -> bool:
             case ast.Attribute(attr="now" | "utcnow", value=ast.Name(id="datetime")):
                 return True
     return False
+
+
+def asks_for_monotonic_time(source: str) -> bool:
+    """Tell whether a module names ``time.monotonic`` or ``time.monotonic_ns``."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(value=ast.Name(id="time"), attr="monotonic" | "monotonic_ns"):
+                return True
+            case ast.ImportFrom(module="time", names=names):
+                if any(name.name.startswith("monotonic") for name in names):
+                    return True
+    return False
+
+
+def test_who_uses_a_clock_that_stands_still_in_suspend_is_known() -> None:
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if path.relative_to(PACKAGE).parts[0] not in ROOMS_OF_READINGS
+        and asks_for_monotonic_time(path.read_text())
+    }
+    assert found == BOUNDS_WORK
 
 
 def test_the_time_of_day_moves_no_timer() -> None:

@@ -43,4 +43,5 @@ CLOCK, CHANCE = _Clock(), _Chance()
 def install() -> None:
     """Let everything that is imported later take time and chance from here."""
     time.monotonic = lambda: CLOCK.show()
+    time.clock_gettime = lambda _: CLOCK.show()
     os.urandom = CHANCE.urandom

@@ -91,6 +91,8 @@ class History:
         self._arrived_with: dict[
             int, Command
         ] = {}  # packet identifier -> QoS 2 command that came with it last
+        self._in_hand: set[bytes] = set()  # delivered and not handled
+        self._unrecorded: dict[bytes, Command] = {}  # handled QoS 2 commands without a change that says so
         self._unwritten: dict[bytes, Command] = {}  # handled QoS 2 commands whose change may not be durable
         self._epochs: list[tuple[int, int]] = [
             (0, 0)
@@ -141,6 +143,7 @@ class History:
             command = self._arrived_with.get(change[1])
             if command is not None and command.received_at is None:
                 command.received_at = number
+                self._unrecorded.pop(command.payload, None)
                 self._unwritten[command.payload] = command
 
     def committed(self, durable_through: int) -> None:
@@ -171,11 +174,16 @@ class History:
             for command in self._unwritten.values():
                 if not _is_durable(command.received_at, durable_through):
                     command.may_repeat, command.received_at = command.times > 0, None
+            if self._in_hand:  # their answers wait behind those to what is in hand [MQTT-4.6.0-3]
+                for command in self._unrecorded.values():
+                    command.may_repeat = True
             known = [epoch for number, epoch in self._epochs if number <= durable_through]
             self._epochs = [(0, known[-1])]
         else:
             self._epochs = [(0, self._epochs[-1][1])]
         self._unwritten.clear()
+        self._unrecorded.clear()
+        self._in_hand.clear()
         self._attempts.clear()
 
     # From the broker to the client
@@ -191,12 +199,16 @@ class History:
         command = self.commands.get(payload)
         if command is None:
             raise SimulationFailure(f"{payload!r} arrived at the client and nobody sent it")
+        self._in_hand.add(payload)
         if command.qos == 2:
             self._arrived_with[packet_id] = command
 
     def handled(self, payload: bytes) -> None:
         """The application has finished with it."""
         command = self.commands[payload]
+        self._in_hand.discard(payload)
+        if command.qos == 2 and command.received_at is None:
+            self._unrecorded[payload] = command
         name = f"QoS {command.qos} command {payload!r}"
         if command.times:
             require(command.qos, f"{name} was handled twice")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import monotonic
 
 from device_sdk._weak import unframed
 from device_sdk.errors import ConnectFailedError, DeviceSdkError, TransportClosedError
@@ -95,10 +96,11 @@ class Attempt:
 
 
 class Opening:
-    """Opens the transport within ``seconds`` of ``now``, and calls ``wake`` from its thread in the end.
+    """Opens the transport within ``seconds``, and calls ``wake`` from its thread in the end.
 
     ``done``: open() has returned, with ``error`` or ``None``. The owner of the transport abandons an attempt
-    that is not done at ``give_up_at``, which is ``grace`` seconds after the time that open() was given.
+    that is not done at ``give_up_at``, which is ``grace`` seconds after the time that open() was given; that
+    is in monotonic seconds, ``give_up_at`` in those of ``now``.
     Raises: RuntimeError: no more threads.
     """
 
@@ -106,10 +108,10 @@ class Opening:
         self, attempt: Attempt, now: float, seconds: float, grace: float, wake: Callable[[], None]
     ) -> None:
         self._attempt = attempt
-        self._deadline = now + seconds
+        self._deadline = monotonic() + seconds
         self._wake = wake
         self._seconds = seconds
-        self.give_up_at = self._deadline + grace
+        self.give_up_at = now + seconds + grace
         self.error: DeviceSdkError | None = None
         self.done = False
         threading.Thread(target=self._run, name="device-sdk open", daemon=True).start()

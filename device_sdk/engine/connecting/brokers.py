@@ -37,7 +37,7 @@ class Broker:
         self.address = address
         self.user_name = user_name
         self.password = password
-        self.rests_until = 0.0  # monotonic seconds; a server that refused us is passed over until then
+        self.rests_until = 0.0  # a server that refused us is passed over until then
 
 
 class Brokers:
