@@ -86,7 +86,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("first", "longest", "stable"), _IN_RECONNECT),
     **dict.fromkeys(
         ("bind", "interface", "tcp_keepalive", "user_timeout", "headers", "origin", "subprotocol",
-         "nameservers", "nameserver_port", "max_message_size"), _IN_NETWORK),
+         "target", "nameservers", "nameserver_port", "max_message_size"), _IN_NETWORK),
     **dict.fromkeys(
         ("request_problem_information", "request_response_information", "user_property"), _IN_PROPERTIES),
     "bind_address": "give network={{'bind': ...}}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from device_sdk._peers import recognise
 from device_sdk._printable import printable
@@ -15,6 +15,7 @@ from device_sdk.errors import (
     MissingDependency,
     TransportClosedError,
 )
+from device_sdk.net.base import parse_url
 from device_sdk.net.challenges import challenges
 
 try:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from device_sdk.net.base import ParsedUrl
     from device_sdk.net.layer import Link
 
+    Target = Callable[[], str]
+
     Headers = Mapping[str, str] | Callable[[dict[str, str]], Mapping[str, str]]
 
 __all__ = ["DEFAULT_PATH", "Upgrade", "line_of"]
@@ -47,6 +50,9 @@ _LOCATION = re.compile(rb"\r\nLocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _TOKEN = _HEADER_NAME
+# What a request line and a URL may have, without the fragment. Source: RFC 3986 §2, RFC 9112 §3.2.
+_TARGET = re.compile(r"[!\x22$-~]+")
+_SECRET_CHARACTERS = 8  # a part of the query that is shorter keeps no secret
 
 # Headers of the handshake itself: another value would only break it.
 _OURS = {"upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"}
@@ -76,17 +82,22 @@ class Upgrade:
     Raises: ArgumentError: an option, by its name.
     """
 
-    __slots__ = ("_headers", "_origin", "_place", "_subprotocol", "max_message_size", "uri")
+    __slots__ = (
+        "_headers", "_origin", "_place", "_subprotocol", "_target", "_url", "max_message_size", "uri"
+    )  # fmt: skip
 
     def __init__(
         self,
         url: ParsedUrl,
         *,
         headers: Headers | None,
+        target: Target | None,
         origin: str | None,
         subprotocol: str,
         max_message_size: int,
     ) -> None:
+        if not (target is None or callable(target)):
+            raise ArgumentTypeError("target", "must be a callable that returns a path and query, or a URL")
         if not callable(headers):
             headers = _checked_headers({} if headers is None else headers)
         if origin is not None:
@@ -95,13 +106,17 @@ class Upgrade:
             raise ArgumentError("subprotocol", f"must be a name such as 'mqtt', not {subprotocol!r}")
         self.uri = _uri_of(url)
         self.max_message_size = max_message_size
-        self._place = f"{url.scheme} {url.address}{self.uri.path}"
+        self._url = url
+        self._target = target
+        self._place = f"{url.scheme} {url.address}{self.uri.path if target is None else ''}"
         self._headers = headers
         self._origin = origin
         self._subprotocol = subprotocol
 
     def run(self, link: Link) -> ClientProtocol:
         """Request the upgrade and check the answer. Source: RFC 6455 §4.1, §4.2."""
+        if self._target is not None:
+            self.uri = self._asked(self._target)
         protocol: Any = ClientProtocol(
             self.uri, origin=self._origin, subprotocols=[self._subprotocol],  # type: ignore[arg-type, list-item]
             max_size=self.max_message_size, logger=_SILENT,
@@ -129,6 +144,36 @@ class Upgrade:
         protocol.events_received()
         link.unread(rest)
         return protocol  # type: ignore[no-any-return]
+
+    def _asked(self, target: Target) -> WebSocketURI:
+        """Return the URI of this attempt. Its path and query may be secret: no text shows them."""
+        try:
+            found = target()
+        except Exception as error:
+            raise self._failure(f"was not asked: target() raised {error!r}", "") from error
+        if not isinstance(found, str):
+            raise self._failure(f"was not asked: target() returned a {type(found).__name__}, not a str", "")
+        whole = found if found.startswith("/") else self._path_of(found)
+        if not _TARGET.fullmatch(whole):
+            problem = "target() returned a path or query with a character that has to be percent-encoded"
+            raise self._failure(f"was not asked: {problem}", "")
+        path, _, query = whole.partition("?")
+        return WebSocketURI(self.uri.secure, self.uri.host, self.uri.port, path, query)
+
+    def _path_of(self, url: str) -> str:
+        """Return path and query of a URL as they are written, if it leads to this server."""
+        scheme, _, rest = url.partition("://")
+        place, slash, path = rest.partition("/")
+        where = f"{self._url.scheme}://{self._url.address}"
+        try:
+            other = parse_url(f"{scheme}://{place}")
+            leads_here = f"{other.scheme}://{other.address}".lower() == where.lower()
+        except ArgumentError:
+            leads_here = False
+        if not (leads_here and slash):
+            problem = f"target() returned neither a path nor a URL that begins with {where}/"
+            raise self._failure(f"was not asked: {problem}", "")
+        return slash + path
 
     def _add_headers(self, request: Request) -> None:
         headers: Any = self._headers
@@ -177,21 +222,33 @@ class Upgrade:
         return body
 
     def _refusal(self, status: int, reason: bytes, head: bytes, body: bytes) -> ConnectFailedError:
-        answer = f"{status} {line_of(reason)}".rstrip()
-        if text := line_of(body)[:_QUOTED_BODY_CHARACTERS]:
+        answer = f"{status} {self._masked(line_of(reason))}".rstrip()
+        if text := self._masked(line_of(body))[:_QUOTED_BODY_CHARACTERS]:
             answer += f": '{text}'"
         advice = _ADVICE.get(status, "see what the server's log says")
         if status in _REDIRECTS:
             target = _LOCATION.search(head)
-            where = line_of(target[1])[:_QUOTED_BODY_CHARACTERS] if target else "a place it does not name"
+            where = (
+                self._masked(line_of(target[1]))[:_QUOTED_BODY_CHARACTERS]
+                if target
+                else "a place it does not name"
+            )
             advice = f"it points to {where}; redirects are not followed, so write the right URL"
         wanted = challenges(head, b"WWW-Authenticate")
         asks = f"; it asks for {' or '.join(wanted)}" if wanted else ""
         failure = self._failure(f"answers {answer}; {advice}{asks}")
         # The next token of a callable may be a better one.
-        changes = status >= 500 or status == _TOO_MANY_REQUESTS or callable(self._headers)
+        changes = status >= 500 or status == _TOO_MANY_REQUESTS or callable(self._headers) or self._target
         failure.retry = "later" if changes else "never"
         return failure
+
+    def _masked(self, text: str) -> str:
+        """Return a text of the server without what it repeats of our query: that may hold a secret."""
+        for part in re.split("[&=]", self.uri.query or ""):
+            for secret in (part, unquote(part)):
+                if len(secret) >= _SECRET_CHARACTERS:
+                    text = text.replace(secret, "***")
+        return text
 
     def _instead(self, answer: bytes) -> str:
         """Return what answers instead of a WebSocket server, if that is known, and what to do."""

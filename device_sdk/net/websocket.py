@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from websockets.client import ClientProtocol
     from websockets.frames import Frame
 
-    from device_sdk.net.upgrade import Headers
+    from device_sdk.net.upgrade import Headers, Target
 
 __all__ = ["WebSocketTransport"]
 
@@ -52,6 +52,9 @@ class WebSocketTransport(Layer):
     ``headers``: more headers for the request, or a callable that returns them for each attempt, so that
     tokens can rotate; it is called in the thread of ``open()`` with a copy of the headers that would be
     sent. An existing name is replaced; headers of the handshake itself cannot be.
+    ``target``: a callable that returns for each attempt what to ask the server for, where a URL is valid for
+    a while only: path and query (``"/mqtt?X-Amz-Signature=..."``), or a whole URL of the same scheme, host
+    and port, percent-encoded. It is called in the same thread; no error shows what it returned.
     ``origin``: the value of the header Origin. ``subprotocol``: offered to the broker, which must choose it;
     ``"mqttv3.1"`` is for brokers that know no later one. ``max_message_size``: bytes of the largest WebSocket
     message that is accepted from the broker, 125..2**31-1. By default there is no largest one: what a message
@@ -66,7 +69,10 @@ class WebSocketTransport(Layer):
     Source: RFC 6455, MQTT 5.0 §6.0 [MQTT-6.0.0-1] ... [MQTT-6.0.0-4].
     """
 
-    options = ("headers", "largest_packet", "max_message_size", "origin", "subprotocol", *TCP_STREAM_OPTIONS)
+    options = (
+        "headers", "largest_packet", "max_message_size", "origin", "subprotocol", "target",
+        *TCP_STREAM_OPTIONS,
+    )  # fmt: skip
     __slots__ = ("_cuts", "_end", "_owed", "_pieces", "_protocol", "_unsent", "upgrade")
 
     asks_by: ClassVar[type[Upgrade]] = Upgrade
@@ -76,6 +82,7 @@ class WebSocketTransport(Layer):
         url: ParsedUrl,
         *,
         headers: Headers | None = None,
+        target: Target | None = None,
         origin: str | None = None,
         subprotocol: str = "mqtt",
         max_message_size: int | None = None,
@@ -91,8 +98,9 @@ class WebSocketTransport(Layer):
             problem = f"must be {MESSAGE_BYTES[0]}..{MESSAGE_BYTES[-1]} bytes, not {max_message_size!r}"
             raise ArgumentError("max_message_size", problem)
         self.upgrade = self.asks_by(
-            url, headers=headers, origin=origin, subprotocol=subprotocol, max_message_size=max_message_size
-        )
+            url, headers=headers, target=target, origin=origin, subprotocol=subprotocol,
+            max_message_size=max_message_size,
+        )  # fmt: skip
         below = ParsedUrl("mqtts" if url.scheme == "wss" else "mqtt", url.host, url.port)
         super().__init__(open_transport(below, **options), f"{url.scheme} {url.address}")
         self._protocol: ClientProtocol | None = None

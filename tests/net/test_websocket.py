@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import sys
@@ -366,10 +367,109 @@ def test_a_callable_that_raises_fails_the_attempt_and_leaves_nothing_open() -> N
     assert open_files() == before
 
 
+def test_a_callable_says_what_to_ask_for_in_each_attempt() -> None:
+    """As it is written: a signature does not survive being decoded and encoded again."""
+    targets = iter(["/mqtt?X-Sig=a%2Bb/c&X-Sig=twice&empty=", "/other"])
+    assert request_of("ws://{place}/ignored?x=1", target=lambda: next(targets))[0] == (
+        "GET /mqtt?X-Sig=a%2Bb/c&X-Sig=twice&empty= HTTP/1.1"
+    )
+    assert request_of("ws://{place}/ignored?x=1", target=lambda: next(targets))[0] == "GET /other HTTP/1.1"
+
+
+def test_one_stream_asks_anew_for_each_attempt() -> None:
+    lines: list[bytes] = []
+    count = itertools.count(1)
+
+    def listen(sock: socket.socket) -> None:
+        lines.append(take_head(sock).split(b"\r\n")[0])
+        sock.sendall(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n")
+
+    with scripted(listen) as server:
+        url = f"ws://{HOST}:{server.port}"
+        transport = open_transport(url, target=lambda: f"{url}/m?token={next(count)}")
+        for _ in range(2):
+            with pytest.raises(ConnectFailedError):
+                transport.open(soon())
+            transport.close()
+    assert lines == [b"GET /m?token=1 HTTP/1.1", b"GET /m?token=2 HTTP/1.1"]
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        (None, "returned a NoneType, not a str"),
+        (b"/mqtt", "returned a bytes, not a str"),
+        ("", "neither a path nor a URL that begins with ws://"),
+        ("mqtt?secret", "neither a path nor a URL that begins with ws://"),
+        ("wss://{place}/mqtt?secret", "neither a path nor a URL that begins with ws://"),
+        ("ws://other.example/mqtt?secret", "neither a path nor a URL that begins with ws://"),
+        ("ws://{place}?secret", "neither a path nor a URL that begins with ws://"),
+        ("ws://{place}", "neither a path nor a URL that begins with ws://"),
+        ("ws://[secret/mqtt", "neither a path nor a URL that begins with ws://"),
+        ("/mqtt?secret x", "has to be percent-encoded"),
+        ("/mqtt?secret\r\nX: y", "has to be percent-encoded"),
+        ("/mqtt?secret#x", "has to be percent-encoded"),
+        ("/secr\u00e9t", "has to be percent-encoded"),
+    ],
+)
+def test_a_target_that_cannot_be_fails_the_attempt_and_is_not_shown(found: Any, problem: str) -> None:
+    before = open_files()
+    with scripted(lambda sock: None) as server:
+        place = f"{HOST}:{server.port}"
+        if isinstance(found, str):
+            found = found.replace("{place}", place)
+        transport = open_transport(f"ws://{place}", target=lambda: found)
+        with pytest.raises(ConnectFailedError, match="target") as caught:
+            transport.open(soon())
+    text = str(caught.value)
+    assert problem in text
+    assert "secr" not in text
+    assert caught.value.retry == "soon"
+    assert open_files() == before
+
+
+def test_a_target_that_raises_fails_the_attempt() -> None:
+    def fail() -> str:
+        raise LookupError("no signature today")
+
+    with scripted(lambda sock: None) as server:
+        transport = open_transport(f"ws://{HOST}:{server.port}", target=fail)
+        with pytest.raises(
+            ConnectFailedError, match=r"target\(\) raised LookupError\('no signature today'\)"
+        ):
+            transport.open(soon())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 403 no QUERY\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 403 x\r\nContent-Length: 60\r\n\r\nno access to /mqtt?QUERY for you: DECODED.",
+        b"HTTP/1.1 302 x\r\nLocation: /login?QUERY\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("asked", [True, False])
+def test_no_answer_of_the_server_shows_what_the_query_holds(answer: bytes, asked: bool) -> None:
+    def script(sock: socket.socket) -> None:
+        take_head(sock)
+        query = b"X-Signature=very%2Fsecret%2Fthing"
+        sock.sendall(answer.replace(b"QUERY", query).replace(b"DECODED", b"very/secret/thing"))
+
+    with scripted(script) as server:
+        url = f"ws://{HOST}:{server.port}"
+        target = "/mqtt?X-Signature=very%2Fsecret%2Fthing"
+        options: Any = {"target": lambda: target} if asked else {}
+        transport = open_transport(url if asked else url + target, **options)
+        with pytest.raises(ConnectFailedError) as caught:
+            transport.open(soon())
+    assert "secret" not in str(caught.value)
+    assert caught.value.retry == ("later" if asked else "never")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("origin", "a\nb"), ("subprotocol", "a b"), ("subprotocol", None), ("max_message_size", 0),
-     ("max_message_size", 1.5), ("colour", "red")],
+     ("max_message_size", 1.5), ("target", "/mqtt"), ("colour", "red")],
 )  # fmt: skip
 def test_a_wrong_option_is_named(name: str, value: Any) -> None:
     with pytest.raises((ArgumentError, TypeError), match=name):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from device_sdk import Client, Message
+from device_sdk import AsyncClient, Client, Message
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.errors import ConnectFailedError, TlsError
 from device_sdk.net.base import Transport, open_transport
@@ -146,3 +148,78 @@ def test_a_certificate_of_an_unknown_ca_ends_the_attempt(broker: WebMosquitto) -
     with pytest.raises(TlsError, match="not trusted"):
         client.connect(5)
     client.close()
+
+
+class Toll:
+    """Lets a request through to the broker if its path is the next one that it expects, else refuses it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.valid = ""
+        self.asked: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        path = head.split(b" ")[1].decode()
+        self.asked.append(path)
+        if path != self.valid:
+            writer.write(f"HTTP/1.1 403 expired {path}\r\nContent-Length: 0\r\n\r\n".encode())
+            writer.close()
+            return
+        broker_reader, broker_writer = await asyncio.open_connection(HOST, self.port)
+        broker_writer.write(head)
+        await asyncio.gather(pump(reader, broker_writer), pump(broker_reader, writer))
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    writer.close()
+
+
+def test_a_url_that_is_valid_once_is_asked_for_in_each_attempt(
+    broker: WebMosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with presigned URLs: each connection, and each attempt after a refusal, has another one."""
+    caplog.set_level("DEBUG", "device_sdk")
+    events: list[str] = []
+
+    async def main() -> None:
+        toll = Toll(broker.ws_port)
+        server = await asyncio.start_server(toll.serve, HOST, 0)
+        url = f"ws://{HOST}:{server.sockets[0].getsockname()[1]}"
+        calls = itertools.count(1)
+
+        def presigned() -> str:
+            number = next(calls)
+            if number == 2:
+                raise LookupError("the signer is away")
+            if number != 3:  # which comes too late
+                toll.valid = f"/mqtt?X-Signature=secret-{number}"
+            return f"{url}/mqtt?X-Signature=secret-{number}"
+
+        async with AsyncClient(
+            url,
+            network={"target": presigned},
+            reconnect=FAST,
+            on_event=lambda event: events.append(event.text),
+        ) as client:
+            await client.connect(10)
+            for expected in (1, 2):
+                await (await client.publish("t", b"x", qos=1)).wait(10)
+                assert client.stats.connects == expected
+                if expected == 1:
+                    client.reconnect_now(replace=True)
+        server.close()
+        await server.wait_closed()
+        assert toll.asked == [f"/mqtt?X-Signature=secret-{number}" for number in (1, 3, 4)]
+
+    asyncio.run(main())
+    told = "\n".join((*events, caplog.text))
+    assert "target() raised LookupError('the signer is away')" in told
+    assert "answers 403 expired /mqtt?***" in told
+    assert "secret" not in told
