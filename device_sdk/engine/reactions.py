@@ -182,8 +182,9 @@ class Reactions:
             connection.retire()
             return
         if connection.accepted_at is None:
-            transport, first_bytes = connection.stream.transport, connection.protocol.handshake.first_bytes
-            load(_EXPLAIN)(event.error, transport, first_bytes, silent=event.silent)
+            transport, handshake = connection.stream.transport, connection.protocol.handshake
+            bridge = handshake.options.bridge
+            load(_EXPLAIN)(event.error, transport, handshake.first_bytes, silent=event.silent, bridge=bridge)
         self._end(connection, event, now)
 
     def _end(self, connection: Connection, event: ConnectionEnded, now: float) -> None:

@@ -16,6 +16,7 @@ from device_sdk.mqtt.packets import Puback, Pubrec
 from device_sdk.store.base import StorePolicy
 from device_sdk.store.memory import MemoryStore
 from tests.engine.rig import Rig, SlowStore, payloads, set_pages
+from tests.engine.test_queue_histories import LateStore
 
 
 def queued(rig: Rig) -> tuple[int, int]:
@@ -194,3 +195,21 @@ def test_after_close_it_is_too_late(store: Any) -> None:
     state = delivery.state
     assert not delivery.cancel()
     assert delivery.state == state != "cancelled"
+
+
+def test_of_a_queue_that_is_read_again_those_in_memory_are_taken_back_there() -> None:
+    """Otherwise one that only the store holds would be counted out in their place."""
+    store = LateStore()
+    rig = Rig(store=store)
+    large, first, second = rig.publish(bytes(100)), rig.publish(b"1"), rig.publish(b"2")
+    assert payloads(rig.connect(maximum_packet_size=50)) == [b"1", b"2"]
+    rig.lose()
+    rig.advance(60)
+    assert payloads(rig.connect(receive_maximum=1)) == [b"1"]
+    assert second.cancel()
+    store.read()
+    assert payloads(rig.feed(Puback(first.packet_id))) == [bytes(100)]
+    rig.feed(Puback(large.packet_id))
+    assert (large.state, queued(rig)) == ("acknowledged", (0, 1))
+    backlog = rig.engine.outgoing.outbox.backlog
+    assert (backlog.pages.beyond, backlog.memory_bytes) == (0, 0)

@@ -18,7 +18,8 @@ ENDS: tuple[str | int, ...] = ("closed", "reset", "link", 0x8B, 0x8E, 0x97, 0x95
 class History:
     """A client, a broker that closes for some topics, and what else happens to both."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, takes_back: bool = False) -> None:
+        self.takes_back = takes_back
         self.dice = dice = random.Random(seed)
         self.how: Reaction = dice.choice(("closed", "reset", 0x95, 0x87))
         self.has_bad_topics = dice.random() < 0.7
@@ -65,9 +66,16 @@ class History:
         if self.world.engine.life.state != "connected":
             self.world.place.broker.sessions.clear()
 
+    def take_back(self) -> None:
+        """The application cancels one of the messages that wait, were stepped over or are suspect."""
+        delivery = self.dice.choice((*self.good, *self.bad)) if self.good else None
+        if delivery is not None:
+            waited = delivery.status == "queued"
+            assert delivery.cancel() is waited
+
     def play(self) -> None:
         steps = [self.publish] * 4 + [self.publish_badly] * 2 + [self.wait] * 4
-        steps += [self.end, self.crash, self.lose_sessions]
+        steps += [self.end, self.crash, self.lose_sessions] + [self.take_back] * 4 * self.takes_back
         for _ in range(80):
             self.dice.choice(steps)()
         self.crashes = 0
@@ -91,3 +99,17 @@ def test_any_history_ends_every_message_as_it_should(seed: int) -> None:
     assert set(received) >= {delivery.payload or b"" for delivery in history.good if delivery.qos == 1}
     assert history.world.engine.outgoing.outbox.queued == 0
     assert not history.world.engine.connection.protocol.outbound.left_out  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_messages_that_are_taken_back_change_nothing_for_the_others(seed: int) -> None:
+    history = History(seed, takes_back=True)
+    history.play()
+    outbox, stats = history.world.engine.outgoing.outbox, history.world.engine.stats()
+    assert {delivery.state for delivery in history.good} <= {"acknowledged", "cancelled"}
+    assert {delivery.state for delivery in history.bad} <= {"refused", "cancelled"}
+    states = [delivery.state for delivery in (*history.good, *history.bad)]
+    assert stats.cancelled == states.count("cancelled")
+    assert (outbox.queued, outbox.queued_bytes, outbox.backlog.memory_bytes) == (0, 0, 0)
+    connection = history.world.engine.connection
+    assert connection is None or not connection.protocol.outbound.left_out

@@ -49,6 +49,6 @@ def test_in_mqtt_5_a_subscription_says_the_same(mosquitto: ChildBroker) -> None:
 
 def test_a_broker_that_does_not_know_the_mark_refuses_it(iotcore: ChildBroker) -> None:
     client = Client(iotcore.url("3.1.1"), version="3.1.1", bridge=True)
-    with pytest.raises(DeviceSdkError):
+    with pytest.raises(DeviceSdkError, match="a broker that does not know bridge=True does so, too"):
         client.connect(5)
     client.close(0)

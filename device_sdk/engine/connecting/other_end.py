@@ -12,11 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["explain"]
 
+_NO_BRIDGE = "a broker that does not know bridge=True does so, too"
 
-def explain(error: DeviceSdkError, transport: Transport, first_bytes: bytes, *, silent: bool) -> None:
+
+def explain(
+    error: DeviceSdkError, transport: Transport, first_bytes: bytes, *, silent: bool, bridge: bool = False
+) -> None:
     """Make the text of ``error`` say what is at the other end, if it can be known.
 
-    ``first_bytes``: what came before the end; ``silent``: it ended because the peer did not answer in time.
+    ``first_bytes``: what came before the end; ``silent``: it ended because the peer did not answer in time;
+    ``bridge``: CONNECT had the mark of a bridge.
     """
     is_fault = isinstance(error, ProtocolError)
     if not (is_fault or isinstance(error, TransportClosedError)):
@@ -32,5 +37,7 @@ def explain(error: DeviceSdkError, transport: Transport, first_bytes: bytes, *, 
             return
     else:
         hint = transport.hints[silent]
+        if bridge and not silent:
+            hint = f"{hint}; {_NO_BRIDGE}" if hint else _NO_BRIDGE
     if hint:
         error.args = (f"{error}; {hint}",)
