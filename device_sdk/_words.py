@@ -16,6 +16,7 @@ __all__ = ["SCHEMES", "VERSIONS", "explain_arguments", "key_hint", "scheme_hint"
 
 # Word of paho-mqtt, aiomqtt, gmqtt, mosquitto or another client -> ours for it, where the function has it.
 _OURS = {
+    "birth_message": "birth",
     "ca_certs": "ca_file",
     "ca_cert": "ca_file",
     "cafile": "ca_file",
@@ -33,6 +34,8 @@ _OURS = {
     "keyfile": "key",
     "keyfile_password": "key_password",
     "lwt": "will",
+    "shutdown_message": "farewell",
+    "will_message": "will",
     "last_will": "will",
     "max_delay": "longest",
     "max_inflight": "inflight",

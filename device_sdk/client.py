@@ -306,7 +306,16 @@ class Client(BaseClient):
             self._engine.drain(await_handlers=not callbacks.is_current())
             self._engine.parked = False
         network.wake()
-        self._engine.consumers.wait(network.drained.wait, max(0.0, deadline - monotonic()))
+        wait = self._engine.consumers.wait
+        if not wait(network.drained.wait, max(0.0, deadline - monotonic())):
+            return  # close_connection() says the farewell behind what was sent
+        with self._engine.lock:
+            leaves = self._take_leave()
+            if leaves:
+                network.drained.clear()
+        if leaves:
+            network.wake()
+            wait(network.drained.wait, max(0.0, deadline - monotonic()))
 
     def _stop_network(self, deadline: float) -> None:
         network = self._network

@@ -32,8 +32,9 @@ from device_sdk.engine.connecting.authentication import authentication_for
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.engine.connecting.credentials import Credentials
 from device_sdk.engine.consumers import Consumers
-from device_sdk.engine.engine import Engine
+from device_sdk.engine.engine import WITH_WILL, Engine
 from device_sdk.engine.incoming.calls import Calls, checked_properties
+from device_sdk.engine.outgoing.greetings import Greetings
 from device_sdk.engine.reentry import reentered, refuse_reentry
 from device_sdk.errors import ArgumentError, ClosedError, DeviceSdkError
 from device_sdk.mqtt.message import Message, Subscription
@@ -114,6 +115,8 @@ class BaseClient(ABC):
         store: Store | str | os.PathLike[str] | None = None,
         policy: StorePolicy | None = None,
         will: Will | Callable[[], Will | None] | None = None,
+        birth: Message | Callable[[], Message | None] | None = None,
+        farewell: Message | None = None,
         user_name: str | None = None,
         password: bytes | str | None = None,
         credentials: Callable[[], object] | None = None,
@@ -164,6 +167,10 @@ class BaseClient(ABC):
             policy: bounds of the queue, see :class:`~device_sdk.store.base.StorePolicy`.
             will: the message that the broker publishes when this client disappears, or a callable that
                 returns it, called like ``credentials``.
+            birth: the counterpart of the will: the :class:`Message` (QoS 0 or 1) that each connection begins
+                with, after what has to be repeated and before everything that waits; or a callable that
+                returns it, called like ``credentials``, after which an exception means no birth.
+            farewell: the :class:`Message` (QoS 0 or 1) before the DISCONNECT of :meth:`close`.
             user_name, password: credentials; those in a URL are the fallback, for that broker.
             credentials: called before each attempt to connect, in a thread of its own; returns ``(user_name,
                 password)`` or an object with these attributes.
@@ -217,14 +224,15 @@ class BaseClient(ABC):
             connect_timeout=seconds("connect_timeout", connect_timeout), properties=properties,
             bridge=bridge,
         )  # fmt: skip
-        asked = Credentials(options, credentials, asked_will)
+        greetings = Greetings(version, birth, farewell)
+        asked = Credentials(options, credentials, asked_will, greetings)
         asked.check(brokers)
         self._engine = Engine(
             threading.RLock(), brokers, options, policy=policy, store=opened,
             reconnect=reconnect or ReconnectPolicy(), draw=random_fraction, inflight=inflight,
             inbox_limit=inbox_limit, inbox_bytes=inbox_bytes, clean_start=clean_start,
             buffer_qos0=buffer_qos0, on_session_lost=on_session_lost,
-            on_poison=on_poison,
+            on_poison=on_poison, greetings=greetings,
             acknowledge=weakly(self._acknowledge) if manual_ack else None,
             authentication=authentication, use_topic_aliases=use_topic_aliases,
             use_identifiers=use_identifiers, consumers=self._consumers_class(), credentials=asked,
@@ -474,6 +482,14 @@ class BaseClient(ABC):
                 engine.reactions.replace(engine.connection, boottime())
             engine.reactions.reconnect_now()
             return engine.parked
+
+    def _take_leave(self) -> bool:
+        """Everything is sent: say the farewell. Returns: whether it was said. The lock is held."""
+        engine = self._engine
+        presence = engine.outgoing.presence
+        if engine.goodbye[0] != WITH_WILL and engine.outgoing.online is not None:
+            presence.take_leave(engine.outgoing.online)
+        return presence.said
 
     def _check_open(self) -> None:
         if self._closed:

@@ -393,7 +393,13 @@ class AsyncClient(BaseClient):
             engine.drain(await_handlers=not in_handler)
             engine.handled(0)  # what close() has settled leaves before DISCONNECT
         driver.schedule()
-        await driver.until(engine.is_drained, drain)
+        deadline = boottime() + drain
+        if await driver.until(engine.is_drained, drain):
+            with self._engine.lock:
+                leaves = self._take_leave()
+            if leaves:
+                driver.schedule()
+                await driver.until(engine.is_drained, deadline - boottime())
         with self._engine.lock:
             engine.close_connection()
         driver.schedule()

@@ -100,11 +100,11 @@ def seconds(argument: str, value: object, *, zero: bool = False) -> float:
     return float(value)
 
 
-def check_payload(payload: object) -> bytes:
+def check_payload(payload: object, argument: str = "payload") -> bytes:
     """Return the payload as bytes that fit into a packet."""
-    encoded = payload_bytes(payload)
+    encoded = payload_bytes(payload, argument)
     if len(encoded) > LARGEST_PAYLOAD:
-        raise ArgumentError("payload", f"has {len(encoded)} bytes; a packet holds {LARGEST_PAYLOAD} at most")
+        raise ArgumentError(argument, f"has {len(encoded)} bytes; a packet holds {LARGEST_PAYLOAD} at most")
     return encoded
 
 

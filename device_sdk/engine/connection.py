@@ -9,7 +9,7 @@ from __future__ import annotations
 from device_sdk._clock import ahead
 from device_sdk._weak import unframed
 from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.engine.outgoing.outbox import DETOUR
+from device_sdk.engine.outgoing.greetings import Greeting
 from device_sdk.engine.outgoing.write_ahead import OPEN_GATES
 from device_sdk.engine.stream import LAST_READS, Stream
 from device_sdk.errors import AuthenticationError, TransportClosedError, TransportError
@@ -131,7 +131,7 @@ class Connection:
         if stream.pending or self.protocol.can_send(through):
             return True
         outbox = self._outgoing.outbox
-        return outbox.max_buffered == DETOUR and outbox.wants_fill
+        return outbox.max_buffered < 0 and outbox.wants_fill
 
     @property
     def is_unsent(self) -> bool:
@@ -284,6 +284,8 @@ class Connection:
                     outgoing.report_ended((event,))
                 if event.on_done is not None:
                     event.on_done.set()
+            elif kind is Greeting:
+                outgoing.presence.answered(event)
             else:
                 self._on_event(self, event, now)
         stats = self._events.stats
@@ -291,7 +293,7 @@ class Connection:
             self._incoming.in_hand.arrived(received)
             stats.received += received
         stats.acknowledged += acknowledged
-        if outgoing.outbox.backlog.messages or outgoing.outbox.max_buffered == DETOUR:
+        if outgoing.outbox.backlog.messages or outgoing.outbox.max_buffered < 0:
             outgoing.fill(now)
         if outgoing.journal is not None:
             outgoing.journal.hand_over()
@@ -341,7 +343,7 @@ class Connection:
         with self._lock:
             if self._on_output is not None:
                 self._on_output()
-            if outbox.max_buffered == DETOUR and outbox.wants_fill:
+            if outbox.max_buffered < 0 and outbox.wants_fill:
                 outgoing.fill(now)
             if journal is None:
                 chunks = protocol.data_to_send(OPEN_GATES, now)

@@ -39,12 +39,16 @@ if TYPE_CHECKING:
     from device_sdk.engine.connecting.authentication import Authentication
     from device_sdk.engine.connecting.back_off import ReconnectPolicy
     from device_sdk.engine.events import ClientEvent, Stats
+    from device_sdk.engine.outgoing.greetings import Greetings
     from device_sdk.mqtt.events import ConnectAcknowledged
     from device_sdk.mqtt.message import AckToken
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.store.base import SavedSession, Store, StorePolicy
 
-__all__ = ["Engine"]
+__all__ = ["WITH_WILL", "Engine"]
+
+#: Reason code of a DISCONNECT after which the server publishes the will. Source: MQTT 5.0 §3.14.2.1.
+WITH_WILL = 0x04
 
 
 class Engine:
@@ -83,6 +87,7 @@ class Engine:
         shared_session: bool = False,
         ack_timeout: float | None = None,
         on_poison: str = "shelve",
+        greetings: Greetings | None = None,
         on_connect: Callable[[ConnectAcknowledged], object] | None = None,
         on_disconnect: Callable[[DeviceSdkError], object] | None = None,
         on_event: Callable[[ClientEvent], object] | None = None,
@@ -100,7 +105,7 @@ class Engine:
         self.events = events = Events(on_event)
         self.outgoing = Publisher(
             lock, session, policy, store, events, self.consumers, buffer_qos0=buffer_qos0,
-            alone=len(transport) == 1, on_poison=on_poison,
+            alone=len(transport) == 1, on_poison=on_poison, greetings=greetings,
         )  # fmt: skip
         self.incoming = Subscriber(
             lock, session, events, self.consumers,
@@ -242,7 +247,12 @@ class Engine:
         connection = self.connection
         if connection is not None and not connection.retired:
             self.connector.left(answered=self.outgoing.online is not None)
-            connection.protocol.disconnect(*self.goodbye)
+            if self.goodbye[0] == WITH_WILL or self.outgoing.presence.take_leave(self.outgoing.online):
+                connection.protocol.disconnect(*self.goodbye)
+            elif self.options.version == "5.0":
+                connection.protocol.disconnect(WITH_WILL, self.goodbye[1])
+            else:
+                connection.retire()  # without DISCONNECT: the server publishes the will
         self.outgoing.disconnecting()
         self.incoming.disconnecting()
         self.life.close()
@@ -287,6 +297,7 @@ class Engine:
         ``open()`` of the attempt is the only part that may run elsewhere.
         """
         with self.lock:
+            self.outgoing.presence.ask_now()
             return self.connector.attempt(is_return=self.life.begins_return())
 
     def on_open(self, now: float) -> None:
@@ -308,6 +319,7 @@ class Engine:
             if self.life.state != CONNECTING:
                 return  # closed meanwhile; the shell ends with drop_connection()
             protocol = self.connector.connect(now)
+            self.outgoing.presence.prepare(None if attempt is None else attempt.birth)
             self.outgoing.prepare(protocol, self.connector.brokers.current.address)
             self.connection = Connection(
                 self.lock, protocol, self.connector.transport,

@@ -33,7 +33,8 @@ class ClientEvent:
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
     ``refused``, ``cancelled``,
     ``suspect`` (a message for which the server may end connections; its topic is the value),
-    ``held`` (messages are beyond a limit of this broker, and wait), ``subscribe_refused``,
+    ``held`` (messages are beyond a limit of this broker, and wait), ``no_birth``, ``no_farewell`` (this
+    connection has none, its topic is the value), ``subscribe_refused``,
     ``handler_failed``, ``no_handler``, ``store_failed``, ``store_recovered``, ``store_replaced`` (its file
     was damaged and set aside, or removed), ``store_damaged`` (parts are not what was written, and are left
     out), ``shelf_full`` (messages on its shelf were deleted, their number is the value), ``auth``,

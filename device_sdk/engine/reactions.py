@@ -119,6 +119,7 @@ class Reactions:
 
     def leave(self, connection: Connection, reason: str) -> None:
         """End a connection that works for a better one."""
+        self._outgoing.presence.take_leave(self._outgoing.online)
         connection.protocol.disconnect()
         connection.retire()
         if connection.leave_by is not None:

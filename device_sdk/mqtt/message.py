@@ -18,7 +18,7 @@ __all__ = ["AckToken", "Message", "Subscription", "Will", "check_payload_format"
 _NO_PROPERTIES: dict[str, Any] = {}
 
 
-def payload_bytes(payload: object) -> bytes:
+def payload_bytes(payload: object, argument: str = "payload") -> bytes:
     """Return an application payload as bytes.
 
     Accepts any bytes-like object, ``str`` (encoded as UTF-8) and ``None`` (empty). A mutable buffer is
@@ -34,14 +34,14 @@ def payload_bytes(payload: object) -> bytes:
         try:
             return payload.encode()
         except UnicodeEncodeError:
-            raise ArgumentError("payload", "is a str that cannot be encoded as UTF-8") from None
+            raise ArgumentError(argument, "is a str that cannot be encoded as UTF-8") from None
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
     try:
         return bytes(memoryview(payload))  # type: ignore[arg-type]
     except TypeError:
         raise ArgumentTypeError(
-            "payload", f"must be bytes-like, str or None, not {type(payload).__name__}; encode it first"
+            argument, f"must be bytes-like, str or None, not {type(payload).__name__}; encode it first"
         ) from None
 
 

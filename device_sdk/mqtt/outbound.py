@@ -288,7 +288,7 @@ class Outbound:
         message.packet = None
         if self.left_out:
             self.left_out.discard(message.packet_id)
-        if session.journal:
+        if session.journal and message.sequence:  # a greeting has none: no store knows it
             session.record(("done", message.sequence, status))
         events.append(message)
         if self.repeats:

@@ -1,4 +1,7 @@
-"""Availability of the node and each of its sensors, retained at the broker on a topic of its own."""
+"""Availability of each sensor, retained at the broker on a topic of its own.
+
+That of the node is birth, farewell and will of its client, see ``link.py``.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,16 @@ log = Log("device_sdk.node")
 
 
 class Availability:
-    """Keeps the retained ``online`` and ``offline`` at the broker up to date.
+    """Keeps the retained ``online`` and ``offline`` of the sensors at the broker up to date.
 
     Without a connection it publishes nothing: the broker has published ``offline`` for the node as its will,
-    and the next connection begins with all present states. A state that a full queue rejects is owed, and
-    published by :meth:`pay`. All methods may be called from any thread.
+    and on the next connection all present states are published. A state that a full queue rejects is owed,
+    and published by :meth:`pay`. All methods may be called from any thread.
     """
 
-    def __init__(self, client: Client, node_topic: str, sensor_topics: Iterable[str]) -> None:
+    def __init__(self, client: Client, sensor_topics: Iterable[str]) -> None:
         self._client = client
-        self._node_topic = node_topic
-        self._online = {**dict.fromkeys(sensor_topics, False), node_topic: True}
+        self._online = dict.fromkeys(sensor_topics, False)
         self._connected = False
         self._ended = False
         self._owed: set[str] = set()
@@ -67,9 +69,9 @@ class Availability:
                 self._pay()
 
     def end(self) -> Delivery | None:
-        """Publish ``offline`` for all, the node last, and nothing after that.
+        """Publish ``offline`` for all, and nothing after that.
 
-        Returns: the delivery of the node's message; ``None`` while there is no room for it: call it again.
+        Returns: the delivery of the last one; ``None`` while there is no room for it: call it again.
         """
         with self._lock:
             if not self._ended:
@@ -77,7 +79,7 @@ class Availability:
                 self._online = dict.fromkeys(self._online, False)
                 self._owed.update(self._online)
             self._pay()
-            return None if self._node_topic in self._owed else self._last
+            return None if self._owed else self._last
 
     def _pay(self) -> None:
         """Publish the present state of each topic that is owed. The caller holds the lock."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_sdk import Client, ReconnectPolicy, StorePolicy, TLSOptions, Will
+from device_sdk import Client, Message, ReconnectPolicy, StorePolicy, TLSOptions, Will
 from device_sdk.net.base import open_transport, parse_url
-from device_sdk.node.availability import OFFLINE
+from device_sdk.node.availability import OFFLINE, ONLINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ def make_client(
     broker = config.broker
     url = parse_url(broker.url)
     transport = open_broker(config)
+    availability = config.node.availability
     client = Client(
         transport,
         client_id=broker.client_id or config.node.id,
@@ -54,7 +55,9 @@ def make_client(
         keep_alive=broker.keep_alive,
         session_expiry=broker.session_expiry,
         connect_timeout=broker.connect_timeout,
-        will=Will(config.node.availability, OFFLINE, qos=1, retain=True),
+        will=Will(availability, OFFLINE, qos=1, retain=True),
+        birth=Message(availability, ONLINE, qos=1, retain=True),
+        farewell=Message(availability, OFFLINE, qos=1, retain=True),
         store=config.queue.file if with_store else None,
         policy=_policy(config.queue),
         reconnect=ReconnectPolicy(longest=broker.reconnect_longest),

@@ -53,9 +53,7 @@ class Service:
         self.config = config
         self.error: BaseException | None = None
         self._client, self._transport = make_client(config, self._on_event)
-        self._availability = Availability(
-            self._client, config.node.availability, [sensor.availability for sensor in config.sensor]
-        )
+        self._availability = Availability(self._client, [sensor.availability for sensor in config.sensor])
         self._outlets: list[_Outlet] = []
         start = clock()
         buses: dict[str, list[Sensor]] = {}
@@ -140,9 +138,10 @@ class Service:
                 log.warning("the thread of %s hangs in a driver and is left behind", worker.name)
 
     def _say_offline(self, deadline: float, hurry: Callable[[], bool]) -> bool:
-        """Publish ``offline`` for all and wait for the acknowledgement: False if it was late.
+        """Publish ``offline`` for all sensors and wait for the acknowledgement: False if it was late.
 
-        It is the last message, so all earlier ones have been acknowledged too, or will be in a moment.
+        It is the last message in the queue, so all earlier ones have been acknowledged too, or will be in a
+        moment. The node's own ``offline`` is the farewell of the client.
         """
         while not hurry() and (left := deadline - time.monotonic()) > 0:
             last = self._availability.end()

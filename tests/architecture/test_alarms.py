@@ -196,6 +196,18 @@ ALARMS = {
         Alarm("the shelf of a node fills up with messages that are sound", unwatched=BY_USERS),
     ],
     "0020": [Alarm("Users look for `device_sdk.hil` and do not find it", unwatched=BY_USERS)],
+    "0022": [
+        Alarm(
+            "A program publishes on the topic of its birth, and finds its messages `dropped` although it "
+            "meant them to be kept",
+            unwatched=BY_USERS,
+        ),
+        Alarm(
+            "a server takes the packet identifier of a birth that it has not acknowledged for a repetition "
+            "at QoS 1",
+            unwatched="it breaks [MQTT-4.3.2-5], and no server that we know does",
+        ),
+    ],
     "0024": [
         Alarm("Users find good messages on the shelf", ("tests/engine/test_poison.py",)),
         Alarm(

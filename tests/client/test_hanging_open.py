@@ -92,6 +92,6 @@ def test_attempts_begin_again_when_those_that_hang_have_ended(stream: Hanging) -
 
 def test_a_callable_that_hangs_is_called_so(stream: Hanging) -> None:
     texts, threads = told_by(stream, 8, credentials=lambda: stream.release.wait(PATIENCE))
-    assert "credentials() or will() has not returned within 0.01 s" in texts[0]
+    assert "credentials(), will() or birth() has not returned within 0.01 s" in texts[0]
     assert "credentials: the call for an earlier attempt has not returned yet" in texts[-1]
     assert threads <= 2

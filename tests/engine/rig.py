@@ -16,6 +16,7 @@ from device_sdk.engine.connecting.credentials import Credentials
 from device_sdk.engine.engine import Engine
 from device_sdk.engine.events import ClientEvent
 from device_sdk.engine.outgoing.delivery import Delivery
+from device_sdk.engine.outgoing.greetings import Greetings
 from device_sdk.errors import ConnectFailedError, StoreError, TransportClosedError
 from device_sdk.mqtt.decode import decode_packet
 from device_sdk.mqtt.encode import encode_packet
@@ -134,6 +135,7 @@ class Rig:
         receive_maximum: int = 65_535,
         reconnect: ReconnectPolicy | None = None,
         ask: Callable[[], object] | None = None,
+        greetings: Greetings | None = None,
         **options: Any,
     ) -> None:
         self.version = version
@@ -153,7 +155,8 @@ class Rig:
             threading.RLock(),
             self.places(),
             fields,
-            credentials=Credentials(fields, ask),
+            credentials=Credentials(fields, ask, greetings=greetings),
+            greetings=greetings,
             policy=policy or StorePolicy(),
             store=store,
             reconnect=reconnect or ReconnectPolicy(),

@@ -7,7 +7,9 @@ from typing import Any
 
 from device_sdk.engine.connecting.attempt import Attempt
 from device_sdk.engine.connecting.brokers import Broker
+from device_sdk.engine.outgoing.greetings import Greetings
 from device_sdk.errors import ConnectFailedError, DeviceSdkError, TlsError
+from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.packets import Connack, Disconnect, Puback, Pubrec
 from device_sdk.net.base import Transport
 from tests.engine.rig import HandTransport, Packets, Rig, SlowStore, payloads, types
@@ -303,3 +305,16 @@ def test_reconnect_now_begins_with_the_broker_whose_turn_it_is() -> None:
     rig.refuse()
     assert rig.at == "b0"
     assert rig.retry_delay() == 0
+
+
+def test_a_broker_that_is_left_for_the_first_one_gets_the_farewell() -> None:
+    """DISCONNECT discards the will there: without it the state would stay online for ever."""
+    greetings = Greetings("5.0", Message("state", b"online"), Message("state", b"offline"))
+    rig = Several(return_to_first=60, greetings=greetings)
+    rig.fail_over()
+    assert payloads(rig.connect()) == [b"online"]
+    left = rig.transport
+    rig.advance(60)
+    assert rig.open()[0].type == "connect"
+    assert left.sent.endswith(b"state\0offline\xe0\x00")
+    assert payloads(rig.feed(Connack())) == [b"online"]

@@ -37,7 +37,7 @@ def client() -> Recorder:
 
 @pytest.fixture
 def availability(client: Recorder) -> Availability:
-    return Availability(cast(Client, client), "n/status", ["n/a/status", "n/b/status"])
+    return Availability(cast(Client, client), ["n/a/status", "n/b/status"])
 
 
 def test_without_a_connection_nothing_is_published_and_then_all_that_is_true(
@@ -47,7 +47,7 @@ def test_without_a_connection_nothing_is_published_and_then_all_that_is_true(
     availability.set("n/a/status", False)
     availability.set("n/b/status", True)
     assert client.take() == []
-    everything = [("n/a/status", b"offline"), ("n/b/status", b"online"), ("n/status", b"online")]
+    everything = [("n/a/status", b"offline"), ("n/b/status", b"online")]
     availability.connected()
     assert client.take() == everything
     availability.disconnected()
@@ -55,7 +55,7 @@ def test_without_a_connection_nothing_is_published_and_then_all_that_is_true(
     availability.set("n/a/status", False)
     assert client.take() == []
     availability.connected()
-    assert client.take() == everything, "the will has said offline, a new broker may know nothing"
+    assert client.take() == everything, "a new broker may know nothing"
 
 
 def test_with_a_connection_each_change_is_published_once(
@@ -77,21 +77,15 @@ def test_what_a_full_queue_does_not_take_is_published_later_as_it_is_then(
     availability.set("n/a/status", True)
     client.full = False
     availability.pay()
-    assert client.take() == [
-        ("n/a/status", b"online"),
-        ("n/b/status", b"offline"),
-        ("n/status", b"online"),
-    ]
+    assert client.take() == [("n/a/status", b"online"), ("n/b/status", b"offline")]
     availability.pay()
     assert client.take() == []
 
 
-def test_the_end_is_offline_for_all_the_node_last_and_stays_so(
-    client: Recorder, availability: Availability
-) -> None:
+def test_the_end_is_offline_for_all_and_stays_so(client: Recorder, availability: Availability) -> None:
     availability.set("n/a/status", True)
     last: Any = availability.end()
-    everything = [("n/a/status", b"offline"), ("n/b/status", b"offline"), ("n/status", b"offline")]
+    everything = [("n/a/status", b"offline"), ("n/b/status", b"offline")]
     assert client.take() == everything
     assert last == everything[-1]
     availability.connected()  # only now, while it drains
@@ -106,7 +100,7 @@ def test_an_end_without_room_is_tried_again(client: Recorder, availability: Avai
     availability.set("n/a/status", True)
     client.full = False
     last: Any = availability.end()
-    assert last == ("n/status", b"offline")
-    assert client.take() == [("n/a/status", b"offline"), ("n/b/status", b"offline"), last]
+    assert last == ("n/b/status", b"offline")
+    assert client.take() == [("n/a/status", b"offline"), last]
     assert availability.end() == last, "not published again"
     assert client.take() == []

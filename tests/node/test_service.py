@@ -215,7 +215,7 @@ def test_a_stop_without_a_broker_is_bounded_and_says_what_is_lost_and_why() -> N
         worker = node.workers[0]
         eventually(lambda: worker.sensors[0].state == "ok")
         begin = time.monotonic()
-        assert node.stop(drain=0.2) >= 2, "a sample, and the word that the node is offline"
+        assert node.stop(drain=0.2) >= 2, "a sample, and the word that the sensor is offline"
         assert time.monotonic() - begin < 8
     assert isinstance(node.error, ConnectFailedError)
 
@@ -233,17 +233,17 @@ def test_who_is_in_a_hurry_does_not_wait_for_the_drain() -> None:
 def test_a_broker_that_does_not_acknowledge_gets_no_disconnect_so_that_it_sends_the_will(
     behaviour: dict[str, Callable[[], object]],
 ) -> None:
-    behaviour["climate"] = fail  # no samples: only the states of sensor and node, at the begin and at the end
-    states = [expect("publish", topic=topic) for topic in ("n1/climate/status", "n1/status")]
-    broker = ScriptedBroker([expect("connect"), send(Connack()), *states, *states, expect_close()])
+    behaviour["climate"] = fail  # no samples: only the states of node and sensor, and that of the end
+    states = [expect("publish", topic=topic) for topic in ("n1/status", "n1/climate/status")]
+    broker = ScriptedBroker([expect("connect"), send(Connack()), *states, states[1], expect_close()])
     with BrokerServer(broker) as server:
         node = service(server.url, "climate")
         node.start()
         server.wait_for(lambda: len(broker.received) == 3)
-        assert node.stop(drain=0.2) == 4
+        assert node.stop(drain=0.2) == 2, "the states of the sensor"
         server.wait_for(lambda: broker.done)
         server.call(broker.check)
-    assert [packet.type for packet in broker.received] == ["connect"] + ["publish"] * 4
+    assert [packet.type for packet in broker.received] == ["connect"] + ["publish"] * 3
     assert isinstance(node.error, TimeoutError)
 
 

@@ -106,13 +106,13 @@ class Watcher:
         self.client.publish(topic, payload, qos=1, retain=retain).wait(SECONDS)
 
 
-def test_the_page_has_ten_recipes_and_no_other_blocks() -> None:
+def test_the_page_has_eleven_recipes_and_no_other_blocks() -> None:
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
     headings = list(dict.fromkeys(each.heading for each in BLOCKS))
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == headings
-    assert (len(headings), text.count("**When it goes wrong.**")) == (10, 10)
+    assert (len(headings), text.count("**When it goes wrong.**")) == (11, 11)
     others = [(each.heading, each.language) for each in BLOCKS if each.language != "python"]
-    assert (len(BLOCKS), others) == (16, [(TLS, "sh"), (TLS, "conf")])
+    assert (len(BLOCKS), others) == (17, [(TLS, "sh"), (TLS, "conf")])
 
 
 # Encrypt with a CA of your own
@@ -216,6 +216,28 @@ def test_a_second_program_with_the_same_file_is_told_so(places: Places) -> None:
     with pytest.raises(StoreError):
         Program(block(STORED)).join()
     client.close(0)
+
+
+# Say whether the device is there
+
+PRESENCE = "Say whether the device is there"
+
+
+def test_it_is_online_first_and_offline_last(there: Running) -> None:
+    with Watcher(there.port, "#") as watcher:
+        assert Program(block(PRESENCE)).join() == ["the device has left"]
+        arrived = [watcher.next() for _ in range(3)]
+    assert [message.topic for message in arrived] == ["site/17/state", "site/17/load", "site/17/state"]
+    assert [arrived[0].payload, arrived[2].payload] == [b"online", b"offline"]
+
+
+def test_nothing_is_kept_of_the_presence_in_a_run_without_a_broker(places: Places) -> None:
+    Program(block(PRESENCE)).join()
+    with BrokerServer(ModelBroker()) as server:
+        places.ports["broker.example", 1883] = server.port
+        Program(block(PRESENCE)).join()
+        topics = [message.topic for message in server.broker.journal]
+    assert topics == ["site/17/state", "site/17/load", "site/17/load", "site/17/state"]
 
 
 # Receive commands and answer

@@ -190,7 +190,7 @@ PLANTED = (
     PlantedBug(
         "sequence numbers begin at 1 in each process",
         _OUTBOX, "restore",
-        "self._next_sequence = saved.next_sequence", "pass",
+        "self.next_sequence = saved.next_sequence", "pass",
     ),
     PlantedBug(
         "messages of a lost session are dropped",

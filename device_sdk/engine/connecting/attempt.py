@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.connecting.brokers import Broker
     from device_sdk.engine.connecting.credentials import Credentials, Fields
+    from device_sdk.engine.outgoing.greetings import Greeting
 
     class Opens(Protocol):
         """The part of an engine that has its streams opened by an :class:`Opener`."""
@@ -34,12 +35,13 @@ class Attempt:
     """One attempt. :meth:`open` may run in a thread that is left behind; nobody looks at it then.
 
     ``is_return``: a connection to another server works meanwhile, and goes on if this attempt fails.
-    ``is_outdated``: circumstances have changed since it began; its outcome means nothing.
+    ``is_outdated``: circumstances have changed since it began; its outcome means nothing. ``birth``: of the
+    connection, which the application was asked for, or why there is none.
     """
 
     __slots__ = (
         "_credentials", "_lock", "_opens", "_over",
-        "broker", "fields", "is_outdated", "is_return", "transport",
+        "birth", "broker", "fields", "is_outdated", "is_return", "transport",
     )  # fmt: skip
 
     def __init__(self, broker: Broker, credentials: Credentials, *, is_return: bool) -> None:
@@ -48,6 +50,7 @@ class Attempt:
         self.is_return = is_return
         self.is_outdated = False
         self.fields: Fields = (None, None, None)
+        self.birth: Greeting | DeviceSdkError | None = None
         self._credentials = credentials
         self._lock = threading.Lock()
         self._opens = False  # the transport is this attempt's
@@ -56,6 +59,7 @@ class Attempt:
     def open(self, deadline: float) -> None:
         """Ask the application, then open the stream; blocks. Raises: as :meth:`Transport.open`."""
         self.fields = self._credentials.ask(self.broker)
+        self.birth = self._credentials.ask_birth()
         with self._lock:
             self._check()  # the application may have taken so long that the transport is a later attempt's
             self._opens = True
@@ -73,7 +77,9 @@ class Attempt:
     @property
     def step(self) -> str:
         """What it is at, for an error text."""
-        return f"open() of {self.transport.description}" if self._opens else "credentials() or will()"
+        if self._opens:
+            return f"open() of {self.transport.description}"
+        return "credentials(), will() or birth()"
 
     def outdate(self) -> None:
         """Abort the attempt, whose outcome means nothing from now on. Any thread."""

@@ -1,4 +1,4 @@
-"""User name, password and will of the next CONNECT: constants, or asked from the application."""
+"""User name, password and will of the next CONNECT, and its birth: constants, or asked for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from device_sdk.engine.connecting.brokers import Broker
+    from device_sdk.engine.outgoing.greetings import Greeting, Greetings
+    from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.message import Will
 
     Fields = tuple[str | None, bytes | None, Will | None]  # user name, password, will
@@ -26,7 +28,7 @@ class Credentials:
 
     ``credentials`` returns ``(user_name, password)`` or an object with these two attributes; ``will`` a
     :class:`Will` or ``None``. They are called in the thread that opens the stream, without the lock, one
-    attempt at a time.
+    attempt at a time; last of all the callable for the birth of the connection.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Credentials:
         options: ConnectOptions,
         credentials: Callable[[], object] | None = None,
         will: Callable[[], Will | None] | None = None,
+        greetings: Greetings | None = None,
     ) -> None:
         self._options = options
         self._given = options.user_name, options.password
         self._credentials = credentials
         self._will = will
+        self._greetings = greetings
         self._asking = threading.Lock()
 
     def ask(self, broker: Broker) -> Fields:
@@ -59,6 +63,10 @@ class Credentials:
             return self._checked(user_name, password, will)
         except ArgumentError as error:
             raise ConnectFailedError(f"this cannot be sent in CONNECT: {error}") from error
+
+    def ask_birth(self) -> Greeting | DeviceSdkError | None:
+        """Return the birth of the connection, if the application is to be asked for it; never raises."""
+        return None if self._greetings is None else self._greetings.ask()
 
     def check(self, brokers: Sequence[Broker]) -> None:
         """Make sure that what is constant can be sent. Raises: ArgumentError, ArgumentTypeError: by name."""

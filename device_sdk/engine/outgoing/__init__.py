@@ -17,6 +17,8 @@ File                Its object                                          State th
 ``bounds.py``       :class:`Bounds`: whether one more may wait          the bounds
 ``overflow.py``     :class:`Overflow`: what goes for a new message      dropped ones nobody has a delivery of
 ``replay.py``       :class:`Replay`: from the backlog into the window   the pace of the replay
+``presence.py``     :class:`Presence`: birth and farewell               which are to be said or unanswered
+``greetings.py``    :class:`Greetings`: what is to be said              one call of the application at a time
 ``suspicion.py``    :class:`Suspicion`: ends of connections             the judgement about each server
 ``poison.py``       :class:`Poison`: which message was the reason       ends in a row, a suspect, bad topics
 ``careful.py``      :class:`Careful`: messages go one by one            the message alone in flight
@@ -30,10 +32,10 @@ File                Its object                                          State th
 
 Who knows whom: Outbox has a Backlog (with its Pages, their Places and its KeepLast), Bounds, Overflow,
 Replay, Endings and Waits. Bounds, Overflow and Replay know the Backlog, the latter two the Endings too.
-Publisher has a Suspicion; that has a Poison for each server and, while one of them asks for it, a Careful
-with its SteppedOver. A Delivery knows Waits and nothing else, and Waits keeps no delivery. So there is no
-cycle: a dropped client is freed at once, even if the application keeps deliveries. Waits calls Cancelling,
-which knows the Outbox, through a weak reference.
+Publisher has a Presence, which has Greetings, and a Suspicion; that has a Poison for each server and, while
+one of them asks for it, a Careful with its SteppedOver. A Delivery knows Waits and nothing else, and Waits
+keeps no delivery. So there is no cycle: a dropped client is freed at once, even if the application keeps
+deliveries. Waits calls Cancelling, which knows the Outbox, through a weak reference.
 
 Lock: the engine's guards everything here. The callers of all methods hold it, except those of
 :class:`Delivery`, which any thread may call, and of ``Waits.wait_done()``, ``wait_stored()`` and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk.engine.outgoing.outbox import BIRTH, detours
 from device_sdk.engine.outgoing.replay import TOO_LATE
 from device_sdk.engine.outgoing.stepped_over import SteppedOver
 from device_sdk.errors import DeliveryExpiredError, PublishRefused
@@ -156,6 +157,8 @@ class Careful:
     def _advance(self, now: float, ended: list[Delivery]) -> bool:
         """Do something about the next message; return whether there may be more to do now."""
         repeat = next(iter(self._protocol.outbound.repeats.values()), None)
+        if repeat is None and detours(self._outbox) & BIRTH:
+            return False
         message: Delivery | None = repeat or self._stepped_over.first()  # type: ignore[assignment]
         if message is None:
             return self._rest(now, ended)

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from device_sdk.mqtt.session import Outgoing, Session
     from device_sdk.store.base import SavedSession, Store, StorePolicy
 
-__all__ = ["DETOUR", "Outbox"]
+__all__ = ["BIRTH", "CAREFUL", "Outbox", "detours"]
 
 _ALL = 1 << 62
-#: As ``max_buffered``: no message is sent at once, all of them go through the queue.
-DETOUR = -1
+#: Why no message is sent at once and all of them go through the queue: it is decided about each of them, or
+#: the connection has not said its birth yet.
+CAREFUL, BIRTH = 1, 2
 _LOST = "the store lost it: its file was damaged, see the events store_replaced and store_damaged"
 
 
@@ -49,17 +50,18 @@ class Outbox:
         self.bounds = Bounds(policy, store, self.backlog)
         self._endings = Endings(session, store, self.backlog.pages, self.waits)
         self.overflow = Overflow(policy.overflow, session, self.backlog, self.bounds, self._endings)
-        self._replay = Replay(session, policy.replay_rate, policy.unsendable, self.backlog, self._endings)
-        self.max_buffered = self.bounds.max_buffered  # bytes that may wait for the network, or DETOUR
+        self.replay = Replay(session, policy.replay_rate, policy.unsendable, self.backlog, self._endings)
+        # Bytes that may wait for the network; negative: a detour, and its reasons.
+        self.max_buffered = self.bounds.max_buffered
         self.sent_qos0 = Delivery(self.waits, b"", b"", 0, b"", None)  # every QoS 0 message sent at once
         self.sent_qos0.status = SENT
         self.ahead = 0  # waiting messages that a new one must not overtake
         self.wants_fill = False  # there is more for fill() to send
         self.next_replay: float | None = None  # when fill() wants to be called for a message of the past
         self.lost = 0  # messages that the store does not have any more, until they are reported
+        self.next_sequence = 1
         self._session = session
         self._policy = policy
-        self._next_sequence = 1
 
     @property
     def queued(self) -> int:
@@ -79,7 +81,7 @@ class Outbox:
     @property
     def obstacle(self) -> LocalProtocolError | None:
         """Why the first of these on this connection is."""
-        return self._replay.obstacle
+        return self.replay.obstacle
 
     @property
     def next_expiry(self) -> float | None:
@@ -120,8 +122,8 @@ class Outbox:
 
     def number(self, delivery: Delivery) -> None:
         """Give a new message its sequence number, and write it ahead if there is a store."""
-        delivery.sequence = self._next_sequence
-        self._next_sequence += 1
+        delivery.sequence = self.next_sequence
+        self.next_sequence += 1
         if not self._session.journal:
             return
         delivery.change = self._session.record(
@@ -145,8 +147,8 @@ class Outbox:
 
     def connected(self, limits: Limits) -> None:
         """A connection to a server with these limits begins: what waits now is the past."""
-        self._replay.connected(self._next_sequence - 1)
-        self.backlog.connected(limits, self._next_sequence - 1)
+        self.replay.connected(self.next_sequence - 1)
+        self.backlog.connected(limits, self.next_sequence - 1)
         self._recount()
 
     def disconnected(self) -> None:
@@ -157,21 +159,22 @@ class Outbox:
 
     def fill(self, protocol: Protocol, now: float, most: int = _ALL) -> list[Delivery]:
         """Move messages from the queue into the window, or ``most`` of them; return those that ended."""
-        backlog, replay = self.backlog, self._replay
+        backlog, replay = self.backlog, self.replay
         before = backlog.messages
         ended = replay.fill(protocol, now, most)
         self.wants_fill, self.next_replay = replay.wants_more, replay.held_until
         # _recount() written out: this runs once an acknowledgement.
         self.ahead = (
             len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
-        ) or self.max_buffered == DETOUR
+        ) or self.max_buffered < 0
         if self.waits.blocked and backlog.messages < before:
             self.waits.made_room()
         return ended
 
-    def detour(self, through_queue: bool) -> None:
-        """Have every message go through the queue from now on, or not any more."""
-        self.max_buffered = DETOUR if through_queue else self.bounds.max_buffered
+    def detour(self, reason: int, through_queue: bool) -> None:
+        """For this reason have every message go through the queue from now on, or not any more."""
+        reasons = detours(self) & ~reason | (reason if through_queue else 0)
+        self.max_buffered = -reasons or self.bounds.max_buffered
         self.wants_fill = True
         self._recount()
 
@@ -221,7 +224,7 @@ class Outbox:
         backlog = self.backlog
         self.ahead = (
             len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
-        ) or self.max_buffered == DETOUR
+        ) or self.max_buffered < 0
 
     # The end of a message
 
@@ -267,9 +270,9 @@ class Outbox:
 
     def restore(self, saved: SavedSession, now: float, version: str) -> None:
         """Take over what an earlier client left in the store; this one speaks that version of MQTT."""
-        replay, session = self._replay, self._session
+        replay, session = self.replay, self._session
         replay.speak(version)
-        self._next_sequence = saved.next_sequence
+        self.next_sequence = saved.next_sequence
         session.skip_to(saved.last_packet_id)
         session.restore_withheld(saved.withheld)
         for message in saved.messages:
@@ -283,3 +286,8 @@ class Outbox:
                 session.in_flight[message.packet_id] = delivery
         self.backlog.restore(saved)
         self._recount()
+
+
+def detours(outbox: Outbox) -> int:
+    """Return why no message is sent at once: ``CAREFUL``, ``BIRTH``, both or 0."""
+    return max(0, -outbox.max_buffered)

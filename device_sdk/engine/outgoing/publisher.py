@@ -5,7 +5,8 @@ from __future__ import annotations
 from device_sdk._weak import weakly
 from device_sdk.engine.outgoing.cancelling import Cancelling
 from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.engine.outgoing.outbox import DETOUR, Outbox
+from device_sdk.engine.outgoing.outbox import Outbox
+from device_sdk.engine.outgoing.presence import Presence
 from device_sdk.engine.outgoing.suspicion import suspicion_for
 from device_sdk.engine.outgoing.write_ahead import WriteAhead
 from device_sdk.errors import ClosedError, DroppedError, LocalProtocolError, QueueFullError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from device_sdk.engine.consumers import Consumers
     from device_sdk.engine.events import Events
+    from device_sdk.engine.outgoing.greetings import Greetings
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.output import Output
     from device_sdk.mqtt.protocol import Protocol
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Publisher"]
 
+_AT_FIRST, _ALWAYS = 1, 2  # QoS 0 waits for a connection: for the first one only, or for each
 _LONGEST_HEADER = 14  # of a PUBLISH beside topic, properties and payload: the rest of it, and an expiry
 _UNHELD = {
     DROPPED: "messages that waited in the store made room for newer ones",
@@ -42,8 +45,8 @@ class Publisher:
     """
 
     __slots__ = (
-        "_alone", "_buffer_qos0", "_cancelling", "_closed", "_events", "_obstacle", "_policy", "_qos0_waits",
-        "_session", "_stats", "_waits", "journal", "online", "outbox", "suspicion",
+        "_alone", "_cancelling", "_closed", "_events", "_obstacle", "_policy", "_qos0_waits", "_session",
+        "_stats", "_waits", "journal", "online", "outbox", "presence", "suspicion",
     )  # fmt: skip
 
     def __init__(
@@ -58,10 +61,12 @@ class Publisher:
         buffer_qos0: bool,
         alone: bool = True,
         on_poison: str = "keep",
+        greetings: Greetings | None = None,
     ) -> None:
         self.outbox = Outbox(lock, session, policy, store, consumers)
         self.journal = None if store is None else WriteAhead(store, session, self.outbox, events)
         self.suspicion = suspicion_for(on_poison, session, self.outbox, events)
+        self.presence = Presence(session, self.outbox, events, greetings)
         self.online: Protocol | None = None
         self._session = session
         self._policy = policy
@@ -70,9 +75,8 @@ class Publisher:
         self._waits = self.outbox.waits
         self._cancelling = Cancelling(self.outbox, self.journal, events)
         self._waits.let_cancel(weakly(self._cancelling.cancel))
-        self._buffer_qos0 = buffer_qos0
         self._alone = alone
-        self._qos0_waits = True  # for the first connection, or always if it was asked for
+        self._qos0_waits = _ALWAYS if buffer_qos0 else _AT_FIRST
         self._closed = False
         self._obstacle: DeviceSdkError | None = None  # as far as it has been reported
 
@@ -88,6 +92,7 @@ class Publisher:
         self.online = protocol
         self._waits.explain(None)
         self.outbox.connected((protocol.output.largest_packet, protocol.output.refused_flags))
+        self.presence.connected(protocol)
         if self.suspicion is not None:
             self.suspicion.connected(protocol, now)
 
@@ -104,6 +109,7 @@ class Publisher:
             self.suspicion.relax()
         if error is not None:
             self._waits.explain(error)
+        self.presence.disconnected()
         self.outbox.disconnected()
 
     def attempt_failed(self, error: DeviceSdkError) -> None:
@@ -112,12 +118,13 @@ class Publisher:
 
     def attempt_over(self) -> None:
         """Note that an attempt has its outcome: from now on QoS 0 waits only with ``buffer_qos0``."""
-        self._qos0_waits = self._buffer_qos0
+        self._qos0_waits &= _ALWAYS
 
     def end(self, error: DeviceSdkError | None = None) -> None:
         """Take no message any more, and end what is left: with ``error``, else as the store can keep it."""
         self._closed = True
         self._waits.let_cancel(None)
+        self.presence.disconnected()
         if error is not None:
             self.outbox.end_all(error)
             return
@@ -166,7 +173,7 @@ class Publisher:
                 self._stats.published += 1
                 return outbox.sent_qos0
             qos0 = Delivery(self._waits, topic_field, payload, flags, properties)
-            if outbox.max_buffered == DETOUR:
+            if outbox.max_buffered < 0:
                 outbox.want_fill(True)
                 return self._enqueue(qos0, now)
             return self._output_full(qos0, protocol.output.buffered)
@@ -193,7 +200,7 @@ class Publisher:
         if flags < 2:
             output.check(flags, size)
         queued = self._enqueue(delivery, now)
-        if outbox.max_buffered == DETOUR:
+        if outbox.max_buffered < 0:
             outbox.want_fill(True)
         elif flags < 2:
             self.fill(now or 0.0)
@@ -285,10 +292,14 @@ class Publisher:
         if self.online is None:
             return
         outbox, suspicion = self.outbox, self.suspicion
-        if outbox.max_buffered == DETOUR and suspicion is not None:
+        if outbox.max_buffered < 0:
             outbox.want_fill(False)
-            self.report_ended(suspicion.step(now))
-        if outbox.max_buffered != DETOUR:
+            alone = suspicion is not None and suspicion.careful is not None
+            self.presence.begin(self.online, alone=alone)
+            if suspicion is not None:
+                self.report_ended(suspicion.step(now))
+                self.presence.begin(self.online, alone=alone)
+        if outbox.max_buffered >= 0:
             self.report_ended(outbox.fill(self.online, now))
         if outbox.obstacle is not self._obstacle:
             self._obstacle = error = outbox.obstacle

@@ -19,10 +19,11 @@ __all__ = ["TOO_LATE", "Replay"]
 
 _QOS_FLAGS = 6
 _PACKET_IDS = 65_535  # SUBSCRIBE takes from them as well
-_NO_PAST = -1  # a message that was sent without a store has the number 0
+_NO_PAST = _NOTHING = -1  # a message that was sent without a store has the number 0
 _BURST_SECONDS = 0.05  # what a replay rate may make up for after a late wake-up
 
 TOO_LATE = "it expired before it could be sent"
+_OUTDATED = "the birth of a connection, a newer message on its topic, replaced it"
 
 
 class Replay:
@@ -45,6 +46,8 @@ class Replay:
         self._past = _NO_PAST  # sequence number of the last message that the rate holds back
         self._next_at = 0.0  # when the rate allows the next message of the past
         self._has_properties: bool | None = None  # what this client sends; None: all messages are its own
+        self._outdated = b""  # the topic of birth, and the last message on it that birth replaces
+        self._outdated_through = _NOTHING
 
     def speak(self, version: str) -> None:
         """Translate from now on: the store has messages of a client that may have spoken another version."""
@@ -54,6 +57,11 @@ class Replay:
         """A connection begins: the messages up to this one are the past."""
         self.obstacle = None
         self._past = last_sequence if self._rate else _NO_PAST
+        self._outdated_through = _NOTHING
+
+    def outdate(self, topic_field: bytes, through: int) -> None:
+        """On this connection send no message on this topic any more up to this sequence number."""
+        self._outdated, self._outdated_through = topic_field, through
 
     def fill(self, protocol: Protocol, now: float, most: int) -> list[Delivery]:
         """Move messages from the backlog into the window, or ``most`` of them; return those that ended."""
@@ -62,14 +70,14 @@ class Replay:
         room = min(window, _PACKET_IDS - len(session.requests) - len(session.withheld)) - len(session)
         # Half of the window stays free for what is published now.
         reserve = (protocol.window - protocol.outbound.held) // 2 if backlog.overtaking else 0
-        self.wants_more, self.held_until = False, None
+        last, self.wants_more, self.held_until = self._outdated_through, False, None
         ended: list[Delivery] = []
         moved = moved_bytes = 0
         for lane, reserved, past in ((backlog.live, 0, _NO_PAST), (backlog.queue, reserve, self._past)):
             room -= reserved
             while lane and moved < most:
                 delivery = lane[0]
-                if delivery.status != QUEUED:
+                if delivery.status != QUEUED or (delivery.sequence <= last and self._drops(delivery, ended)):
                     lane.popleft()  # replaced by a newer one, and counted then
                     continue
                 if delivery.flags & _QOS_FLAGS:
@@ -149,6 +157,14 @@ class Replay:
             delivery.properties = b""
         elif not delivery.properties:
             delivery.properties = b"\0"
+
+    def _drops(self, delivery: Delivery, ended: list[Delivery]) -> bool:
+        """Whether birth, which is newer, replaces this message; it has ended then."""
+        if delivery.topic_field != self._outdated:
+            return False
+        self._backlog.left(delivery, self._backlog.queue)
+        self._give_up(delivery, DROPPED, DroppedError(_OUTDATED), ended)
+        return True
 
     def _give_up(self, delivery: Delivery, status: str, error: DeviceSdkError, ended: list[Delivery]) -> None:
         self._endings.end(delivery, status, error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from device_sdk.engine.outgoing.careful import Careful
+from device_sdk.engine.outgoing.greetings import Greeting
+from device_sdk.engine.outgoing.outbox import CAREFUL
 from device_sdk.engine.outgoing.poison import OTHER_REASONS, End, Poison
 from device_sdk.errors import ArgumentError
 
@@ -56,7 +58,7 @@ class Suspicion:
         self._published = self._events.stats.published
         if self._poison.is_watchful:
             self.careful = Careful(self._poison, protocol, self._session, self._outbox, self._events, now)
-            self._outbox.detour(True)
+            self._outbox.detour(CAREFUL, True)
 
     def step(self, now: float) -> list[Delivery]:
         """Go on with a careful connection; return the messages that ended."""
@@ -73,7 +75,7 @@ class Suspicion:
         if self.careful is not None:
             self.careful.end()
             self.careful = None
-            self._outbox.detour(False)
+            self._outbox.detour(CAREFUL, False)
 
     def ended(
         self, protocol: Protocol, event: ConnectionEnded, accepted_at: float, now: float, held: int | None
@@ -106,14 +108,15 @@ class Suspicion:
     ) -> End:
         session, careful = self._session, self.careful
         left = protocol.outbound.repeats.keys() | protocol.outbound.left_out
+        greeted = any(type(message) is Greeting for message in session.in_flight.values())
         unanswered: list[Any] = [
             message
             for packet_id, message in session.in_flight.items()
-            if packet_id not in left and message.packet is not None
+            if packet_id not in left and message.packet is not None and type(message) is not Greeting
         ]
         qos0 = self._events.stats.published > self._published
         end = End(str(event.error), event.reason_code, now - accepted_at, unanswered, qos0=qos0)
-        if not (held or session.requests or session.released):
+        if not (held or greeted or session.requests or session.released):
             if careful is not None and careful.alone is not None:
                 end.alone, end.since = careful.alone, now - careful.alone_since
             elif len(unanswered) == 1:
