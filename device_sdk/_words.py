@@ -85,7 +85,7 @@ _ELSEWHERE = {
     **dict.fromkeys(
         ("max_messages", "max_bytes", "max_age", "overflow", "block_timeout", "keep_last", "unsendable",
          "replay", "replay_rate", "durability", "linger", "min_free", "max_shelf_messages",
-         "max_shelf_bytes"), _IN_POLICY),
+         "max_shelf_bytes", "open_timeout"), _IN_POLICY),
     **dict.fromkeys(("first", "longest", "stable"), _IN_RECONNECT),
     **dict.fromkeys(
         ("bind", "interface", "tcp_keepalive", "user_timeout", "headers", "origin", "subprotocol",

@@ -26,6 +26,7 @@
     │   │   └── TlsError                       the two ends do not trust or understand each other
     │   └── TransportClosedError               the stream ended or was aborted
     ├── StoreError
+    │   ├── StoreUnavailableError              its disk hangs or cannot be read; another time it may
     │   └── QueueFullError                     a bound of the queue was reached
     ├── DriverError
     │   ├── BusError (+OSError)                the bus failed: no acknowledge, I/O error
@@ -76,6 +77,7 @@ __all__ = [
     "RemoteProtocolError",
     "SessionLostError",
     "StoreError",
+    "StoreUnavailableError",
     "SubscribeRefused",
     "TlsError",
     "TransportClosedError",
@@ -267,6 +269,10 @@ class TransportClosedError(TransportError):
 
 class StoreError(DeviceSdkError):
     """The session store failed, or cannot be used as asked."""
+
+
+class StoreUnavailableError(StoreError):
+    """The disk of the session store does not answer, or cannot be read. Another time it may."""
 
 
 class QueueFullError(StoreError):

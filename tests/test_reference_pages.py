@@ -16,7 +16,7 @@ from device_sdk.engine.incoming import router
 from device_sdk.engine.outgoing import backlog, bounds
 from device_sdk.mqtt import aliasing, framing, handshake, inbound, protocol, skipping, topics
 from device_sdk.net import sockets, srv, tcp, websocket
-from device_sdk.store import base, database, files, pending, sqlite, wal
+from device_sdk.store import access, base, database, files, pending, sqlite, wal
 from device_sdk.store.base import StorePolicy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,8 +134,11 @@ def size(count: int) -> str:
         ("copies of damaged logs", f"2 of {size(wal.KEPT_BYTES)}"),
         ("damaged messages named", f"{database.NAMED}"),
         ("free space on the file system", f"{size(files.RESERVE_BYTES)} in `queue.db.reserve`"),
-        ("waiting for another program", f"{database.BUSY_S:g} s"),
-        ("waiting for a disk that hangs", f"{sqlite._CLOSE_S:g} s"),
+        ("waiting for another program", f"{access.BUSY_S:g} s"),
+        ("waiting for a disk that hangs", f"{StorePolicy().open_timeout:g} s"),
+        ("the same, `close()`", f"{sqlite._CLOSE_S:g} s"),
+        ("the same, the end of the process", f"{sqlite._EXIT_S:g} s"),
+        ("room for the index of the log", size(access.INDEX_BYTES)),
         ("our answers that it does not read", f"{protocol.MOST_ANSWERS:,}"),
         ("repetitions of QoS 2 messages", f"{inbound._MOST_HELD:,}"),
         ("AUTH rounds of one exchange", f"{authentication._MOST_ROUNDS}"),

@@ -52,8 +52,8 @@ class AsyncClient(BaseClient):
     loop ends with the client still open (:func:`asyncio.run` cancels that task then), the client sends
     DISCONNECT and closes at once.
 
-    The arguments are those of ``__init__``, below. Opening a store may take some milliseconds, and happens in
-    the constructor.
+    The arguments are those of ``__init__``, below. Opening a store may take some milliseconds, with a disk
+    that hangs ``open_timeout``, and happens in the constructor.
     """
 
     _consumers_class = LoopConsumers

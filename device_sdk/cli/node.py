@@ -71,7 +71,7 @@ def config(argv: list[str]) -> int:
         say_json(node_schema(), indent=2)
         return ExitCode.OK
     checked = _load(arguments.config)
-    _, transport = make_client(checked, with_store=False)
+    _, transport = make_client(checked)
     count = len(checked.sensor)
     sensors = "1 sensor" if count == 1 else f"{count} sensors"
     say(f"{arguments.config}: no errors; node {checked.node.id}, {sensors}, {transport.description}")

@@ -11,6 +11,7 @@
 ``worker.py``          one thread per bus; it owns the sensors of that bus and their states
 ``encode.py``          readings -> payload
 ``availability.py``    online and offline of node and sensors, retained at the broker; any thread
+``uplink.py``          the client, and the one that takes its place when the queue's file can be opened
 ``service.py``         joins the client and the workers, from start to drain
 =====================  ===========================================================================
 

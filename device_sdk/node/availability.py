@@ -6,7 +6,7 @@ That of the node is birth, farewell and will of its client, see ``link.py``.
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from device_sdk._log import Log
 from device_sdk.errors import DeviceSdkError
@@ -14,7 +14,7 @@ from device_sdk.errors import DeviceSdkError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from device_sdk import Client, Delivery
+    from device_sdk import Delivery
 
 __all__ = ["OFFLINE", "ONLINE", "Availability"]
 
@@ -22,6 +22,13 @@ ONLINE = b"online"
 OFFLINE = b"offline"
 
 log = Log("device_sdk.node")
+
+
+class Publishes(Protocol):
+    """A client, or what stands for one."""
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> Delivery:
+        """As :meth:`Client.publish`."""
 
 
 class Availability:
@@ -32,7 +39,7 @@ class Availability:
     and published by :meth:`pay`. All methods may be called from any thread.
     """
 
-    def __init__(self, client: Client, sensor_topics: Iterable[str]) -> None:
+    def __init__(self, client: Publishes, sensor_topics: Iterable[str]) -> None:
         self._client = client
         self._online = dict.fromkeys(sensor_topics, False)
         self._connected = False

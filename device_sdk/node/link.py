@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_sdk import Client, Message, ReconnectPolicy, StorePolicy, TLSOptions, Will
+from device_sdk.engine.build import store_for
 from device_sdk.net.base import open_transport, parse_url
 from device_sdk.node.availability import OFFLINE, ONLINE
 
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from device_sdk.engine.events import ClientEvent
     from device_sdk.net.base import Transport
     from device_sdk.node.tables import NodeConfig, QueueTable, TlsTable
+    from device_sdk.store.base import Store
 
-__all__ = ["make_client", "open_broker"]
+__all__ = ["make_client", "make_store", "open_broker"]
 
 
 def open_broker(config: NodeConfig) -> Transport:
@@ -33,14 +35,14 @@ def open_broker(config: NodeConfig) -> Transport:
 
 
 def make_client(
-    config: NodeConfig, on_event: Callable[[ClientEvent], object] | None = None, *, with_store: bool = True
+    config: NodeConfig, on_event: Callable[[ClientEvent], object] | None = None, *, store: Store | None = None
 ) -> tuple[Client, Transport]:
     """Return a client that is not started, and its transport: ``abort()`` makes the broker send the will.
 
-    ``with_store``: whether the queue's file is opened; a check of the configuration leaves it alone.
+    ``store``: for the queue, see :func:`make_store`; without one the file of the configuration is left alone.
 
     Raises: ArgumentError: values that cannot work together. MissingDependency: the URL needs a package.
-    StoreError: the queue's file cannot be opened.
+    StoreError: the store cannot be opened.
     """
     broker = config.broker
     url = parse_url(broker.url)
@@ -58,13 +60,21 @@ def make_client(
         will=Will(availability, OFFLINE, qos=1, retain=True),
         birth=Message(availability, ONLINE, qos=1, retain=True),
         farewell=Message(availability, OFFLINE, qos=1, retain=True),
-        store=config.queue.file if with_store else None,
+        store=store,
         policy=_policy(config.queue),
         reconnect=ReconnectPolicy(longest=broker.reconnect_longest),
         on_poison=broker.on_poison,
         on_event=on_event,
     )
     return client, transport
+
+
+def make_store(config: NodeConfig) -> Store | None:
+    """Return the store of the queue's file, not opened; ``None``: the queue is in memory.
+
+    Raises: StoreError: this Python has no module for it.
+    """
+    return None if config.queue.file is None else store_for(config.queue.file, _policy(config.queue))
 
 
 def _policy(queue: QueueTable) -> StorePolicy:

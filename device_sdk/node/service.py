@@ -12,8 +12,8 @@ from device_sdk.drivers.base import driver_class
 from device_sdk.errors import DeviceSdkError
 from device_sdk.node.availability import Availability
 from device_sdk.node.encode import encode_json
-from device_sdk.node.link import make_client
 from device_sdk.node.schedule import Schedule, phase_offset
+from device_sdk.node.uplink import Uplink
 from device_sdk.node.worker import Sensor, Worker
 
 if TYPE_CHECKING:
@@ -52,14 +52,14 @@ class Service:
     def __init__(self, config: NodeConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
         self.error: BaseException | None = None
-        self._client, self._transport = make_client(config, self._on_event)
-        self._availability = Availability(self._client, [sensor.availability for sensor in config.sensor])
+        self._uplink = Uplink(config, self._on_event)
+        self._availability = Availability(self._uplink, [sensor.availability for sensor in config.sensor])
         self._outlets: list[_Outlet] = []
         start = clock()
         buses: dict[str, list[Sensor]] = {}
         for table in config.sensor:
             phase = phase_offset(config.node.id, table.name, table.interval)
-            outlet = _Outlet(table, self._client, self._availability, clock)
+            outlet = _Outlet(table, self._uplink, self._availability, clock)
             self._outlets.append(outlet)
             sensor = Sensor(
                 table.name,
@@ -74,8 +74,8 @@ class Service:
 
     @property
     def client(self) -> Client:
-        """The client, for its state and its counters."""
-        return self._client
+        """The present client, for its state and its counters: see :mod:`device_sdk.node.uplink`."""
+        return self._uplink.client
 
     @property
     def healthy(self) -> bool:
@@ -89,9 +89,9 @@ class Service:
             self.config.node.id,
             "1 sensor" if len(self.config.sensor) == 1 else f"{len(self.config.sensor)} sensors",
             ", ".join(worker.name for worker in self.workers),
-            self._transport.description,
+            self._uplink.transport.description,
         )
-        self._client.start()
+        self._uplink.start()
         for worker in self.workers:
             worker.start()
 
@@ -109,6 +109,7 @@ class Service:
         if drain is None:
             drain = self.config.node.drain
         self._stop_workers()
+        self._uplink.stop()
         for outlet in self._outlets:
             outlet.end()
         deadline = time.monotonic() + drain
@@ -116,11 +117,10 @@ class Service:
         reason = self.error
         if not said:
             # After an orderly DISCONNECT the retained state would stay "online".
-            self._transport.abort()
-        dropped = self._client.stats.dropped
-        self._client.close(drain=max(0.0, deadline - time.monotonic()) if said else 0.0)
+            self._uplink.transport.abort()
+        lost = self._uplink.close(max(0.0, deadline - time.monotonic()) if said else 0.0)
         self.error = reason or TimeoutError(f"the broker did not acknowledge them within {drain:g} s")
-        return self._client.stats.dropped - dropped
+        return lost
 
     def __enter__(self) -> Self:
         self.start()
@@ -172,12 +172,12 @@ class _Outlet:
     def __init__(
         self,
         table: SensorTable,
-        client: Client,
+        uplink: Uplink,
         availability: Availability,
         clock: Callable[[], float],
     ) -> None:
         self._table = table
-        self._client = client
+        self._uplink = uplink
         self._availability = availability
         self._seq = 0
         self._losing = False
@@ -190,7 +190,7 @@ class _Outlet:
         payload = encode_json(self._seq, readings)
         self._seq += 1
         try:
-            self._client.publish(table.topic, payload, qos=table.qos, retain=table.retain)
+            self._uplink.publish(table.topic, payload, qos=table.qos, retain=table.retain)
         except DeviceSdkError as error:
             self._lose(error)
             return

@@ -86,6 +86,7 @@ class QueueTable(Table, frozen=True, kw_only=True):
     replay_rate: Annotated[float, above(0, "messages a second")] | None = None
     unsendable: Literal["hold", "drop", "lower_qos"] = "hold"
     durability: Literal["batch", "sync", "os"] = "batch"
+    open_timeout: Annotated[float, seconds("10s", 0.1, 600)] = 10.0
 
 
 class SensorTable(Table, frozen=True, kw_only=True):

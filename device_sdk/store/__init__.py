@@ -8,6 +8,7 @@ Read ``base.py`` first, then ``memory.py``: it is the contract in its shortest f
 ``sqlite.py``     :class:`SqliteStore`: owns the thread that writes, and the lock on the changes it waits for
 ``pending.py``    changes that are not on disk yet, folded together; guarded by that lock
 ``database.py``   reads and writes the file; only in the store's thread
+``access.py``     the connection to that file, the best one that the disk allows
 ``reading.py``    reads that file, and tells damaged rows from sound ones
 ``checksum.py``   of a row
 ``wal.py``        what SQLite drops of a damaged log

@@ -112,6 +112,8 @@ class StorePolicy:
         min_free: bytes to leave free on the file system of a store; below that the store counts as full.
         max_shelf_messages, max_shelf_bytes: of a store, for messages that are not sent any more, because the
             broker refused them or the disk damaged them; beyond that the oldest is deleted, and told.
+        open_timeout: seconds that a store on disk may take to open, before
+            :class:`~device_sdk.errors.StoreUnavailableError` is raised.
 
     Raises: ArgumentError, ArgumentTypeError: by name.
     """
@@ -127,6 +129,7 @@ class StorePolicy:
         "max_shelf_bytes",
         "max_shelf_messages",
         "min_free",
+        "open_timeout",
         "overflow",
         "replay",
         "replay_rate",
@@ -151,6 +154,7 @@ class StorePolicy:
         min_free: int = 16 * 1024 * 1024,
         max_shelf_messages: int = 1_000,
         max_shelf_bytes: int = 4 * 1024 * 1024,
+        open_timeout: float = 10.0,
     ) -> None:
         for name, value in (("max_messages", max_messages), ("max_bytes", max_bytes)):
             if value is not None:
@@ -159,8 +163,12 @@ class StorePolicy:
             _check_number("max_age", max_age, (int, float), 1e-3, LONGEST_SECONDS)
         if replay_rate is not None:
             _check_number("replay_rate", replay_rate, (int, float), 1e-3)
-        for name, span in (("block_timeout", block_timeout), ("linger", linger)):
-            _check_number(name, span, (int, float), 0, LONGEST_SECONDS)
+        for name, span, least in (
+            ("block_timeout", block_timeout, 0.0),
+            ("linger", linger, 0.0),
+            ("open_timeout", open_timeout, 1e-3),
+        ):
+            _check_number(name, span, (int, float), least, LONGEST_SECONDS)
         for name, amount in (
             ("min_free", min_free),
             ("max_shelf_messages", max_shelf_messages),
@@ -191,6 +199,7 @@ class StorePolicy:
         self.min_free = min_free
         self.max_shelf_messages = max_shelf_messages
         self.max_shelf_bytes = max_shelf_bytes
+        self.open_timeout = open_timeout
 
 
 def _check_number(

@@ -10,26 +10,16 @@ import sqlite3
 from itertools import islice
 from operator import attrgetter
 
-from device_sdk.errors import StoreError
+from device_sdk.errors import StoreError, StoreUnavailableError
 from device_sdk.store import shelf
+from device_sdk.store.access import Access, code_of, is_full
 from device_sdk.store.base import STORE_DAMAGED, Page, SavedSession, message_size, no_room_report
 from device_sdk.store.checksum import of_message
 from device_sdk.store.clock import NO_EXPIRY
-from device_sdk.store.files import Reserve, prepare, set_aside, sync_directory
+from device_sdk.store.files import prepare, set_aside
 from device_sdk.store.ownership import check_owner
-from device_sdk.store.place import Place
 from device_sdk.store.reading import Damage, Reader, is_damage, session_row
-from device_sdk.store.schema import (
-    COUNTERS,
-    PAGE_SIZE,
-    PRAGMAS,
-    SESSION_COLUMNS,
-    SIZE,
-    define,
-    insert,
-    migrate,
-    version_of,
-)
+from device_sdk.store.schema import COUNTERS, PAGE_SIZE, SESSION_COLUMNS, SIZE, insert
 from device_sdk.store.voucher import HOLDS, promises
 from device_sdk.store.wal import examine
 
@@ -42,11 +32,9 @@ if TYPE_CHECKING:
     from device_sdk.store.clock import ExpiryClock
     from device_sdk.store.pending import NewMessage, Pending
 
-__all__ = ["BUSY_S", "INSERT_EXPIRING", "NAMED", "Database", "is_full"]
+__all__ = ["INSERT_EXPIRING", "NAMED", "Database"]
 
 _PUT_BACK = "a new file has everything that it held"
-
-BUSY_S = 2.0  # how long another connection may keep us from writing
 
 _INSERT = (
     "INSERT INTO message (sequence, flags, written, written_bytes, topic, properties, payload, checksum) "
@@ -82,15 +70,6 @@ _UPDATE_SESSION = (
 )
 
 
-def _code(error: BaseException) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether the disk has no room."""
-    return _code(error) == sqlite3.SQLITE_FULL
-
-
 class Database:
     """One connection to one file, and the state from which to make a new file."""
 
@@ -98,12 +77,10 @@ class Database:
         self._path = path
         self._policy = policy
         self._clock = clock
-        self._connection: sqlite3.Connection | None = None
-        self._reserve = Reserve(path, policy.min_free)
+        self._access = Access(path, policy)
         self._row = dict.fromkeys(SESSION_COLUMNS, 0)  # the row of `session` as it should be
         self._row_written = dict(self._row)  # and as it is
         self._kept = SavedSession()  # subscriptions, facts, received and withheld ones, for a new file
-        self._place = Place(path)
         self._reports: list[Report] = []  # for the user; the store takes them
         self._shelved = 0  # messages on the shelf
         self._newest = 0  # the largest sequence number that has a row, or had one
@@ -116,32 +93,31 @@ class Database:
     def open(self) -> tuple[SavedSession, str | None]:
         """Return the session, and a notice for the user or ``None``.
 
-        Raises: StoreError: the file belongs to another program or a newer release, or cannot be opened.
+        Raises: StoreError: the file belongs to another program or a newer release. StoreUnavailableError: it
+        cannot be read.
         """
+        access = self._access
         check_owner(self._path)
-        self._reserve.check()
+        access.reserve.check()
         notice = _emptied(self._path)
-        prepare(self._path)
-        self._place.take()
         try:
-            self._damage.left_out(examine(self._path, self._reserve))
+            self._damage.left_out(examine(self._path, access.reserve))
             saved = self._load()
-        except OSError as error:
-            raise self._unusable(error) from error
-        except (sqlite3.Error, TypeError, ValueError) as error:
-            if is_full(error):
-                self._reserve.release()
-            elif _code(error) in _ENVIRONMENT:
+        except (OSError, sqlite3.Error, TypeError, ValueError) as error:
+            if isinstance(error, OSError) or is_full(error) or code_of(error) in _ENVIRONMENT:
                 raise self._unusable(error) from error
-            else:
-                notice = self._set_aside(error)
+            notice = self._set_aside(error)
             try:
                 saved = self._load()
             except (sqlite3.Error, OSError) as again:
                 raise self._unusable(again) from again
-        self._place.filled()
-        self._reserve.keep()
+        access.reserve.keep()
         return saved, notice
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be written, as far as that is known."""
+        return self._access.why
 
     def kept(self, unwritten: Pending) -> int:
         """Return how many messages the file has for the next client, but for those that have ended since."""
@@ -151,43 +127,22 @@ class Database:
 
     def close(self) -> None:
         """Write the session's row if it is not up to date, and close the file."""
+        access = self._access
         try:
-            if self._row != self._row_written and self._connection is not None:
-                self._connection.execute(_UPDATE_SESSION, self._row)
+            if self._row != self._row_written and access.connection is not None and access.why is None:
+                access.connection.execute(_UPDATE_SESSION, self._row)
         finally:
-            self._disconnect()
+            access.disconnect()
 
-    def _connect(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            return self._connection
-        connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
-        try:
-            define(connection)
-            version = version_of(connection, self._path)
-            connection.execute(f"PRAGMA synchronous = {'OFF' if self._policy.durability == 'os' else 'FULL'}")
-            for pragma in PRAGMAS:
-                connection.execute(pragma)
-            migrate(connection, version)
-            if not version and self._policy.durability != "os":
-                sync_directory(self._path)
-        except BaseException:
-            connection.close()
-            raise
-        self._place.take_beside()
-        self._connection = connection
-        return connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except sqlite3.Error:
-                pass  # its last checkpoint failed; the log keeps what it holds
+    def leave(self) -> None:
+        """Close the file as it is. Never raises."""
+        self._access.disconnect()
 
     def _unusable(self, error: Exception) -> StoreError:
-        self._disconnect()
-        return StoreError(f"{self._path}: {error}; is the disk full, read-only or not ours to write?")
+        self._access.disconnect()
+        return StoreUnavailableError(
+            f"{self._path}: {error}; is the disk full, failing or not ours to write?"
+        )
 
     def take_reports(self) -> list[Report]:
         """Return what the user should know of, since the last call."""
@@ -198,7 +153,7 @@ class Database:
 
     def _load(self) -> SavedSession:
         """Read the session; the cost does not depend on the length of the queue."""
-        connection = self._connect()
+        connection = self._access.connect()
         row, sound = session_row(connection)
         self._row_written = dict(row)
         self._row = row if sound else self._counted()
@@ -244,7 +199,7 @@ class Database:
         self._kept.subscriptions = dict(saved.subscriptions)
 
     def _reader(self) -> Reader:
-        return Reader(self._connect(), self._clock, self._row["checked_from"], self._damage)
+        return Reader(self._access.connect(), self._clock, self._row["checked_from"], self._damage)
 
     def waiting(self, after: int, *, lost: bool = False) -> Generator[SavedMessage, None, None]:
         """Read waiting messages with a sequence number above ``after``; see :meth:`Reader.waiting`."""
@@ -252,7 +207,7 @@ class Database:
 
     def _counted(self) -> dict[str, int]:
         """Return a row of ``session`` for one that is damaged, as far as the messages tell it."""
-        connection = self._connect()
+        connection = self._access.connect()
         row = dict.fromkeys(SESSION_COLUMNS, 0)
         row["next_sequence"] = 1
         (row["checked_from"],) = connection.execute(
@@ -275,7 +230,7 @@ class Database:
             return
         self._damage = found.rest()
         self._reports += _damage_reports(found)
-        connection = self._connect()
+        connection = self._access.connect()
         row = dict(self._row)
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -311,22 +266,23 @@ class Database:
 
         Pages of the file that deleted messages left behind count as room.
         """
-        self._reserve.keep()
+        reserve, connection = self._access.reserve, self._access.connection
+        reserve.keep()
         spare = 0
-        if self._connection is not None:
+        if connection is not None:
             try:
-                (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+                (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
                 spare = pages * PAGE_SIZE
             except sqlite3.Error:
                 pass  # writing will report the error
-        return self._reserve.shortage(new_bytes - spare) if new_bytes > spare else None
+        return reserve.shortage(new_bytes - spare) if new_bytes > spare else None
 
     def write(self, batch: Pending) -> None:
         """Write a batch in one transaction; an empty batch tests whether the disk accepts writes.
 
-        Raises: sqlite3.Error: nothing was written.
+        Raises: sqlite3.Error, StoreError: nothing was written.
         """
-        connection = self._connect()
+        connection = self._access.connect_to_write()
         row = dict(self._row)
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -419,23 +375,25 @@ class Database:
         sqlite3.Error, OSError, StoreError: no new file could be made.
         """
         if is_full(error):
-            self._reserve.release()
+            self._access.reserve.release()
         elif is_damage(error):
             return self._begin_anew(error)
-        elif _code(error) != sqlite3.SQLITE_READONLY:
-            self._disconnect()  # after a failed flush no open file is trusted
+        elif code_of(error) != sqlite3.SQLITE_READONLY:
+            self._access.disconnect()  # after a failed flush no open file is trusted
         return None
 
     def _set_aside(self, error: BaseException) -> str:
-        self._disconnect()
+        self._access.disconnect()
         try:
-            if self._place.is_lost():  # another file was put into its place
+            if self._access.place.is_lost():  # another file was put into its place
                 check_owner(self._path)
             kept = set_aside(self._path)
             prepare(self._path)
-            self._place.take()
+            self._access.place.take()
         except OSError as problem:
-            raise StoreError(f"{self._path}: {error}, and it cannot be renamed: {problem}") from problem
+            raise StoreUnavailableError(
+                f"{self._path}: {error}, and it cannot be renamed: {problem.strerror}"
+            ) from problem
         return f"{self._path}: {error}; it was set aside as {kept} and a new one begun"
 
     def _begin_anew(self, error: BaseException) -> str:
@@ -450,12 +408,12 @@ class Database:
         Returns: a notice for the user, and whether the queued messages are lost. Raises: StoreError: another
         file is in its place. sqlite3.Error, OSError: there is no room, for example.
         """
-        place, connection = self._place, self._connection
+        place, connection = self._access.place, self._access.connection
         if place.is_lost():
-            self._reserve.look_again()
+            self._access.reserve.look_again()
             if connection is not None:
                 place.copy_back(connection)
-                self._disconnect()
+                self._access.disconnect()
                 return f"{self._path}: it was removed while it was open; {_PUT_BACK}", False
             place.check_free()
             prepare(self._path)
@@ -466,14 +424,14 @@ class Database:
             (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 raise StoreError(f"{self._path}-wal: it was removed, and another program reads the database")
-            self._disconnect()
-            self._connect()
+            self._access.disconnect()
+            self._access.connect()
             return f"{self._path}-wal: it was removed while it was open; {_PUT_BACK}", False
         return None
 
     def _carry_over(self) -> None:
         """Write the state in memory, which is everything but the queued messages, into a new file."""
-        connection = self._connect()
+        connection = self._access.connect()
         row = self._row
         row["dropped"] += row["written"] - row["removed"]
         row["removed"], row["removed_bytes"] = row["written"], row["written_bytes"]
@@ -488,7 +446,6 @@ class Database:
         _write_subscriptions(connection, dict(kept.subscriptions))
         _write_facts(connection, kept.facts)
         connection.execute("COMMIT")
-        self._place.filled()
         self._row_written = dict(row)
 
 

@@ -6,9 +6,9 @@ import fcntl
 import os
 import stat
 import time
-from errno import ENOTDIR
+from errno import EDQUOT, EIO, ENODEV, ENOSPC, ENOTCONN, ENOTDIR, ENXIO, EREMOTEIO, EROFS, ESTALE, ETIMEDOUT
 
-from device_sdk.errors import StoreError
+from device_sdk.errors import StoreError, StoreUnavailableError
 from device_sdk.store.voucher import LOCK_BYTES, first_line, is_lock
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "prepare",
     "set_aside",
     "sync_directory",
+    "unusable",
 ]
 
 #: The largest size of the write-ahead log: a checkpoint may need as much on a disk that has just filled up.
@@ -31,6 +32,9 @@ _LOCK_TRIES = 5
 _LOCK_PAUSE_S = 0.05
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_CANNOT_BE_MADE = (EROFS, ENOSPC, EDQUOT)
+#: What a disk says, or what is left of one that was taken away, not a wrong name or a missing right.
+_DISK_FAILS = (*_CANNOT_BE_MADE, EIO, ENODEV, ENXIO, ENOTCONN, ESTALE, ETIMEDOUT, EREMOTEIO)
 
 
 def prepare(path: str) -> None:
@@ -39,6 +43,7 @@ def prepare(path: str) -> None:
     Raises: StoreError: it cannot be made or written.
     """
     try:
+        _make_directory(os.path.dirname(path))
         fd = os.open(path, _OPEN_FLAGS | os.O_CREAT, 0o600)
         try:
             if os.fstat(fd).st_mode & 0o077:
@@ -46,7 +51,13 @@ def prepare(path: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}; a store needs a file that can be written") from error
+        raise unusable(path, error, "; a store needs a file that can be written") from error
+
+
+def unusable(name: str, error: OSError, rest: str = "") -> StoreError:
+    """Return the error of a file that cannot be used, by what the disk says."""
+    kind = StoreUnavailableError if error.errno in _DISK_FAILS else StoreError
+    return kind(f"{name}: {error.strerror}{rest}")
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -110,7 +121,8 @@ def _remove(path: str) -> None:
 class StoreLock:
     """One process at a time: an ``flock`` on ``<path>.lock``, which ends with the process that holds it.
 
-    The file stays: removing it would let two processes lock two files of one name.
+    The file stays: removing it would let two processes lock two files of one name. On a disk that takes no
+    writes it may be missing: then nothing is locked until it can be made.
     """
 
     def __init__(self, path: str) -> None:
@@ -121,14 +133,15 @@ class StoreLock:
         """Take the lock; make the directory (0700) if it is missing.
 
         Raises: StoreError: another store, here or in another process, has the file open; the file with the
-        lock's name is no lock.
+        lock's name is no lock. StoreUnavailableError: the disk fails.
         """
         name = f"{self._path}.lock"
         try:
-            _make_directory(os.path.dirname(self._path))
-            fd = os.open(name, _OPEN_FLAGS | os.O_CREAT, 0o600)
+            fd = self._make(name)
         except OSError as error:
-            raise StoreError(f"{name}: {error.strerror}") from error
+            raise unusable(name, error) from error
+        if fd is None:
+            return
         if not is_lock(fd):
             os.close(fd)
             raise StoreError(
@@ -141,11 +154,26 @@ class StoreLock:
         except OSError:
             pass  # a full disk: the lock holds, but other processes cannot read its holder
 
+    def _make(self, name: str) -> int | None:
+        try:
+            _make_directory(os.path.dirname(self._path))
+            return os.open(name, _OPEN_FLAGS | os.O_CREAT, 0o600)
+        except OSError as error:
+            if error.errno not in _CANNOT_BE_MADE:
+                raise
+        try:
+            return os.open(name, _READ_FLAGS)
+        except FileNotFoundError:
+            return None
+
     def hold_on(self) -> None:
-        """Take the lock again if its file was removed, which another process would not see.
+        """Take the lock if it could not be made before, or its file was removed: nobody else would see it.
 
         Raises: StoreError: another store has the lock now.
         """
+        if self._fd < 0:
+            self.acquire()
+            return
         held = os.fstat(self._fd)
         if identity(f"{self._path}.lock") == (held.st_dev, held.st_ino):
             return

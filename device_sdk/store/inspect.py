@@ -13,10 +13,17 @@ from pathlib import Path
 
 from device_sdk.errors import StoreError
 from device_sdk.store import shelf
+from device_sdk.store.access import (
+    BUSY_S,
+    has_room_for_index,
+    open_to_read,
+    takes_no_writes,
+    work_alone,
+)
 from device_sdk.store.base import KEEP_LAST, MESSAGE_FLAGS, SHELVED, SavedMessage
 from device_sdk.store.checksum import of_message
 from device_sdk.store.clock import ExpiryClock
-from device_sdk.store.database import BUSY_S, INSERT_EXPIRING
+from device_sdk.store.database import INSERT_EXPIRING
 from device_sdk.store.files import Reserve, StoreLock, is_locked
 from device_sdk.store.ownership import check_unlocked
 from device_sdk.store.reading import Damage, Reader, is_damage, session_row
@@ -331,15 +338,15 @@ def _change(
         lock.acquire()
         if examine(path) is not None:
             raise _damaged(path)
+        reserve = Reserve(path, 0)
+        reserve.check()
+        reserve.release()  # deleting needs some room, and this may be why it was called
         connection = _open(path, "rw")
         try:
             migrate(connection, version_of(connection, path))
             if not session_row(connection)[1]:
                 raise _damaged(path)
             connection.execute("PRAGMA secure_delete = OFF")
-            reserve = Reserve(path, 0)
-            reserve.check()
-            reserve.release()  # deleting needs some room, and this may be why it was called
             connection.execute("BEGIN IMMEDIATE")
             changed = action(connection)
             connection.execute(f"UPDATE session SET checksum = row_checksum({', '.join(SESSION_COLUMNS)})")
@@ -447,11 +454,8 @@ def _open(path: str, mode: str) -> sqlite3.Connection:
         raise StoreError(f"{path}: there is no such file")
     check_unlocked(os.path.realpath(path))
     try:
-        connection = sqlite3.connect(
-            f"{Path(path).as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None
-        )
+        connection = _connect(path, mode)
         try:
-            define(connection)
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
         except BaseException:
@@ -464,6 +468,19 @@ def _open(path: str, mode: str) -> sqlite3.Connection:
         raise StoreError(
             f"{path}: this is not a store of this release (application {application:#x}, schema {version})"
         )
+    return connection
+
+
+def _connect(path: str, mode: str) -> sqlite3.Connection:
+    has_room = has_room_for_index(path)
+    if mode == "ro" and not has_room and (takes_no_writes(path) or not is_locked(path)):
+        return open_to_read(path)
+    connection = sqlite3.connect(
+        f"{Path(path).as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None
+    )
+    define(connection)
+    if not has_room and mode == "rw":
+        work_alone(connection)  # we have the lock
     return connection
 
 

@@ -26,7 +26,7 @@ import stat
 from errno import ELOOP
 
 from device_sdk.errors import StoreError
-from device_sdk.store.files import is_locked, is_our_lock
+from device_sdk.store.files import is_locked, is_our_lock, unusable
 from device_sdk.store.schema import APPLICATION_ID, SESSION_COLUMNS
 from device_sdk.store.voucher import vouches
 
@@ -74,7 +74,7 @@ def check_owner(path: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}; a store needs a file that can be written") from error
+        raise unusable(path, error, "; a store needs a file that can be written") from error
 
 
 def _open(path: str) -> int | None:

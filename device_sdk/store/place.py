@@ -32,6 +32,15 @@ class Place:
         self._name = b""  # by which the lock vouches for it
         self._beside: dict[str, tuple[int, int] | None] = {}
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether the file was taken."""
+        return bool(self._name)
+
+    def note(self) -> None:
+        """Note the file that the path leads to now, which can only be read."""
+        self.file = identity(self._path)
+
     def take(self) -> None:
         """Note the file that the path leads to now, which is ours to fill. No connection is open."""
         self.file = identity(self._path)

@@ -15,7 +15,8 @@ import weakref
 from device_sdk._clock import boottime
 from device_sdk._folding import Folding
 from device_sdk._log import Log
-from device_sdk.errors import StoreError
+from device_sdk.errors import StoreError, StoreUnavailableError
+from device_sdk.store.access import is_full
 from device_sdk.store.base import (
     NOTHING_LOST,
     Page,
@@ -26,7 +27,7 @@ from device_sdk.store.base import (
     StorePolicy,
 )
 from device_sdk.store.clock import ExpiryClock
-from device_sdk.store.database import Database, is_full
+from device_sdk.store.database import Database
 from device_sdk.store.files import StoreLock
 from device_sdk.store.ownership import check_unlocked
 from device_sdk.store.pending import LAZY_S, NEVER, Pending
@@ -43,9 +44,10 @@ __all__ = ["RETRY_S", "SqliteStore"]
 #: Pauses between attempts to write to a failing disk: the first, and the longest after doubling each time.
 RETRY_S = (0.5, 30.0)
 
-_CLOSE_S = 30.0  # how long close() waits for a disk that does not answer
+_CLOSE_S = 3.0  # how long close() waits for a disk that does not answer
+_EXIT_S = 30.0  # how long the end of the process does
 _ATTEMPTS = 3  # in a row: after making room, after beginning a new file
-_OPENING, _OPEN, _CLOSING, _CLOSED = range(4)
+_OPENING, _LEFT, _OPEN, _CLOSING, _CLOSED = range(5)  # _LEFT: nobody waits for the opening any more
 
 log = Log("device_sdk.store")
 _repeating = Folding(log)  # of all stores: their paths tell them apart
@@ -108,7 +110,7 @@ class SqliteStore(Store):
     ``monotonic`` and ``clock`` are for tests.
 
     The files: ``path`` and SQLite's ``-wal`` and ``-shm``, ``path.lock``, ``path.reserve``; damaged ones are
-    renamed ``path.damaged-1`` and ``-2``.
+    renamed ``path.damaged-1`` and ``-2``, copies of damaged logs are ``path.damaged-log-1`` and ``-2``.
     """
 
     on_disk = True
@@ -154,9 +156,16 @@ class SqliteStore(Store):
     def open(self) -> SavedSession:
         """Return the saved session and start the thread.
 
+        A file that can only be read is no error: ``failure`` says why. Nor is one that cannot be made.
         Raises: StoreError: another client has it open; the file is no store or belongs to a newer release,
-        and is left alone; it is a symbolic link or cannot be written.
+        and is left alone; it is a symbolic link. StoreUnavailableError: the disk did not answer within
+        ``open_timeout``, or the file cannot even be read; open() may be called again.
         """
+        patience = min(self.policy.open_timeout, threading.TIMEOUT_MAX)
+        if self._state == _LEFT and self._thread is not None:
+            self._thread.join(patience)
+        if self._state == _LEFT:
+            raise _no_answer(self.path, patience)
         if self._state != _CLOSED:
             raise StoreError(
                 f"{self.path}: this SqliteStore is in use by another client; close that one first"
@@ -170,7 +179,14 @@ class SqliteStore(Store):
         )
         self._thread = thread
         thread.start()
-        opened.wait()
+        try:
+            opened.wait(patience)
+        finally:
+            with self._lock:
+                if not outcome:
+                    self._state = _LEFT
+        if not outcome:
+            raise _no_answer(self.path, patience)
         (result,) = outcome
         if isinstance(result, BaseException):
             thread.join()
@@ -237,8 +253,10 @@ class SqliteStore(Store):
         thread.join(_CLOSE_S)
         if thread.is_alive():
             log.warning(
-                "%s: the disk did not answer within %g s; the store is left behind", self.path, _CLOSE_S
+                "%s: the disk did not answer within %g s; the end of the process waits for it, up to %g s",
+                *(self.path, _CLOSE_S, _EXIT_S),
             )
+            _outlive(thread)
 
     def disown(self) -> None:
         """In a forked child: leave the store to the parent; only the copy of its lock is closed.
@@ -288,15 +306,25 @@ class SqliteStore(Store):
         try:
             check_unlocked(self.path)  # before a lock file is left beside another program's file
             self._file_lock.acquire()
-            saved, self.notice = database.open()
+            result: SavedSession | BaseException
+            result, self.notice = database.open()
             self.reports.extend(database.take_reports())
+            if database.problem is not None:
+                self._settle(database.problem)
         except BaseException as error:
+            result = error
+        with self._lock:
+            is_left = self._state == _LEFT
+            if not is_left:
+                self._state = _OPEN
+                outcome.append(result)
+        if is_left or isinstance(result, BaseException):
+            database.leave()
             self._file_lock.release()
-            outcome.append(error)
+            if is_left:
+                self._state = _CLOSED
             opened.set()
             return
-        self._state = _OPEN
-        outcome.append(saved)
         opened.set()
         while True:
             try:
@@ -421,7 +449,7 @@ class SqliteStore(Store):
         except Exception as worse:
             return f"{self.path}: {worse}"
         if notice is None:
-            return f"{self.path}: {error}"
+            return str(error) if isinstance(error, StoreError) else f"{self.path}: {error}"
         self.notice = notice
         # Nothing above it had been written.
         self.lost_through = self._damaged_through = self.durable_through
@@ -478,6 +506,18 @@ class SqliteStore(Store):
                     continue
                 if not page.add(new.copy()):
                     return
+
+
+def _no_answer(path: str, seconds: float) -> StoreError:
+    return StoreUnavailableError(f"{path}: the disk did not answer within {seconds:g} s (open_timeout)")
+
+
+def _outlive(thread: threading.Thread) -> None:
+    """Have the end of the process wait for a thread that still writes."""
+    if threading.main_thread().is_alive():
+        threading.Thread(target=thread.join, args=(_EXIT_S,), name="device-sdk store close").start()
+    else:  # this is the end
+        thread.join(_EXIT_S)
 
 
 _open_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()

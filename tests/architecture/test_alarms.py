@@ -195,6 +195,17 @@ ALARMS = {
         Alarm("users are told of torn logs after every power cut", unwatched=BY_USERS),
         Alarm("the shelf of a node fills up with messages that are sound", unwatched=BY_USERS),
     ],
+    "0030": [
+        Alarm(
+            "A start in `tests/store/test_bad_disks.py` fails or dies",
+            ("tests/store/test_bad_disks.py",),
+        ),
+        Alarm(
+            "users find `database is locked` beside a node whose disk is not full",
+            ("tests/store/test_bad_disks.py::test_the_reserve_is_given_up_for_a_start",),
+        ),
+        Alarm("samples of a node come twice though its disk never failed", unwatched=BY_USERS),
+    ],
     "0020": [Alarm("Users look for `device_sdk.hil` and do not find it", unwatched=BY_USERS)],
     "0022": [
         Alarm(

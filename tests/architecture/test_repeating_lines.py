@@ -22,6 +22,8 @@ ONCE = {
     ("node/service.py", "_stop_workers"): "at the stop of the node",
     ("node/service.py", "_tell_lost"): "only after a line that says that samples are lost",
     ("node/service.py", "start"): "at the start of the node",
+    ("node/uplink.py", "__init__"): "at the start of the node",
+    ("node/uplink.py", "_change"): "once: the node has its file then",
     ("node/worker.py", "_enter"): "only after a line that says the opposite",
     ("store/sqlite.py", "_end"): "at the end of the store",
     ("store/sqlite.py", "close"): "at the end of the store",
