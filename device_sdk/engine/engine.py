@@ -210,7 +210,7 @@ class Engine:
         outbox, online = self.outgoing.outbox, self.outgoing.online
         waiting = outbox.queued - outbox.held + len(self.session)
         if online is not None:
-            waiting -= online.outbound.held
+            waiting -= len(online.outbound.held)
         return not (waiting or unsent or unfinished)
 
     def stats(self) -> Stats:
@@ -219,7 +219,7 @@ class Engine:
         outbox, online = self.outgoing.outbox, self.outgoing.online
         copy.queued = outbox.queued
         copy.queued_bytes = outbox.queued_bytes
-        copy.held = outbox.held + (0 if online is None else online.outbound.held)
+        copy.held = outbox.held + (0 if online is None else len(online.outbound.held))
         copy.in_flight = len(self.session)
         copy.acks_held = 0 if online is None else online.held_acknowledgements
         return copy

@@ -44,8 +44,9 @@ class Outbound:
     data, where the body starts and stops, and the list of events that they extend.
 
     ``repeats``: messages of an earlier connection that :meth:`repeat` has not sent yet, by packet identifier;
-    ``held``: how many of them the server does not take any more. They stay in flight, without a place in the
-    window, until another connection or the end of the session.
+    ``held``: those of them that the server does not take any more. They stay in flight, without a place in
+    the window, until another connection or the end of the session. ``window``: messages that may be in
+    flight, with a place for each that is held.
     """
 
     __slots__ = (
@@ -81,7 +82,7 @@ class Outbound:
         self.left_out: set[int] = set()  # of messages in flight that are not sent on this connection
         self._paced = False
         self.window = 0
-        self.held = 0
+        self.held: set[int] = set()
         self.repeats: OrderedDict[int, Outgoing] = OrderedDict()
 
     def publish(self, message: Outgoing, now: float = 0.0) -> int:
@@ -156,6 +157,8 @@ class Outbound:
             return
         del session.in_flight[packet_id]
         self.repeats.pop(packet_id, None)
+        if self.left_out or self.held:
+            self._moved_on(packet_id)
         session.released[packet_id] = message
         if not self._keeps_payload:
             message.packet = None
@@ -182,14 +185,13 @@ class Outbound:
 
     # On a new connection
 
-    def resume(self, window: int, sent: Container[Outgoing] = ()) -> None:
+    def resume(self, sent: Container[Outgoing] = ()) -> None:
         """Go on with the exchanges that the server has not finished, at most ``window`` messages at a time.
 
         ``sent``: messages that were sent on this connection already. :meth:`repeat` sends the others. Source:
         MQTT 5.0 §4.4 [MQTT-4.4.0-1], §4.6.
         """
         session, output = self._session, self._output
-        self.window = window
         if session.journal:
             output.hold_next(session.change_number)  # what the last connection wrote may not be durable yet
         for packet_id in session.released:
@@ -206,14 +208,12 @@ class Outbound:
         """Leave it to :meth:`repeat_one` when a message is repeated; before CONNACK."""
         self._paced = True
 
-    def repeat(self, now: float, events: list[Any]) -> int:
+    def repeat(self, now: float, events: list[Any]) -> None:
         """Repeat as many PUBLISH packets as the window of this connection holds.
 
         One that expires carries what is left of its life; one whose life is over ends without a repeat. The
         server may have it, so its packet identifier is withheld. Departure from [MQTT-4.3.3-7] and
         [MQTT-4.4.0-1], see docs/decisions/0026. One beyond a limit of the server is ``held``.
-
-        Returns: the window, with a place for each message that is held.
         """
         repeats, session = self.repeats, self._session
         while repeats and not self._paced and len(session) - len(repeats) < self.window:
@@ -223,7 +223,6 @@ class Outbound:
                 self._finish(message, EXPIRED, events, DeliveryExpiredError(_TOO_LATE))
             else:
                 self._send_again(message, now)
-        return self.window
 
     def repeat_one(self, message: Outgoing, now: float) -> bool:
         """Repeat this message, which has not expired, after :meth:`pace`; False: it is ``held`` instead."""
@@ -249,7 +248,7 @@ class Outbound:
         """End an exchange that the server has not answered; its packet identifier is withheld."""
         session = self._session
         self.repeats.pop(message.packet_id, None)
-        self.left_out.discard(message.packet_id)
+        self._moved_on(message.packet_id)
         if session.in_flight.pop(message.packet_id, None) is not None:
             session.withhold(message.packet_id)
         message.packet = None
@@ -261,7 +260,7 @@ class Outbound:
         if not self._output.takes(message.flags, len(packet)):
             message.packet = None
             self.window += 1
-            self.held += 1
+            self.held.add(message.packet_id)
             return False
         message.packet = packet
         self._output.add(bytes((packet[0] | _DUP,)) + packet[1:])
@@ -286,10 +285,17 @@ class Outbound:
         if error is not None:
             message.error = error
         message.packet = None
-        if self.left_out:
-            self.left_out.discard(message.packet_id)
+        if self.left_out or self.held:
+            self._moved_on(message.packet_id)
         if session.journal and message.sequence:  # a greeting has none: no store knows it
             session.record(("done", message.sequence, status))
         events.append(message)
         if self.repeats:
             self.repeats.pop(message.packet_id, None)
+
+    def _moved_on(self, packet_id: int) -> None:
+        """A message that waited for its repeat does so no more, be it that the server answered it late."""
+        self.left_out.discard(packet_id)
+        if packet_id in self.held:
+            self.held.remove(packet_id)
+            self.window -= 1

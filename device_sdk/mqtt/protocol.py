@@ -111,7 +111,6 @@ class Protocol:
         self.session = session
         self.version = options.version
         self.state = IDLE
-        self.window = 0
         self.keep_alive = KeepAlive(options.keep_alive)
         self.output = output = Output(OutgoingAliases() if use_aliases else None)
         self.handshake = Handshake(session, options, rules, inflight=inflight, vouched=vouched)
@@ -161,7 +160,7 @@ class Protocol:
         """Queue CONNECT. Source: MQTT 5.0 §3.1."""
         self.state = CONNECTING
         self.output.add(self.handshake.connect(now, clean_start=clean_start))
-        self.window = self.handshake.window
+        self.outbound.window = self.handshake.window
 
     def check(self, flags: int, size: int) -> None:
         """As :meth:`Output.check`: check that the server accepts such a PUBLISH."""
@@ -230,6 +229,11 @@ class Protocol:
         self.state = DISCONNECTING
 
     @property
+    def window(self) -> int:
+        """Messages that may be in flight, as ``outbound.window``."""
+        return self.outbound.window
+
+    @property
     def buffered(self) -> int:
         """Bytes waiting for :meth:`data_to_send`, as ``output.buffered``."""
         return self.output.buffered
@@ -275,7 +279,7 @@ class Protocol:
                 raise RemoteProtocolError(f"{answers} of our answers wait and are not read", 0x97)
             self.framing.feed(data, now, events, self._accept)
             if self.outbound.repeats:
-                self.window = self.outbound.repeat(now, events)
+                self.outbound.repeat(now, events)
         except (RemoteProtocolError, LocalProtocolError) as error:
             # Its traceback would refer to us, and keep us until a collection.
             events.extend(self._fail(error.with_traceback(None)))
@@ -348,7 +352,7 @@ class Protocol:
             events.append(end)
             return
         server, present = handshake.server, handshake.session_present
-        self.window = handshake.window
+        self.outbound.window = handshake.window
         self.keep_alive.agree(server.get("server_keep_alive", self.keep_alive.interval))
         self.output.limit(server)
         self.state = CONNECTED
@@ -359,7 +363,7 @@ class Protocol:
         handshake.forget_what_is_lost()
         if present or handshake.assumes_session:
             events.append(ConnectAcknowledged(present, server, []))
-            self.outbound.resume(self.window, sent)
+            self.outbound.resume(sent)
             self.inbound.deliver_forgotten(held, events)
             return
         stale = bool(session.received)

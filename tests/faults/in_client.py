@@ -139,8 +139,8 @@ IN_CLIENT = (
         "a message that comes late does not count those past PUBREC",
         v5("MQTT-3.3.4-7", "MQTT-4.9.0-2"),
         _PUBLISHER,
-        "and len(session.in_flight) + len(session.released) < protocol.window",
-        "and len(session.in_flight) < protocol.window",
+        "and len(session.in_flight) + len(session.released) < protocol.outbound.window",
+        "and len(session.in_flight) < protocol.outbound.window",
     ),
     Fault(
         "the queue is sent with one message too many in the window",

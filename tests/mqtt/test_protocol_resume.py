@@ -224,10 +224,10 @@ def test_what_the_server_no_longer_takes_is_kept_and_not_sent(
     second = again(peer, server=server)
     assert payloads(second.sent()) == left
     assert {message.status for message in messages} == {"sent"}
-    assert (len(second.session), second.protocol.outbound.held) == (3, 1)
+    assert (len(second.session), len(second.protocol.outbound.held)) == (3, 1)
     third = again(second)
     assert payloads(third.sent()) == [b"small", bytes(100), b"retained"]
-    assert third.protocol.outbound.held == 0
+    assert third.protocol.outbound.held == set()
 
 
 def test_what_the_server_no_longer_takes_needs_no_place_in_the_window() -> None:
@@ -241,12 +241,29 @@ def test_what_the_server_no_longer_takes_needs_no_place_in_the_window() -> None:
         assert second.publish(b"%d" % number).packet_id == 4 + number
 
 
+@pytest.mark.parametrize("ways", [["late PUBACK"], ["late PUBREC"], ["late PUBREC", "PUBCOMP"], ["given up"]])
+def test_what_is_kept_has_its_place_as_long_as_it_is_kept(ways: list[str]) -> None:
+    peer = connected(inflight=3)
+    qos = 1 if ways == ["late PUBACK"] else 2
+    message = peer.publish(bytes(100), qos)
+    second = again(peer, server={"maximum_packet_size": 50}, inflight=3)
+    assert (second.protocol.window, len(second.protocol.outbound.held)) == (4, 1)
+    answers: dict[str, Any] = {"late PUBACK": Puback(1), "late PUBREC": Pubrec(1), "PUBCOMP": Pubcomp(1)}
+    for way in ways:
+        if way == "given up":
+            second.protocol.outbound.give_up(message)
+        else:
+            second.receive(answers[way])
+    assert (second.protocol.window, len(second.protocol.outbound.held)) == (3, 0)
+    assert len(second.session) == (ways == ["late PUBREC"])
+
+
 def test_what_is_kept_ends_with_its_expiry_on_the_next_connection() -> None:
     peer = connected()
     message = peer.publish(bytes(100), expires_at=60.0)
     second = again(peer, server={"maximum_packet_size": 50}, now=10.0)
     third = again(second, server={"maximum_packet_size": 50}, now=60.0)
-    assert (message.status, third.protocol.outbound.held) == ("expired", 0)
+    assert (message.status, third.protocol.outbound.held) == ("expired", set())
 
 
 def test_a_message_that_is_kept_leaves_its_place_to_the_next_repeat() -> None:

@@ -227,7 +227,7 @@ class Careful:
     def _is_free(self) -> bool:
         """Whether nothing is unanswered on this connection."""
         session, outbound = self._session, self._protocol.outbound
-        waiting = len(session.in_flight) - outbound.held - len(outbound.left_out) - len(outbound.repeats)
+        waiting = len(session.in_flight) - len(outbound.held) - len(outbound.left_out) - len(outbound.repeats)
         return not (waiting or session.released or session.requests)
 
     def _ask(self) -> bool:

@@ -189,7 +189,7 @@ class Publisher:
         if (
             flags >= 2
             and not outbox.ahead
-            and len(session.in_flight) + len(session.released) < protocol.window
+            and len(session.in_flight) + len(session.released) < protocol.outbound.window
         ):
             if self.journal is None:
                 protocol.publish(delivery, now or 0.0)

@@ -66,10 +66,11 @@ class Replay:
     def fill(self, protocol: Protocol, now: float, most: int) -> list[Delivery]:
         """Move messages from the backlog into the window, or ``most`` of them; return those that ended."""
         session, backlog, has_properties = self._session, self._backlog, self._has_properties
-        window = max(protocol.window, protocol.outbound.window) + len(protocol.outbound.left_out)
+        outbound = protocol.outbound
+        window = outbound.window + len(outbound.left_out)
         room = min(window, _PACKET_IDS - len(session.requests) - len(session.withheld)) - len(session)
         # Half of the window stays free for what is published now.
-        reserve = (protocol.window - protocol.outbound.held) // 2 if backlog.overtaking else 0
+        reserve = (outbound.window - len(outbound.held)) // 2 if backlog.overtaking else 0
         last, self.wants_more, self.held_until = self._outdated_through, False, None
         ended: list[Delivery] = []
         moved = moved_bytes = 0
