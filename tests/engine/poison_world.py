@@ -169,12 +169,14 @@ class PoisonWorld(LifeWorld):
         """Connections that have ended."""
         return self.events.count("disconnected")
 
-    def send(self, topic: str, payload: bytes, qos: int = 1) -> Delivery:
+    def send(
+        self, topic: str, payload: bytes, qos: int = 1, *, expires_at: float | None = None
+    ) -> Delivery:
         """Publish a message."""
         field = len(topic).to_bytes(2, "big") + topic.encode()
         with self.engine.lock:
             delivery = self.engine.outgoing.publish(
-                field, payload, qos << 1, b"\0" if self.version == "5.0" else b"", None, None
+                field, payload, qos << 1, b"\0" if self.version == "5.0" else b"", expires_at, None
             )
         assert delivery is not None
         self.turn()

@@ -395,6 +395,38 @@ def test_the_only_message_is_refused_only_if_the_broker_names_the_fault() -> Non
         assert "suspect" in world.events
 
 
+def test_a_broker_that_never_answers_pingreq_holds_nothing_up() -> None:
+    def reacts(packet: Any) -> Reaction:
+        if packet.type == "pingreq":
+            return "deaf"
+        return "closed" if packet.type == "publish" and packet.topic == FORBIDDEN else None
+
+    world = PoisonWorld(reacts)
+    bad = world.send(FORBIDDEN, b"x")
+    good = [world.send("site/a", b"%d" % number, qos=1 + number % 2) for number in range(5)]
+    world.until(lambda: all(delivery.done for delivery in (bad, *good)))
+    assert bad.state == "refused"
+    assert states(good) == {"acknowledged"}
+    assert "the server does not answer" not in "".join(world.texts("disconnected"))
+
+
+def test_a_suspect_that_expires_needs_no_care_any_more() -> None:
+    def begin(expires_at: float | None) -> tuple[PoisonWorld, Any]:
+        world = PoisonWorld(ends_on(FORBIDDEN))
+        bad = world.send(FORBIDDEN, b"x", expires_at=expires_at)
+        world.send("site/a", b"good")
+        world.until(lambda: "suspect" in world.events)
+        return world, bad
+
+    when = begin(None)[0].clock()
+    world, bad = begin(when + 0.1)
+    world.until(lambda: bad.done)
+    assert bad.state == "expired"
+    world.wait(1)
+    assert world.engine.life.state == "connected"
+    assert not is_careful(world)
+
+
 # QoS 0
 
 

@@ -11,6 +11,7 @@ from device_sdk.engine.outgoing.stepped_over import SteppedOver
 from device_sdk.engine.outgoing.waits import Waits
 from device_sdk.store.base import KEEP_LAST, StorePolicy
 from device_sdk.store.memory import MemoryStore
+from tests.engine.rig import Rig
 
 
 class Queue:
@@ -40,6 +41,20 @@ def test_the_message_that_is_taken_out_is_the_one_that_was_named() -> None:
     queue.over.add_first()
     queue.over.take_out(first)
     assert (list(queue.backlog.queue), queue.backlog.messages, len(queue.over)) == ([third], 1, 0)
+
+
+def test_one_message_is_the_first_of_all_or_none() -> None:
+    rig = Rig(policy=StorePolicy(replay="live"), inflight=1, buffer_qos0=True)
+    past = rig.publish(b"past", qos=0)
+    outbox = rig.engine.outgoing.outbox
+    outbox.detour(True)
+    rig.connect()
+    live = [rig.publish(b"%d" % number) for number in range(2)]
+    protocol = rig.engine.connection.protocol  # type: ignore[union-attr]
+    for _ in range(3):
+        outbox.fill(protocol, rig.clock(), 1)
+    assert [one.state for one in live] == ["sent", "queued"]
+    assert past.state == "queued"  # it is not its turn, and nobody has judged it
 
 
 def test_a_message_that_was_stepped_over_is_in_memory_when_it_expires() -> None:

@@ -26,8 +26,9 @@ _MOST_WAITING_FOR_QOS0 = 1_000  # more, and one message per round trip is too sl
 
 # What becomes of the next message: sent beside others, sent alone, left where it is, or refused unsent.
 _TOGETHER, _ALONE, _LEFT, _REFUSED = range(4)
-# The PINGREQ before a message that is sent alone.
-_NOT_ASKED, _ASKED, _ANSWERED = range(3)
+# When the PINGREQ before a message that is sent alone counts as answered.
+_NOT_ASKED, _ANSWERED = float("inf"), float("-inf")
+_PATIENCE = 30.0  # seconds for PINGRESP, if keep alive leaves as many: some servers never answer
 
 
 class _Control:
@@ -49,8 +50,8 @@ class Careful:
     """
 
     __slots__ = (
-        "_accepted_at", "_acknowledged", "_candidates", "_control", "_events", "_is_careful", "_outbox",
-        "_ping", "_poison", "_protocol", "_session", "_stepped_over",
+        "_accepted_at", "_acknowledged", "_answered_at", "_candidates", "_control", "_events", "_is_careful",
+        "_outbox", "_poison", "_protocol", "_session", "_stepped_over",
         "alone", "alone_since", "deadline",
     )  # fmt: skip
 
@@ -77,7 +78,7 @@ class Careful:
         self._is_careful = poison.is_careful
         self._candidates = {id(message): message for message in poison.candidates}
         self._control = None if poison.suspect is None else _Control(poison.suspect)
-        self._ping = _NOT_ASKED
+        self._answered_at = _NOT_ASKED
 
     @property
     def is_over(self) -> bool:
@@ -89,22 +90,24 @@ class Careful:
 
     def ping_answered(self) -> None:
         """The server has answered PINGREQ."""
-        if self._ping == _ASKED:
-            self._ping = _ANSWERED
+        if self._answered_at != _NOT_ASKED:
+            self._answered_at = _ANSWERED
 
     def step(self, now: float) -> list[Delivery]:
         """Send what may be sent now; return the messages that ended instead."""
         ended: list[Delivery] = []
-        poison, control = self._poison, self._control
-        self._note_answers()
+        poison = self._poison
+        self._note_answers(now)
+        self._drop_ended_suspect()
+        control = self._control
         if control is not None and self._is_passed(control, now):
             self._end_control(control, now, ended)
         if poison.watches_qos0 and self._has_proved_qos0(now):
             poison.qos0_proved()
         while self.alone is None and self._advance(now, ended):
-            pass
-        if self.alone is None and self._ping == _ANSWERED:
-            self._ping = _NOT_ASKED  # the next message wants an answer of its own
+            self._drop_ended_suspect()
+        if self.alone is None and now >= self._answered_at:
+            self._answered_at = _NOT_ASKED  # the next message wants an answer of its own
         self.deadline = self._next_deadline(now)
         return ended
 
@@ -120,13 +123,13 @@ class Careful:
 
     # Answers
 
-    def _note_answers(self) -> None:
+    def _note_answers(self, now: float) -> None:
         poison, control, alone = self._poison, self._control, self.alone
         if alone is not None:
             if alone.flags >= 2:
                 answered = self._session.in_flight.get(alone.packet_id) is not alone
             else:
-                answered = self._ping == _ANSWERED
+                answered = now >= self._answered_at
             if answered:
                 self.alone = None
                 poison.answered(alone)
@@ -140,17 +143,25 @@ class Careful:
             self._acknowledged = acknowledged
             poison.acknowledged()
 
+    def _drop_ended_suspect(self) -> None:
+        """Nothing is to be found out about a message that has expired, or that nobody wants any more."""
+        suspect = self._poison.suspect
+        if suspect is not None and suspect.message is not None and suspect.message.done:
+            self._poison.acquit()
+            self._control = None
+            self._bring_back()
+
     def _has_proved_qos0(self, now: float) -> bool:
         waiting = self._outbox.backlog.messages > _MOST_WAITING_FOR_QOS0
         return waiting or now >= self._accepted_at + self._poison.qos0_life
 
     def _next_deadline(self, now: float) -> float | None:
-        lives = []
+        moments = [] if self._answered_at == _NOT_ASKED else [self._answered_at]
         if self._control is not None:
-            lives.append(self._control.suspect.lasted)
+            moments.append(self._accepted_at + self._control.suspect.lasted)
         if self._poison.watches_qos0:
-            lives.append(self._poison.qos0_life)
-        return min((due for life in lives if (due := self._accepted_at + life) > now), default=None)
+            moments.append(self._accepted_at + self._poison.qos0_life)
+        return min((moment for moment in moments if moment > now), default=None)
 
     # The next message
 
@@ -230,16 +241,17 @@ class Careful:
         waiting = len(session.in_flight) - len(outbound.held) - len(outbound.left_out) - len(outbound.repeats)
         return not (waiting or session.released or session.requests)
 
-    def _ask(self) -> bool:
+    def _ask(self, now: float) -> bool:
         """Return whether the server has answered a PINGREQ, and send one if none was sent."""
-        if self._ping == _NOT_ASKED:
-            self._ping = _ASKED
+        if self._answered_at == _NOT_ASKED:
+            keep_alive = self._protocol.keep_alive
+            self._answered_at = now + min(_PATIENCE, keep_alive.patience or _PATIENCE)
             self._protocol.output.add(_PINGREQ)
-            self._protocol.keep_alive.pinged(asked=True)
-        return self._ping == _ANSWERED
+            keep_alive.pinged(asked=True)
+        return now >= self._answered_at
 
     def _send_alone(self, message: Delivery, now: float, ended: list[Delivery], *, is_repeat: bool) -> bool:
-        if not self._ask():
+        if not self._ask(now):
             return False
         if not self._send(message, now, ended, is_repeat=is_repeat):
             return False
@@ -248,9 +260,9 @@ class Careful:
         self.alone = message
         # A repeat belongs to the connection from its beginning: another one has to live as long.
         self.alone_since = self._accepted_at if is_repeat else now
-        self._ping = _NOT_ASKED
+        self._answered_at = _NOT_ASKED
         if message.flags < 2:
-            self._ask()  # its answer is the only one that QoS 0 has
+            self._ask(now)  # its answer is the only one that QoS 0 has
         return False
 
     def _send(self, message: Delivery, now: float, ended: list[Delivery], *, is_repeat: bool) -> bool:
@@ -283,9 +295,9 @@ class Careful:
             control.asks_topic = True  # nothing else can speak for the server
             if self._bring_back():
                 return True
-        if now < self._accepted_at + suspect.lasted or not self._ask():
+        if now < self._accepted_at + suspect.lasted or not self._ask(now):
             return False
-        self._ping = _NOT_ASKED
+        self._answered_at = _NOT_ASKED
         if suspect.named:  # the server itself said so: that it answers at all is enough
             self._end_control(control, now, ended)
         else:
