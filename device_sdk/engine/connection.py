@@ -13,7 +13,7 @@ from device_sdk.engine.outgoing.greetings import Greeting
 from device_sdk.engine.outgoing.write_ahead import OPEN_GATES
 from device_sdk.engine.stream import LAST_READS, Stream
 from device_sdk.errors import AuthenticationError, TransportClosedError, TransportError
-from device_sdk.mqtt.events import AuthReceived, ConnectAcknowledged, ConnectionEnded
+from device_sdk.mqtt.events import AuthReceived, ConnectAcknowledged, ConnectionEnded, PublishPostponed
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.protocol import DISCONNECTING
 from device_sdk.mqtt.session import ACKNOWLEDGED
@@ -286,6 +286,8 @@ class Connection:
                     event.on_done.set()
             elif kind is Greeting:
                 outgoing.presence.answered(event)
+            elif kind is PublishPostponed:
+                outgoing.postponed.add(event, now)
             else:
                 self._on_event(self, event, now)
         stats = self._events.stats
@@ -293,7 +295,8 @@ class Connection:
             self._incoming.in_hand.arrived(received)
             stats.received += received
         stats.acknowledged += acknowledged
-        if outgoing.outbox.backlog.messages or outgoing.outbox.max_buffered < 0:
+        outbox = outgoing.outbox
+        if outbox.backlog.messages or outbox.max_buffered < 0 or outgoing.postponed:
             outgoing.fill(now)
         if outgoing.journal is not None:
             outgoing.journal.hand_over()

@@ -26,6 +26,7 @@ from device_sdk.engine.reactions import Reactions
 from device_sdk.errors import ArgumentError, AuthenticationError, ClosedError, DeviceSdkError
 from device_sdk.mqtt.options import check_range
 from device_sdk.mqtt.protocol import Protocol
+from device_sdk.mqtt.rules import ProtocolRules
 from device_sdk.mqtt.session import Session
 from device_sdk.net.base import Transport
 
@@ -49,6 +50,8 @@ __all__ = ["WITH_WILL", "Engine"]
 
 #: Reason code of a DISCONNECT after which the server publishes the will. Source: MQTT 5.0 §3.14.2.1.
 WITH_WILL = 0x04
+
+_RULES = ProtocolRules(postpones=frozenset({0x97}))  # quota exceeded
 
 
 class Engine:
@@ -122,8 +125,8 @@ class Engine:
         self.connector = Connector(
             brokers, options, credentials or Credentials(options), resumption, authentication,
             lambda vouched: Protocol(
-                session, options, inflight=inflight, vouched=vouched, use_aliases=use_topic_aliases
-            ),
+                session, options, inflight=inflight, vouched=vouched,
+                use_aliases=use_topic_aliases, rules=_RULES),
         )  # fmt: skip
         self.life = LifeCycle()
         self.reactions = Reactions(
@@ -187,7 +190,7 @@ class Engine:
     def next_deadline(self) -> float | None:
         """When :meth:`on_deadline` wants to be called."""
         connection, outbox = self.connection, self.outgoing.outbox
-        due = [self.life.retry_at, outbox.next_expiry, outbox.next_replay]
+        due = [self.life.retry_at, outbox.next_expiry, outbox.next_replay, self.outgoing.postponed.due]
         suspicion = self.outgoing.suspicion
         if suspicion is not None and suspicion.careful is not None:
             due.append(suspicion.careful.deadline)
@@ -208,9 +211,9 @@ class Engine:
         unsent = connection is not None and connection.is_unsent
         unfinished = self._await_handlers and incoming.in_hand.count and incoming.router.inbox is None
         outbox, online = self.outgoing.outbox, self.outgoing.online
-        waiting = outbox.queued - outbox.held + len(self.session)
-        if online is not None:
-            waiting -= len(online.outbound.held)
+        waiting = outbox.queued + len(self.session)
+        if not self.outgoing.postponed:  # these are waited for: a quota passes
+            waiting -= outbox.backlog.held.messages + (0 if online is None else len(online.outbound.held))
         return not (waiting or unsent or unfinished)
 
     def stats(self) -> Stats:
@@ -219,7 +222,7 @@ class Engine:
         outbox, online = self.outgoing.outbox, self.outgoing.online
         copy.queued = outbox.queued
         copy.queued_bytes = outbox.queued_bytes
-        copy.held = outbox.held + (0 if online is None else len(online.outbound.held))
+        copy.held = outbox.backlog.held.total + (0 if online is None else len(online.outbound.held))
         copy.in_flight = len(self.session)
         copy.acks_held = 0 if online is None else online.held_acknowledgements
         return copy

@@ -33,8 +33,9 @@ class ClientEvent:
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
     ``refused``, ``cancelled``,
     ``suspect`` (a message for which the server may end connections; its topic is the value),
-    ``held`` (messages are beyond a limit of this broker, and wait), ``no_birth``, ``no_farewell`` (this
-    connection has none, its topic is the value), ``subscribe_refused``,
+    ``postponed`` (a message exceeded the broker's quota, and is published again later; its topic is the
+    value), ``held`` (messages are beyond a limit of this broker, and wait), ``no_birth``, ``no_farewell``
+    (this connection has none, its topic is the value), ``subscribe_refused``,
     ``handler_failed``, ``no_handler``, ``store_failed``, ``store_recovered``, ``store_replaced`` (its file
     was damaged and set aside, or removed), ``store_damaged`` (parts are not what was written, and are left
     out), ``shelf_full`` (messages on its shelf were deleted, their number is the value), ``auth``,
@@ -63,7 +64,7 @@ class Stats:
     """Counters since the client was made, and five gauges.
 
     Gauges: ``queued`` messages and ``queued_bytes`` that wait, ``held`` messages among these and those in
-    flight that the connected broker cannot take, ``in_flight`` messages sent and not finished,
+    flight that the connected broker cannot take now, ``in_flight`` messages sent and not finished,
     ``acks_held`` received messages whose acknowledgement waits for a handler. ``dropped`` counts outgoing
     messages, ``discarded`` received ones of QoS 0, ``skipped`` received ones that could not be delivered.
     """

@@ -11,7 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from device_sdk.errors import DeviceSdkError
+    from device_sdk.errors import DeviceSdkError, PublishRefused
+    from device_sdk.mqtt.session import Outgoing
 
 __all__ = [
     "AuthReceived",
@@ -20,6 +21,7 @@ __all__ = [
     "MessageSkipped",
     "PayloadNotText",
     "PingAnswered",
+    "PublishPostponed",
     "SessionUnknown",
     "SubscribeAcknowledged",
     "UnsubscribeAcknowledged",
@@ -56,6 +58,20 @@ class UnsubscribeAcknowledged(SubscribeAcknowledged):
     """UNSUBACK: in MQTT 3.x, which has no reason codes, one 0 per topic filter."""
 
     __slots__ = ()
+
+
+class PublishPostponed:
+    """PUBACK or PUBREC with a reason code that passes (``ProtocolRules.postpones``).
+
+    ``message`` stays in flight, and is not sent before :meth:`Outbound.publish_anew` or the next connection.
+    ``error``: what the server said.
+    """
+
+    __slots__ = ("error", "message")
+
+    def __init__(self, message: Outgoing, error: PublishRefused) -> None:
+        self.message = message
+        self.error = error
 
 
 class AuthReceived:

@@ -14,13 +14,14 @@ from collections import OrderedDict
 from device_sdk.errors import DeliveryExpiredError, RemoteProtocolError
 from device_sdk.mqtt.decode import read_acknowledgement
 from device_sdk.mqtt.encode import encode_packet
+from device_sdk.mqtt.events import PublishPostponed
 from device_sdk.mqtt.packets import Pubrel
 from device_sdk.mqtt.refusals import publish_refused
 from device_sdk.mqtt.session import ACKNOWLEDGED, EXPIRED, REFUSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Iterable
     from typing import Any
 
     from device_sdk.errors import DeviceSdkError
@@ -44,9 +45,10 @@ class Outbound:
     data, where the body starts and stops, and the list of events that they extend.
 
     ``repeats``: messages of an earlier connection that :meth:`repeat` has not sent yet, by packet identifier;
-    ``held``: those of them that the server does not take any more. They stay in flight, without a place in
-    the window, until another connection or the end of the session. ``window``: messages that may be in
-    flight, with a place for each that is held.
+    ``held``: those of them that the server does not take any more, and those that it does not take now,
+    see ``ProtocolRules.postpones``. They stay in flight, without a place in the window, until another
+    connection, :meth:`publish_anew` or the end of the session. ``window``: messages that may be in flight,
+    with a place for each that is held.
     """
 
     __slots__ = (
@@ -55,6 +57,7 @@ class Outbound:
         "_note_answer",
         "_output",
         "_paced",
+        "_postpones",
         "_send",
         "_session",
         "_version",
@@ -76,6 +79,7 @@ class Outbound:
         self._output = output
         self._version = version
         self._note_answer = rules.note_answer
+        self._postpones = rules.postpones
         self._choose_packet_id = rules.choose_packet_id
         self._keeps_payload = rules.keeps_payload_until_pubcomp
         self._send = send
@@ -185,6 +189,10 @@ class Outbound:
 
     # On a new connection
 
+    def allow(self, window: int) -> None:
+        """So many messages may be in flight."""
+        self.window = window
+
     def resume(self, sent: Container[Outgoing] = ()) -> None:
         """Go on with the exchanges that the server has not finished, at most ``window`` messages at a time.
 
@@ -244,6 +252,25 @@ class Outbound:
         )
         left_out.clear()
 
+    def publish_anew(self, message: Outgoing, now: float, behind: Iterable[Outgoing] = ()) -> None:
+        """Publish a message again that the server has refused: under another packet identifier.
+
+        ``behind``: other refused messages that the next connection is to repeat after it. The caller has
+        checked that the window has room.
+        """
+        self.take_back(message)
+        self.publish(message, now)
+        session = self._session
+        for one in behind:
+            session.in_flight[one.packet_id] = session.in_flight.pop(one.packet_id)
+            if session.journal:
+                session.record(("sent", one.sequence, one.packet_id))
+
+    def take_back(self, message: Outgoing) -> None:
+        """End an exchange that the server has refused: it knows nothing of it."""
+        self._moved_on(message.packet_id)
+        del self._session.in_flight[message.packet_id]
+
     def give_up(self, message: Outgoing) -> None:
         """End an exchange that the server has not answered; its packet identifier is withheld."""
         session = self._session
@@ -258,9 +285,7 @@ class Outbound:
         if packet is None or message.expires_at is not None:
             packet = message.encode(message.packet_id, now)
         if not self._output.takes(message.flags, len(packet)):
-            message.packet = None
-            self.window += 1
-            self.held.add(message.packet_id)
+            self._hold(message)
             return False
         message.packet = packet
         self._output.add(bytes((packet[0] | _DUP,)) + packet[1:])
@@ -272,7 +297,12 @@ class Outbound:
         self, message: Outgoing, reason_code: int, properties: dict[str, Any], events: list[Any]
     ) -> None:
         error = publish_refused(reason_code, properties, self._version)
-        self._finish(message, REFUSED, events, error)
+        if reason_code in self._postpones:
+            self._hold(message)
+            message.answer = None  # there will be another one
+            events.append(PublishPostponed(message, error))
+        else:
+            self._finish(message, REFUSED, events, error)
 
     def _finish(
         self, message: Outgoing, status: str, events: list[Any], error: DeviceSdkError | None = None
@@ -292,6 +322,14 @@ class Outbound:
         events.append(message)
         if self.repeats:
             self.repeats.pop(message.packet_id, None)
+
+    def _hold(self, message: Outgoing) -> None:
+        message.packet = None
+        self.repeats.pop(message.packet_id, None)
+        self.left_out.discard(message.packet_id)
+        if message.packet_id not in self.held:
+            self.held.add(message.packet_id)
+            self.window += 1
 
     def _moved_on(self, packet_id: int) -> None:
         """A message that waited for its repeat does so no more, be it that the server answered it late."""

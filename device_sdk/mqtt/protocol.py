@@ -24,6 +24,7 @@ from device_sdk.mqtt.events import (
     MessageSkipped,
     PayloadNotText,
     PingAnswered,
+    PublishPostponed,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         | AuthReceived
         | MessageSkipped
         | PayloadNotText
+        | PublishPostponed
         | PingAnswered
         | ConnectionEnded
     )
@@ -91,9 +93,9 @@ class Protocol:
     record of one; ``use_aliases``: give topics an alias where the server allows it; ``rules``: departures
     from the standard. Not thread-safe: the engine's lock guards it.
 
-    After CONNACK the server's limits are in ``window`` (messages in flight), ``server`` (the properties of
-    CONNACK) and ``keep_alive.interval`` (seconds, 0 is off). Packets to send are in ``output``; the methods
-    for single messages are those of the parts, so that none of them costs a second call:
+    After CONNACK the server's limits are in ``outbound.window`` (messages in flight), ``server`` (the
+    properties of CONNACK) and ``keep_alive.interval`` (seconds, 0 is off). Packets to send are in ``output``;
+    the methods for single messages are those of the parts, so that none of them costs a second call:
     :meth:`Outbound.publish`, :meth:`Output.publish_qos0`, :meth:`Output.data_to_send`,
     :meth:`Output.can_send`, :meth:`Inbound.acknowledge_handled`.
     """
@@ -160,7 +162,7 @@ class Protocol:
         """Queue CONNECT. Source: MQTT 5.0 §3.1."""
         self.state = CONNECTING
         self.output.add(self.handshake.connect(now, clean_start=clean_start))
-        self.outbound.window = self.handshake.window
+        self.outbound.allow(self.handshake.window)
 
     def check(self, flags: int, size: int) -> None:
         """As :meth:`Output.check`: check that the server accepts such a PUBLISH."""
@@ -227,11 +229,6 @@ class Protocol:
             self.framing.use([_ignored] * 16)  # a CONNACK that arrives now has no effect
         self.output.finish(encoded)
         self.state = DISCONNECTING
-
-    @property
-    def window(self) -> int:
-        """Messages that may be in flight, as ``outbound.window``."""
-        return self.outbound.window
 
     @property
     def buffered(self) -> int:
@@ -352,7 +349,7 @@ class Protocol:
             events.append(end)
             return
         server, present = handshake.server, handshake.session_present
-        self.outbound.window = handshake.window
+        self.outbound.allow(handshake.window)
         self.keep_alive.agree(server.get("server_keep_alive", self.keep_alive.interval))
         self.output.limit(server)
         self.state = CONNECTED

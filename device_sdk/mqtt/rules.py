@@ -11,7 +11,7 @@ from device_sdk.mqtt.decode import read_topic_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
     from typing import Any
 
     from device_sdk.mqtt.session import Outgoing
@@ -56,6 +56,9 @@ class ProtocolRules:
     ``choose_packet_id``: returns the preferred packet identifier of a message, or 0; the message gets the
     next free one from there.
 
+    ``postpones``: reason codes above 0x7F of PUBACK and PUBREC that do not end a message, which is to be
+    published again later; the event is :class:`~device_sdk.mqtt.events.PublishPostponed`.
+
     ``note_answer``: called with packet type, reason code and properties of each acknowledgement of a message:
     PUBREC and PUBCOMP, and a PUBACK if it says more than success.
     """
@@ -69,6 +72,7 @@ class ProtocolRules:
         "keeps_payload_until_pubcomp",
         "mqtt_3_refusals",
         "note_answer",
+        "postpones",
         "read_topic",
         "sends_before_connack",
     )
@@ -86,6 +90,7 @@ class ProtocolRules:
         read_topic: Callable[[bytes], str] = _read_topic,
         choose_packet_id: Callable[[Any], int] | None = None,
         note_answer: Callable[[Any, int, int, dict[str, Any]], None] | None = None,
+        postpones: Container[int] = (),
     ) -> None:
         self.assumes_session = assumes_session
         self.keeps_payload_until_pubcomp = keeps_payload_until_pubcomp
@@ -93,6 +98,7 @@ class ProtocolRules:
         self.explains_early_end = explains_early_end
         self.sends_before_connack = sends_before_connack
         self.delivers_at_pubrel = delivers_at_pubrel
+        self.postpones = postpones
         self.mqtt_3_refusals = RETURN_CODE_MEANINGS if mqtt_3_refusals is None else mqtt_3_refusals
         self.read_topic = read_topic
         self.choose_packet_id: Callable[[Outgoing], int] | None = choose_packet_id

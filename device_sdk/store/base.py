@@ -51,7 +51,7 @@ __all__ = [
 #: Kind of a change -> the fields after the kind.
 CHANGES: dict[str, tuple[str, ...]] = {
     "message": ("sequence", "topic_field", "payload", "flags", "properties", "expires_at"),
-    "sent": ("sequence", "packet_id"),  # the PUBLISH got its packet identifier
+    "sent": ("sequence", "packet_id"),  # the PUBLISH got its packet identifier, or another one later
     "released": ("sequence",),  # PUBREC arrived, PUBREL is owed
     "done": ("sequence", "status"),  # how it ended: a last state of its delivery (cancelled: as dropped)
     "received": ("packet_id",),  # an incoming QoS 2 message was handled, PUBREC is owed

@@ -95,7 +95,7 @@ class MemoryStore(Store):
         self._saved.next_sequence = sequence + 1
 
     def _sent(self, sequence: int, packet_id: int) -> None:
-        message = self._waiting.pop(sequence)
+        message = self._waiting.pop(sequence, None) or self._in_flight.pop(sequence)
         message.packet_id = packet_id
         self._in_flight[sequence] = message
 

@@ -313,7 +313,7 @@ def test_a_refused_message_gives_its_place_back() -> None:
             expect("connect"),
             send(accept(receive_maximum=1)),
             expect("publish", payload=b"1"),
-            send(Pubrec(1, 0x97)),
+            send(Pubrec(1, 0x83)),
             expect("publish", payload=b"2"),
             send(lambda seen: Puback(seen.packet_id, 0x87)),
             expect("publish", payload=b"3"),

@@ -98,7 +98,7 @@ def test_a_receive_maximum_of_zero_is_a_protocol_error_and_a_window_is_never_emp
     peer.connect()
     assert end_of(peer.receive_bytes(bytes.fromhex("20 06 00 00 03 21 0000"))).reason_code == 0x82
     for offered in (1, 2, 65_535):
-        window = connected(server={"receive_maximum": offered}, inflight=20).protocol.window
+        window = connected(server={"receive_maximum": offered}, inflight=20).protocol.outbound.window
         assert 0 < window <= offered
 
 

@@ -169,9 +169,7 @@ class PoisonWorld(LifeWorld):
         """Connections that have ended."""
         return self.events.count("disconnected")
 
-    def send(
-        self, topic: str, payload: bytes, qos: int = 1, *, expires_at: float | None = None
-    ) -> Delivery:
+    def send(self, topic: str, payload: bytes, qos: int = 1, *, expires_at: float | None = None) -> Delivery:
         """Publish a message."""
         field = len(topic).to_bytes(2, "big") + topic.encode()
         with self.engine.lock:

@@ -72,12 +72,12 @@ def test_pubrec_and_pubcomp(pubrec: Any, pubcomp: Any, expected: Any, has_store:
 def test_a_refusal_is_the_same_at_the_delivery_and_in_the_error(qos: int, kind: Any) -> None:
     rig = online()
     delivery = rig.publish(b"x", qos)
-    rig.feed(kind(1, 0x97, WORDS))
+    rig.feed(kind(1, 0x99, WORDS))
     with pytest.raises(PublishRefused) as caught:
         delivery.wait(0)
     error = caught.value
     assert said(delivery) == (error.reason_code, error.reason_string, error.user_properties)
-    assert said(delivery) == (0x97, "nobody listens", PAIRS)
+    assert said(delivery) == (0x99, "nobody listens", PAIRS)
 
 
 def test_pubrec_counts_although_the_session_is_lost_before_pubcomp() -> None:

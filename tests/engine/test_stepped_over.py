@@ -7,6 +7,7 @@ import threading
 from device_sdk.engine.consumers import Consumers
 from device_sdk.engine.outgoing.backlog import Backlog
 from device_sdk.engine.outgoing.delivery import Delivery
+from device_sdk.engine.outgoing.outbox import CAREFUL
 from device_sdk.engine.outgoing.stepped_over import SteppedOver
 from device_sdk.engine.outgoing.waits import Waits
 from device_sdk.store.base import KEEP_LAST, StorePolicy
@@ -47,7 +48,7 @@ def test_one_message_is_the_first_of_all_or_none() -> None:
     rig = Rig(policy=StorePolicy(replay="live"), inflight=1, buffer_qos0=True)
     past = rig.publish(b"past", qos=0)
     outbox = rig.engine.outgoing.outbox
-    outbox.detour(True)
+    outbox.detour(CAREFUL, True)
     rig.connect()
     live = [rig.publish(b"%d" % number) for number in range(2)]
     protocol = rig.engine.connection.protocol  # type: ignore[union-attr]

@@ -168,9 +168,9 @@ IN_EXCHANGES = (
         "PUBLISH is repeated with another packet identifier",
         v311("MQTT-2.3.1-3", "MQTT-4.4.0-1") + v5("MQTT-4.4.0-1"),
         _OUTBOUND,
-        "        if not self._output.takes(message.flags, len(packet)):\n            message.packet = None\n",
+        "        if not self._output.takes(message.flags, len(packet)):\n            self._hold(message)\n",
         "        packet = message.encode(99, 0.0)\n"
-        "        if not self._output.takes(message.flags, len(packet)):\n            message.packet = None\n",
+        "        if not self._output.takes(message.flags, len(packet)):\n            self._hold(message)\n",
     ),
     Fault(
         "PUBREL is not repeated",
@@ -185,6 +185,8 @@ IN_EXCHANGES = (
         _OUTBOUND,
         "        del session.in_flight[packet_id]\n"
         "        self.repeats.pop(packet_id, None)\n"
+        "        if self.left_out or self.held:\n"
+        "            self._moved_on(packet_id)\n"
         "        session.released[packet_id] = message\n"
         "        if not self._keeps_payload:\n"
         "            message.packet = None\n",

@@ -176,12 +176,12 @@ def test_connack_opens_the_connection(version: str) -> None:
 def test_connack_tells_what_the_server_allows() -> None:
     answer = {"receive_maximum": 3, "server_keep_alive": 5, "assigned_client_identifier": "auto-1"}
     peer = connected(server=answer, keep_alive=60, inflight=20)
-    assert (peer.protocol.window, peer.protocol.keep_alive.interval) == (3, 5)
+    assert (peer.protocol.outbound.window, peer.protocol.keep_alive.interval) == (3, 5)
     assert peer.protocol.server["assigned_client_identifier"] == "auto-1"
 
 
 def test_our_own_limit_counts_when_the_server_allows_more() -> None:
-    assert connected(server={"receive_maximum": 100}, inflight=20).protocol.window == 20
+    assert connected(server={"receive_maximum": 100}, inflight=20).protocol.outbound.window == 20
 
 
 @pytest.mark.conformance("3.1.1", "MQTT-3.1.2-2", "MQTT-3.1.3-8", "MQTT-3.1.3-9", "MQTT-3.2.2-5")

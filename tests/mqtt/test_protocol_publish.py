@@ -312,7 +312,7 @@ def test_only_publish_is_held_back_by_the_window() -> None:
     """The engine asks for room; the protocol sends requests whether there is room or not."""
     peer = connected(server={"receive_maximum": 1})
     peer.publish(b"x", 1)
-    assert len(peer.session) == peer.protocol.window == 1
+    assert len(peer.session) == peer.protocol.outbound.window == 1
     peer.protocol.subscribe([Subscription("a")])
     qos0(peer)
     assert peer.sent() == [

@@ -236,7 +236,7 @@ def test_what_the_server_no_longer_takes_needs_no_place_in_the_window() -> None:
         peer.publish(bytes(100), 2)
     second = again(peer, server={"maximum_packet_size": 50}, inflight=3)
     assert second.sent() == []
-    assert second.protocol.window == 6
+    assert second.protocol.outbound.window == 6
     for number in range(3):
         assert second.publish(b"%d" % number).packet_id == 4 + number
 
@@ -247,14 +247,14 @@ def test_what_is_kept_has_its_place_as_long_as_it_is_kept(ways: list[str]) -> No
     qos = 1 if ways == ["late PUBACK"] else 2
     message = peer.publish(bytes(100), qos)
     second = again(peer, server={"maximum_packet_size": 50}, inflight=3)
-    assert (second.protocol.window, len(second.protocol.outbound.held)) == (4, 1)
+    assert (second.protocol.outbound.window, len(second.protocol.outbound.held)) == (4, 1)
     answers: dict[str, Any] = {"late PUBACK": Puback(1), "late PUBREC": Pubrec(1), "PUBCOMP": Pubcomp(1)}
     for way in ways:
         if way == "given up":
             second.protocol.outbound.give_up(message)
         else:
             second.receive(answers[way])
-    assert (second.protocol.window, len(second.protocol.outbound.held)) == (3, 0)
+    assert (second.protocol.outbound.window, len(second.protocol.outbound.held)) == (3, 0)
     assert len(second.session) == (ways == ["late PUBREC"])
 
 

@@ -148,12 +148,14 @@ def test_what_an_earlier_connection_left_is_repeated_and_what_came_before_connac
     first.cut()
     first.session.known = True
     second, _ = ahead(version, ASSUMED, session=first.session)
-    assert second.protocol.window == 21  # what is left over takes no place away from what is sent now
+    assert (
+        second.protocol.outbound.window == 21
+    )  # what is left over takes no place away from what is sent now
     events = second.receive(Connack(version != "3.1"))
     assert not events[0].republish
     (repeat,) = second.sent()
     assert (repeat.payload, repeat.dup) == (b"old", True)  # type: ignore[attr-defined]
-    assert second.protocol.window == 20
+    assert second.protocol.outbound.window == 20
     assert next(iter(second.session.in_flight)) == old.packet_id
 
 

@@ -131,7 +131,7 @@ PLANTED = (
     ),
     PlantedBug(
         "new messages overtake those that are repeated",
-        _REPLAY, "fill",
+        _REPLAY, "_plan",
         "- len(session)", "- (0 if protocol.outbound.repeats else len(session))",
     ),
     PlantedBug(

@@ -147,7 +147,7 @@ class World:
             self._hand_over()
             return
         protocol = self.connection.protocol
-        while protocol.state == CONNECTED and self.waiting and len(self.session) < protocol.window:
+        while protocol.state == CONNECTED and self.waiting and len(self.session) < protocol.outbound.window:
             protocol.publish(self.waiting.popleft(), self.now)
         self._hand_over()
         durable = OPEN if self.store is None else self.store.durable_through

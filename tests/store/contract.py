@@ -278,6 +278,14 @@ class StoreContract(ABC):
         (saved,) = self.written([message(1), ("sent", 1, 65_535)]).messages
         assert (saved.packet_id, saved.released) == (65_535, False)
 
+    @pytest.mark.parametrize("batches", [1, 2, 3])
+    def test_a_message_that_is_sent_again_has_the_last_of_its_packet_identifiers(self, batches: int) -> None:
+        changes = [[message(1), message(2)], [("sent", 1, 7), ("sent", 2, 8)], [("sent", 1, 9)]]
+        kept = [*changes[: batches - 1], [one for rest in changes[batches - 1 :] for one in rest]]
+        saved = self.written(*kept)
+        assert [(each.sequence, each.packet_id) for each in saved.messages] == [(2, 8), (1, 9)]
+        assert (saved.waiting, saved.waiting_bytes) == (0, 0)
+
     def test_a_message_past_pubrec_is_released(self) -> None:
         (saved,) = self.written([message(1, qos=2), ("sent", 1, 9), ("released", 1)]).messages
         assert (saved.packet_id, saved.released) == (9, True)

@@ -187,7 +187,7 @@ def test_the_limits_of_the_broker_are_kept(limited: ChildBroker) -> None:
         protocol = client._engine.outgoing.online
         assert protocol is not None
         assert protocol.keep_alive.interval == 10
-        assert protocol.window == min(allowed.get("receive_maximum", 65_535), 100)
+        assert protocol.outbound.window == min(allowed.get("receive_maximum", 65_535), 100)
         with pytest.raises(LocalProtocolError, match="Maximum Packet Size"):
             client.publish("t", bytes(2_000))
         deliveries = [client.publish("t", bytes(1_900), qos=1 + number % 2) for number in range(50)]

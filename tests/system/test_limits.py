@@ -39,8 +39,7 @@ class LimitedMosquitto(MosquittoBroker):
     def _command(self, folder: Path) -> list[str]:
         command = super()._command(folder)
         file = folder / "mosquitto.conf"
-        lines = file.read_text().splitlines()
-        file.write_text("\n".join([lines[0], self.setting, *lines[1:]]) + "\n")
+        file.write_text(f"{file.read_text()}{self.setting}\n")
         return command
 
 
@@ -111,3 +110,25 @@ def test_the_asyncio_client_lowers_the_qos_if_that_is_wanted() -> None:
         broker.setting = "max_qos 0"
         broker.start()
         asyncio.run(asyncio.wait_for(main(broker.url()), 60))
+
+
+def test_what_exceeds_the_quota_is_published_again_and_the_order_stays() -> None:
+    needs_mosquitto()
+    received: list[Message] = []
+    events: list[ClientEvent] = []
+    payloads = [b"%02d" % number + bytes(98) for number in range(20)]
+    with LimitedMosquitto() as broker:
+        broker.terminate()
+        # Room for two messages of QoS 2 that wait for their PUBREL; each further one is refused with 0x97.
+        broker.setting = "max_inflight_bytes 200\nmax_queued_messages 40"
+        broker.start()
+        with Client(broker.url()) as reader, Client(broker.url(), on_event=events.append) as client:
+            reader.subscribe("t", qos=2, on_message=received.append).wait(WAIT_S)
+            eventually(lambda: client.state == "connected")
+            deliveries = [client.publish("t", payload, qos=2) for payload in payloads]
+            for delivery in deliveries:
+                delivery.wait(WAIT_S)
+            eventually(lambda: len(received) == len(payloads))
+        assert [message.payload for message in received] == payloads
+        assert (client.stats.refused, client.stats.held) == (0, 0)
+        assert "postponed" in {event.kind for event in events}

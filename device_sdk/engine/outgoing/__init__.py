@@ -13,6 +13,8 @@ File                Its object                                          State th
                     for ``drop_oldest``
 ``held.py``         :class:`Held`: messages that the present server     those that were stepped over
                     cannot take
+``postponed.py``    :class:`Postponed`: topics with a message that      those messages, when each is
+                    exceeded the server's quota                         published again
 ``keep_last.py``    :class:`KeepLast`: the newest message of a topic    which message waits on a topic
 ``bounds.py``       :class:`Bounds`: whether one more may wait          the bounds
 ``overflow.py``     :class:`Overflow`: what goes for a new message      dropped ones nobody has a delivery of
@@ -32,10 +34,11 @@ File                Its object                                          State th
 
 Who knows whom: Outbox has a Backlog (with its Pages, their Places and its KeepLast), Bounds, Overflow,
 Replay, Endings and Waits. Bounds, Overflow and Replay know the Backlog, the latter two the Endings too.
-Publisher has a Presence, which has Greetings, and a Suspicion; that has a Poison for each server and, while
-one of them asks for it, a Careful with its SteppedOver. A Delivery knows Waits and nothing else, and Waits
-keeps no delivery. So there is no cycle: a dropped client is freed at once, even if the application keeps
-deliveries. Waits calls Cancelling, which knows the Outbox, through a weak reference.
+Publisher has an Outbox, a Presence, which has Greetings, and a Postponed and a Suspicion that know the
+Outbox; the latter has a Poison for each server and, while one of them asks for it, a Careful with its
+SteppedOver. A Delivery knows Waits and nothing else, and Waits keeps no delivery. So there is no cycle: a
+dropped client is freed at once, even if the application keeps deliveries. Waits calls Cancelling, which knows
+the Outbox, through a weak reference.
 
 Lock: the engine's guards everything here. The callers of all methods hold it, except those of
 :class:`Delivery`, which any thread may call, and of ``Waits.wait_done()``, ``wait_stored()`` and

@@ -302,7 +302,8 @@ class Backlog:
     def deliveries(self) -> Iterable[Delivery]:
         """Return the deliveries of all messages that wait, as far as there are any; some may come twice."""
         stepped = (delivery for _, delivery in self.stepped)
-        return (*self.queue, *self.live, *self.held.aside, *stepped, *self.pages.deliveries())
+        here = (delivery for lane in self._lanes for delivery in lane)
+        return (*here, *stepped, *self.pages.deliveries())
 
     # Pages
 
@@ -385,7 +386,7 @@ class Backlog:
     @property
     def _lanes(self) -> tuple[deque[Delivery], ...]:
         """The messages in memory: those that are sent in their turn, and those that are held."""
-        return self.queue, self.live, self.held.aside
+        return self.queue, self.live, self.held.aside, *self.held.postponed
 
     def note_expiry(self, expires_at: float) -> None:
         """A message that waits expires then."""

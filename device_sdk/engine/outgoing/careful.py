@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from device_sdk.engine.outgoing.endings import TOO_LATE
 from device_sdk.engine.outgoing.outbox import BIRTH, detours
-from device_sdk.engine.outgoing.replay import TOO_LATE
 from device_sdk.engine.outgoing.stepped_over import SteppedOver
 from device_sdk.errors import DeliveryExpiredError, PublishRefused
 from device_sdk.mqtt.session import EXPIRED, QUEUED, REFUSED
@@ -127,7 +127,8 @@ class Careful:
         poison, control, alone = self._poison, self._control, self.alone
         if alone is not None:
             if alone.flags >= 2:
-                answered = self._session.in_flight.get(alone.packet_id) is not alone
+                # One that exceeded the server's quota is still in flight, without a packet.
+                answered = self._session.in_flight.get(alone.packet_id) is not alone or alone.packet is None
             else:
                 answered = now >= self._answered_at
             if answered:

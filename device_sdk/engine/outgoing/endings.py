@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from device_sdk.mqtt.session import Outgoing, Session
     from device_sdk.store.base import Store
 
-__all__ = ["Endings"]
+__all__ = ["TOO_LATE", "Endings"]
+
+TOO_LATE = "it expired before it could be sent"
 
 _UNACKNOWLEDGED = "the client was closed before the message was acknowledged"
 

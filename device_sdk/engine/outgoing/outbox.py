@@ -5,9 +5,9 @@ from __future__ import annotations
 from device_sdk.engine.outgoing.backlog import Backlog, size_of
 from device_sdk.engine.outgoing.bounds import Bounds
 from device_sdk.engine.outgoing.delivery import Delivery
-from device_sdk.engine.outgoing.endings import Endings
+from device_sdk.engine.outgoing.endings import TOO_LATE, Endings
 from device_sdk.engine.outgoing.overflow import Overflow
-from device_sdk.engine.outgoing.replay import TOO_LATE, Replay
+from device_sdk.engine.outgoing.replay import Replay
 from device_sdk.engine.outgoing.waits import Waits
 from device_sdk.errors import DeliveryExpiredError, DroppedError
 from device_sdk.mqtt.session import CANCELLED, DROPPED, EXPIRED, REFUSED, SENT
@@ -74,13 +74,8 @@ class Outbox:
         return self.backlog.bytes
 
     @property
-    def held(self) -> int:
-        """How many of those that wait are beyond a limit of the server."""
-        return self.backlog.held.messages
-
-    @property
     def obstacle(self) -> LocalProtocolError | None:
-        """Why the first of these on this connection is."""
+        """Why the first message that is held on this connection is beyond a limit of the server."""
         return self.replay.obstacle
 
     @property
@@ -167,9 +162,20 @@ class Outbox:
         self.ahead = (
             len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
         ) or self.max_buffered < 0
+        self.ahead += len(backlog.held.topics)
         if self.waits.blocked and backlog.messages < before:
             self.waits.made_room()
         return ended
+
+    def block(self, topic_field: bytes, blocked: bool) -> None:
+        """Hold what comes on this topic, or send what is held, in its place."""
+        if blocked:
+            self.backlog.held.topics.add(topic_field)
+        else:
+            self.backlog.held.topics.discard(topic_field)
+            self.backlog.held.rejoin(self.backlog.queue, self.backlog.live)
+            self.wants_fill = True
+        self._recount()
 
     def detour(self, reason: int, through_queue: bool) -> None:
         """For this reason have every message go through the queue from now on, or not any more."""
@@ -225,6 +231,7 @@ class Outbox:
         self.ahead = (
             len(backlog.live) if backlog.overtaking else backlog.messages - backlog.held.messages
         ) or self.max_buffered < 0
+        self.ahead += len(backlog.held.topics)  # a new message may have to wait behind one of these
 
     # The end of a message
 

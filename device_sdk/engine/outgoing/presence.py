@@ -87,7 +87,7 @@ class Presence:
             for packet_id, one in session.in_flight.items()
             if one.packet is not None and packet_id not in outbound.left_out
         ]
-        if birth.flags >= 2 and len(session) >= protocol.window:
+        if birth.flags >= 2 and len(session) >= protocol.outbound.window:
             return
         if (alone and sent) or any(one.flags >= 4 and one.topic_field == birth.topic_field for one in sent):
             return
@@ -110,7 +110,7 @@ class Presence:
         if protocol.gate:
             self._tell(farewell, LocalProtocolError("what is to be sent before it waits for the store"))
             return False
-        if len(self._session) >= protocol.window:
+        if len(self._session) >= protocol.outbound.window:
             fitted.flags &= 1  # QoS 0 needs no room in the window, and DISCONNECT follows it
         self.said = self._say(fitted, protocol)
         return self.said

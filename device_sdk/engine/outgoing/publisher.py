@@ -6,6 +6,7 @@ from device_sdk._weak import weakly
 from device_sdk.engine.outgoing.cancelling import Cancelling
 from device_sdk.engine.outgoing.delivery import Delivery
 from device_sdk.engine.outgoing.outbox import Outbox
+from device_sdk.engine.outgoing.postponed import Postponed
 from device_sdk.engine.outgoing.presence import Presence
 from device_sdk.engine.outgoing.suspicion import suspicion_for
 from device_sdk.engine.outgoing.write_ahead import WriteAhead
@@ -46,32 +47,23 @@ class Publisher:
 
     __slots__ = (
         "_alone", "_cancelling", "_closed", "_events", "_obstacle", "_policy", "_qos0_waits", "_session",
-        "_stats", "_waits", "journal", "online", "outbox", "presence", "suspicion",
+        "_waits", "journal", "online", "outbox", "postponed", "presence", "suspicion",
     )  # fmt: skip
 
     def __init__(
-        self,
-        lock: threading.RLock,
-        session: Session,
-        policy: StorePolicy,
-        store: Store | None,
-        events: Events,
-        consumers: Consumers,
-        *,
-        buffer_qos0: bool,
-        alone: bool = True,
-        on_poison: str = "keep",
-        greetings: Greetings | None = None,
-    ) -> None:
+        self, lock: threading.RLock, session: Session, policy: StorePolicy, store: Store | None,
+        events: Events, consumers: Consumers,
+        *, buffer_qos0: bool, alone: bool = True, on_poison: str = "keep", greetings: Greetings | None = None,
+    ) -> None:  # fmt: skip
         self.outbox = Outbox(lock, session, policy, store, consumers)
         self.journal = None if store is None else WriteAhead(store, session, self.outbox, events)
+        self.postponed = Postponed(session, self.outbox, events)
         self.suspicion = suspicion_for(on_poison, session, self.outbox, events)
         self.presence = Presence(session, self.outbox, events, greetings)
         self.online: Protocol | None = None
         self._session = session
         self._policy = policy
         self._events = events
-        self._stats = events.stats
         self._waits = self.outbox.waits
         self._cancelling = Cancelling(self.outbox, self.journal, events)
         self._waits.let_cancel(weakly(self._cancelling.cancel))
@@ -110,6 +102,7 @@ class Publisher:
         if error is not None:
             self._waits.explain(error)
         self.presence.disconnected()
+        self.postponed.clear()
         self.outbox.disconnected()
 
     def attempt_failed(self, error: DeviceSdkError) -> None:
@@ -142,20 +135,15 @@ class Publisher:
 
     def _report_lost(self, count: int, which: str) -> None:
         if count > 0:
-            self._stats.dropped += count
+            self._events.stats.dropped += count
             self._events.notify("dropped", f"closed with {count} messages {which}")
 
     # Messages
 
     def publish(
-        self,
-        topic_field: bytes,
-        payload: bytes,
-        flags: int,
-        properties: bytes,
-        expires_at: float | None,
+        self, topic_field: bytes, payload: bytes, flags: int, properties: bytes, expires_at: float | None,
         now: float | None,
-    ) -> Delivery | None:
+    ) -> Delivery | None:  # fmt: skip
         """Send a message now if the window has room, else queue it.
 
         Returns: its delivery, or ``None`` if the policy is to block and the caller has to wait for room.
@@ -170,7 +158,7 @@ class Publisher:
         if flags < 2 and expires_at is None:
             if protocol.output.buffered <= outbox.max_buffered:
                 protocol.publish_qos0(topic_field, payload, flags, properties)
-                self._stats.published += 1
+                self._events.stats.published += 1
                 return outbox.sent_qos0
             qos0 = Delivery(self._waits, topic_field, payload, flags, properties)
             if outbox.max_buffered < 0:
@@ -195,14 +183,14 @@ class Publisher:
                 protocol.publish(delivery, now or 0.0)
             else:
                 self._publish_stored(protocol, delivery, now or 0.0, self.journal)
-            self._stats.published += 1
+            self._events.stats.published += 1
             return delivery
         if flags < 2:
             output.check(flags, size)
         queued = self._enqueue(delivery, now)
         if outbox.max_buffered < 0:
             outbox.want_fill(True)
-        elif flags < 2:
+        elif flags < 2 or self.postponed:
             self.fill(now or 0.0)
         return queued
 
@@ -222,7 +210,7 @@ class Publisher:
             properties = delivery.current_properties(now or 0.0)
             protocol.publish_qos0(delivery.topic_field, delivery.payload, delivery.flags, properties)
             delivery.status = SENT
-            self._stats.published += 1
+            self._events.stats.published += 1
             return delivery
         if self._alone or unsendable == "drop":
             output.check(delivery.flags, len(delivery.encode(1, now or 0.0)))
@@ -237,7 +225,7 @@ class Publisher:
         if delivery.flags < 2 and not self._qos0_waits:
             why = "there is no connection, and QoS 0 is not buffered (buffer_qos0)"
             self.outbox.end(delivery, DROPPED, DroppedError(why))
-            self._stats.dropped += 1
+            self._events.stats.dropped += 1
             return delivery
         return self._enqueue(delivery, now)
 
@@ -271,7 +259,7 @@ class Publisher:
         dropped = self.outbox.add(delivery, now)
         if dropped is None:
             return None
-        self._stats.published += 1
+        self._events.stats.published += 1
         if dropped:
             self.report_ended(dropped)
         if self.outbox.overflow.unheld:
@@ -282,7 +270,7 @@ class Publisher:
 
     def _report_unheld(self) -> None:
         for kind, count in self.outbox.overflow.take_unheld().items():
-            setattr(self._stats, kind, getattr(self._stats, kind) + count)
+            setattr(self._events.stats, kind, getattr(self._events.stats, kind) + count)
             self._events.notify(kind, f"{count} {_UNHELD[kind]}", value=str(count))
 
     # The queue behind the window
@@ -299,6 +287,9 @@ class Publisher:
             if suspicion is not None:
                 self.report_ended(suspicion.step(now))
                 self.presence.begin(self.online, alone=alone)
+        if self.postponed:  # after the step, which may have come to the end of a message that was alone
+            may_send = suspicion is None or not suspicion.is_judging
+            self.report_ended(self.postponed.publish(self.online, now, may_send=may_send))
         if outbox.max_buffered >= 0:
             self.report_ended(outbox.fill(self.online, now))
         if outbox.obstacle is not self._obstacle:
@@ -326,7 +317,7 @@ class Publisher:
             journal.hand_over()
         if outbox.lost:
             lost = outbox.take_lost()
-            self._stats.dropped += lost
+            self._events.stats.dropped += lost
             text = f"{lost} messages that waited in the store are not there any more"
             self._events.notify("dropped", text)
 
@@ -337,7 +328,7 @@ class Publisher:
         if outbox.overflow.unheld:
             self._report_unheld()
         due = None if self.suspicion is None else self.suspicion.deadline
-        for moment in (outbox.next_replay, due):
+        for moment in (outbox.next_replay, self.postponed.due, due):
             if moment is not None and now >= moment:
                 self.fill(now)
 
@@ -348,7 +339,7 @@ class Publisher:
                 continue
             kind = delivery.status
             if kind in ("dropped", "expired", "refused"):
-                setattr(self._stats, kind, getattr(self._stats, kind) + 1)
+                setattr(self._events.stats, kind, getattr(self._events.stats, kind) + 1)
                 self._events.notify(kind, f"{delivery.topic}: {delivery.error}", delivery.error)
 
     def acknowledge_handled(self) -> None:

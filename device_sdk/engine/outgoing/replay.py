@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from device_sdk.engine.outgoing.endings import TOO_LATE
 from device_sdk.errors import DeliveryExpiredError, DroppedError, LocalProtocolError
 from device_sdk.mqtt.session import DROPPED, EXPIRED, QUEUED, SENT
 from device_sdk.store.base import MESSAGE_FLAGS, PAGE_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
+
     from device_sdk.engine.outgoing.backlog import Backlog
     from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.outgoing.endings import Endings
@@ -15,14 +18,13 @@ if TYPE_CHECKING:
     from device_sdk.mqtt.protocol import Protocol
     from device_sdk.mqtt.session import Session
 
-__all__ = ["TOO_LATE", "Replay"]
+__all__ = ["Replay"]
 
 _QOS_FLAGS = 6
 _PACKET_IDS = 65_535  # SUBSCRIBE takes from them as well
 _NO_PAST = _NOTHING = -1  # a message that was sent without a store has the number 0
 _BURST_SECONDS = 0.05  # what a replay rate may make up for after a late wake-up
 
-TOO_LATE = "it expired before it could be sent"
 _OUTDATED = "the birth of a connection, a newer message on its topic, replaced it"
 
 
@@ -33,7 +35,12 @@ class Replay:
     """
 
     def __init__(
-        self, session: Session, rate: float | None, unsendable: str, backlog: Backlog, endings: Endings
+        self,
+        session: Session,
+        rate: float | None,
+        unsendable: str,
+        backlog: Backlog,
+        endings: Endings,
     ) -> None:
         self.obstacle: LocalProtocolError | None = None  # why the first message of this connection is held
         self._unsendable = unsendable
@@ -65,27 +72,23 @@ class Replay:
 
     def fill(self, protocol: Protocol, now: float, most: int) -> list[Delivery]:
         """Move messages from the backlog into the window, or ``most`` of them; return those that ended."""
-        session, backlog, has_properties = self._session, self._backlog, self._has_properties
-        outbound = protocol.outbound
-        window = outbound.window + len(outbound.left_out)
-        room = min(window, _PACKET_IDS - len(session.requests) - len(session.withheld)) - len(session)
-        # Half of the window stays free for what is published now.
-        reserve = (outbound.window - len(outbound.held)) // 2 if backlog.overtaking else 0
+        backlog, held, has_properties = self._backlog, self._backlog.held, self._has_properties
+        room, lanes = self._plan(protocol, most)
         last, self.wants_more, self.held_until = self._outdated_through, False, None
         ended: list[Delivery] = []
         moved = moved_bytes = 0
-        for lane, reserved, past in ((backlog.live, 0, _NO_PAST), (backlog.queue, reserve, self._past)):
+        for lane, reserved, past in lanes:
             room -= reserved
             while lane and moved < most:
                 delivery = lane[0]
                 if delivery.status != QUEUED or (delivery.sequence <= last and self._drops(delivery, ended)):
                     lane.popleft()  # replaced by a newer one, and counted then
                     continue
-                if delivery.flags & _QOS_FLAGS:
-                    if room <= 0:
+                if held.topics and delivery.topic_field in held.topics:
+                    if not held.postpone(lane, lane is backlog.live) or most == 1:
                         break
-                elif protocol.output.buffered > PAGE_BYTES:
-                    self.wants_more = True
+                    continue
+                if room <= 0 if delivery.flags & _QOS_FLAGS else self._is_behind(protocol):
                     break
                 if delivery.sequence <= past and not self._in_pace(now):
                     break
@@ -110,10 +113,28 @@ class Replay:
                         self._send_qos0(delivery, protocol, now)
                 except LocalProtocolError as error:
                     room -= self._step_over(delivery, marks, protocol, now, error, ended)
-            if lane and most == 1:
-                break  # who asks for one message has judged the first
         backlog.took(moved, moved_bytes)
         return ended
+
+    def _is_behind(self, protocol: Protocol) -> bool:
+        """Whether the network has to take what is buffered before more of QoS 0 is sent."""
+        self.wants_more = protocol.output.buffered > PAGE_BYTES
+        return self.wants_more
+
+    def _plan(self, protocol: Protocol, most: int) -> tuple[int, list[tuple[deque[Delivery], int, int]]]:
+        """Return how many messages the window has room for, and the lanes to serve.
+
+        Each with the places that are to stay free, and the last message of the past.
+        """
+        session, backlog, outbound = self._session, self._backlog, protocol.outbound
+        window = outbound.window + len(outbound.left_out)
+        room = min(window, _PACKET_IDS - len(session.requests) - len(session.withheld)) - len(session)
+        # Half of the window stays free for what is published now.
+        reserve = (outbound.window - len(outbound.held)) // 2 if backlog.overtaking else 0
+        lanes = [(backlog.live, 0, _NO_PAST), (backlog.queue, reserve, self._past)]
+        if most == 1 and backlog.live:
+            lanes.pop()  # who asks for one message has judged the first
+        return room, lanes
 
     def _step_over(
         self,

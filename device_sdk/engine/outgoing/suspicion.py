@@ -47,6 +47,11 @@ class Suspicion:
         """When :meth:`step` wants to be called."""
         return None if self.careful is None else self.careful.deadline
 
+    @property
+    def is_judging(self) -> bool:
+        """Whether one message has to be in flight and nothing else."""
+        return self.careful is not None and self.careful.alone is not None
+
     def prepare(self, protocol: Protocol, server: str) -> None:
         """A connection to this server is about to begin."""
         self._poison = self._by_server.setdefault(server, Poison())
