@@ -317,13 +317,19 @@ def test_an_open_that_runs_out_of_time_says_so_and_the_loop_runs_on(
             ticks += 1
 
     async def main() -> None:
+        nonlocal ticks
         async with door(kind, server, tmp_path, silent=True) as entrance:
             ticker = asyncio.ensure_future(tick())
             client = AsyncClient(entrance.url, connect_timeout=0.3, **entrance.arguments)
-            with pytest.raises(TransportError):
-                await client.connect(5)
+            for _ in range(20):  # a machine that was busy with other things may have had no time for a tick
+                ticks = 0
+                with pytest.raises(TransportError):
+                    await client.connect(5)
+                if ticks >= 2:  # a loop that stands still meanwhile has one at most
+                    break
+            else:
+                pytest.fail("the loop stood still during each open()")
             await client.close()
             await cancelled(ticker)
 
     run(main())
-    assert ticks >= 10
