@@ -107,7 +107,7 @@ class BaseClient(ABC):
         return_to_first: float | None = None,
         shared_session: bool = False,
         client_id: str | None = None,
-        version: str = "5.0",
+        version: str | None = "5.0",
         clean_start: bool | None = None,
         session_expiry: int = 86_400,
         keep_alive: int = 60,
@@ -155,7 +155,8 @@ class BaseClient(ABC):
             shared_session: all URLs lead to one session: a cluster, or several ways to one broker.
             client_id: name of the session; ``None`` makes one up, ``""`` has the broker do so (MQTT 5.0);
                 both are kept, in the store if there is one.
-            version: ``"5.0"``, ``"3.1.1"`` or ``"3.1"``.
+            version: ``"5.0"``, ``"3.1.1"`` or ``"3.1"``; ``None``: 5.0, and 3.1.1 for a day with a broker
+                that has refused 5.0.
             clean_start: ``None`` resumes with a store, and without one begins clean once per process;
                 ``True`` begins every connection clean; ``False`` always resumes, also a session of which
                 nothing is known here: the program vouches for it.
@@ -213,7 +214,7 @@ class BaseClient(ABC):
         if credentials is not None and (user_name, password) != (None, None):
             raise ArgumentError("credentials", "replaces user_name and password; give one or the other")
         brokers = brokers_for(url, tls, proxy, network, largest_packet=maximum_packet_size)
-        properties = connect_properties(properties, version, topic_alias_maximum)
+        properties = connect_properties(properties, version or "5.0", topic_alias_maximum)
         authentication, properties = authentication_for(auth, version, properties)
         constant_will, asked_will = (None, will) if callable(will) else (will, None)
         options = ConnectOptions(
@@ -224,7 +225,7 @@ class BaseClient(ABC):
             connect_timeout=seconds("connect_timeout", connect_timeout), properties=properties,
             bridge=bridge,
         )  # fmt: skip
-        greetings = Greetings(version, birth, farewell)
+        greetings = Greetings(version or "5.0", birth, farewell)
         asked = Credentials(options, credentials, asked_will, greetings)
         asked.check(brokers)
         self._engine = Engine(
@@ -242,7 +243,7 @@ class BaseClient(ABC):
         )  # fmt: skip
         self._engine.consumers.bind(weakly(self._wake))
         self._options, self._policy = options, policy
-        self._fields = MessageFields(version, policy)
+        self._fields = MessageFields(options.version, policy)
         self._life = threading.RLock()  # one start() or close() at a time, where threads can call them
         self.on_message = on_message
         if opened is not None:

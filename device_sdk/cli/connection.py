@@ -52,9 +52,11 @@ _FOREIGN = {
 }
 
 
-def _version(text: str) -> str:
+def _version(text: str) -> str | None:
+    if text == "auto":
+        return None
     if text not in ("5.0", "3.1.1", "3.1"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of 5.0, 3.1.1, 3.1{version_hint(text)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of 5.0, 3.1.1, 3.1, auto{version_hint(text)}")
     return text
 
 
@@ -74,7 +76,7 @@ def add_connection(parser: Parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "-V", dest="version", type=_version, default="5.0", metavar="VERSION",
-        help="MQTT version: 5.0, 3.1.1 or 3.1 (default: 5.0)",
+        help="MQTT version: 5.0, 3.1.1, 3.1 or auto, 3.1.1 if the broker refuses 5.0 (default: 5.0)",
     )  # fmt: skip
     tls = parser.add_argument_group("TLS", "for mqtts:// and wss://")
     tls.add_argument("--ca-file", metavar="FILE", help="PEM file of the CAs to trust instead of the system's")

@@ -244,7 +244,7 @@ def made_up_client_id() -> str:
     return f"devicesdk{os.urandom(7).hex()}"
 
 
-def session_name(client_id: str | None, version: str) -> str:
+def session_name(client_id: str | None, version: str | None) -> str:
     """Return the client identifier of CONNECT; an empty one asks an MQTT 5.0 server to make it up."""
     if client_id is None or not (client_id or version == "5.0"):
         return made_up_client_id()

@@ -17,7 +17,6 @@ from device_sdk.mqtt.events import AuthReceived, ConnectAcknowledged, Connection
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.protocol import DISCONNECTING
 from device_sdk.mqtt.session import ACKNOWLEDGED
-from device_sdk.net.base import bytes_held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,21 +136,6 @@ class Connection:
     def is_unsent(self) -> bool:
         """Whether any output waits, be it held back by the stream or by the store."""
         return not self.retired and (self.stream.pending or self.protocol.has_output)
-
-    def held_at_end(self, event: ConnectionEnded) -> int | None:
-        """Return how many of the bytes that were sent last this host still has; ``None``: we ended it.
-
-        So it is too if nobody knows who did.
-        """
-        by_peer = getattr(event.error, "by_peer", None)
-        if event.reason_code is None and by_peer is None:
-            return None
-        stream, output = self.stream, self.protocol.output
-        # The end of a stream comes with the confirmation of what has arrived; a reset does without, and a
-        # DISCONNECT does not wait for the rest of what it is about.
-        orderly = event.reason_code is None and by_peer == "closed"
-        waiting = output.discarded or output.buffered
-        return waiting + stream.unsent + bytes_held(stream.transport, unconfirmed=orderly)
 
     def deadlines(self) -> tuple[float | None, float | None, float | None]:
         """When :meth:`on_deadline` and :meth:`keep_time` want to be called."""

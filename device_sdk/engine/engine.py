@@ -130,13 +130,13 @@ class Engine:
         )  # fmt: skip
         self.life = LifeCycle()
         self.reactions = Reactions(
-            self.life, brokers, resumption, self.outgoing, self.incoming, events, authentication,
+            self.life, brokers, self.connector.versions, resumption, self.outgoing, self.incoming, events,
+            authentication,
             republish=on_session_lost == "republish", on_connect=on_connect, on_disconnect=on_disconnect,
         )  # fmt: skip
         self.connection: Connection | None = None
-        self.parked = False
+        self.parked = self.draining = False
         self.goodbye: tuple[int, dict[str, Any]] = (0, {})
-        self.draining = False
         self._await_handlers = True
         self._ack_timeout = ack_timeout
         self._wake: Callable[[], None] | None = None  # called when the store moved on and the shell waits
@@ -464,5 +464,7 @@ def _check_version(options: ConnectOptions, **wanted: bool) -> None:
         problem = "is a mark in MQTT 3.x; in MQTT 5.0 give no_local= and retain_as_published= to subscribe()"
         raise ArgumentError("bridge", problem)
     for argument, is_wanted in wanted.items():
+        if is_wanted and options.negotiates:
+            raise ArgumentError(argument, f'needs version="5.0"; MQTT 3.1.1 has no {_LACKING[argument]}')
         if is_wanted and options.version != "5.0":
             raise ArgumentError(argument, f"MQTT {options.version} has no {_LACKING[argument]}")

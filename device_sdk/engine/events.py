@@ -42,6 +42,7 @@ class ClientEvent:
     ``server_reference`` (MQTT 5.0 §4.11, never followed by itself), ``unexpected_response`` (to a request
     that no longer waits), ``invalid_payload`` (received as text, and is not),
     ``reading_paused`` (too many messages without the program's acknowledgement; the 1st, 2nd, 4th ...),
+    ``version`` (the broker has refused MQTT 5.0, and the client goes on in the value: ``version=None``),
     ``skipped`` (a received message that is not delivered; the 1st, 2nd, 4th ...),
     ``internal_error`` (a mistake in this package: the connection was ended and a new one is tried).
     """

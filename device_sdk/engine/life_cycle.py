@@ -100,10 +100,6 @@ class LifeCycle:
         self.enter("return")
         self.retry_at = None
 
-    def replace(self) -> None:
-        """Enter *connecting* again: the program wants another connection."""
-        self.enter("replace")
-
     def close(self) -> None:
         """Enter *closing*: there is no other attempt."""
         self.enter("close")

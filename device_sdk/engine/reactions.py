@@ -5,6 +5,7 @@ from __future__ import annotations
 from device_sdk._load import load
 from device_sdk.engine.connecting.back_off import classify
 from device_sdk.engine.connecting.take_overs import TakeOvers
+from device_sdk.engine.connecting.versions import OLDER
 from device_sdk.engine.life_cycle import CLOSING, CONNECTED, CONNECTING, WAITING
 from device_sdk.errors import TransportClosedError
 from device_sdk.mqtt.events import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from device_sdk.engine.connecting.authentication import Authentication
     from device_sdk.engine.connecting.brokers import Brokers
     from device_sdk.engine.connecting.resumption import Resumption
+    from device_sdk.engine.connecting.versions import Versions
     from device_sdk.engine.connection import Connection
     from device_sdk.engine.events import Events
     from device_sdk.engine.incoming.subscriber import Subscriber
@@ -52,13 +54,14 @@ class Reactions:
 
     __slots__ = (
         "_authentication", "_brokers", "_events", "_incoming", "_life", "_on_connect", "_on_disconnect",
-        "_outgoing", "_republish", "_resumption", "_take_overs",
+        "_outgoing", "_republish", "_resumption", "_take_overs", "_versions",
     )  # fmt: skip
 
     def __init__(
         self,
         life: LifeCycle,
         brokers: Brokers,
+        versions: Versions,
         resumption: Resumption,
         outgoing: Publisher,
         incoming: Subscriber,
@@ -73,6 +76,7 @@ class Reactions:
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
         self._brokers = brokers
+        self._versions = versions
         self._resumption = resumption
         self._take_overs = TakeOvers()
         self._outgoing = outgoing
@@ -98,7 +102,7 @@ class Reactions:
             return  # it has ended
         # From here on the owner of the stream comes back to this, if the handler of a signal raises.
         connection.leave(now + _LEAVE_SECONDS)
-        self._life.replace()
+        self._life.enter("replace")
         self._brokers.start_over()
         if connection.accepted_at is None:
             self._resumption.unanswered()
@@ -182,6 +186,12 @@ class Reactions:
         if connection.leave_by is not None:
             connection.retire()
             return
+        told = self._versions.refused(self._brokers.current.address, connection, event, now)
+        if told is not None:
+            connection.retire()
+            if self._life.enter("begin_anew"):
+                self._events.notify("version", told, event.error, OLDER)
+            return
         if connection.accepted_at is None:
             transport, handshake = connection.stream.transport, connection.protocol.handshake
             bridge = handshake.options.bridge
@@ -217,7 +227,8 @@ class Reactions:
         """Note an end for which a message of ours may be the reason."""
         suspicion, accepted_at = self._outgoing.suspicion, connection.accepted_at
         if suspicion is not None and accepted_at is not None and self._life.state != CLOSING:
-            suspicion.ended(connection.protocol, event, accepted_at, now, connection.held_at_end(event))
+            held = connection.stream.held_at_end(event, connection.protocol.output)
+            suspicion.ended(connection.protocol, event, accepted_at, now, held)
 
     def _on_session_unknown(self, connection: Connection, event: SessionUnknown, now: float) -> None:
         """Connect again at once, with a clean start. Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-4]."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from device_sdk.errors import TransportError
+from device_sdk.net.base import bytes_held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from device_sdk.mqtt.events import ConnectionEnded
+    from device_sdk.mqtt.output import Output
     from device_sdk.net.base import Transport
 
 __all__ = ["LAST_READS", "Stream"]
@@ -35,6 +38,20 @@ class Stream:
     def unsent(self) -> int:
         """Bytes that the transport has not taken."""
         return len(self._buffer) + sum(map(len, self._chunks))
+
+    def held_at_end(self, event: ConnectionEnded, output: Output) -> int | None:
+        """Return how many of the bytes that were sent last this host still has; ``None``: we ended it.
+
+        So it is too if nobody knows who did.
+        """
+        by_peer = getattr(event.error, "by_peer", None)
+        if event.reason_code is None and by_peer is None:
+            return None
+        # The end of a stream comes with the confirmation of what has arrived; a reset does without, and a
+        # DISCONNECT does not wait for the rest of what it is about.
+        orderly = event.reason_code is None and by_peer == "closed"
+        waiting = output.discarded or output.buffered
+        return waiting + self.unsent + bytes_held(self.transport, unconfirmed=orderly)
 
     def unblock(self) -> None:
         """Offer the transport output again: it may have room now."""

@@ -54,6 +54,7 @@ class ConnectOptions:
     for CONNACK; ``announces_limits``: put these limits in the properties of CONNECT, else only
     ``properties`` are sent, which may be ``None`` for those of :data:`MAY_BE_LEFT_OUT`; ``bridge``: ask the
     server to treat the client as a bridge.
+    ``version`` ``None``: 5.0 or 3.1.1, as :meth:`speak` says; ``negotiates`` is true then.
     Source: MQTT 5.0 §3.1.
     """
 
@@ -64,6 +65,7 @@ class ConnectOptions:
         "connect_timeout",
         "keep_alive",
         "maximum_packet_size",
+        "negotiates",
         "password",
         "properties",
         "receive_maximum",
@@ -78,7 +80,7 @@ class ConnectOptions:
         self,
         client_id: str = "",
         *,
-        version: str = "5.0",
+        version: str | None = "5.0",
         keep_alive: int = 60,
         session_expiry: int = 0,
         receive_maximum: int = 65_535,
@@ -92,15 +94,16 @@ class ConnectOptions:
         announces_limits: bool = True,
         bridge: bool = False,
     ) -> None:
-        if version not in VERSIONS:
+        if version is not None and version not in VERSIONS:
             hint = load(_VERSION_HINT)(version)
-            raise ArgumentError("version", f'must be "5.0", "3.1.1" or "3.1", not {version!r}{hint}')
+            raise ArgumentError("version", f'must be "5.0", "3.1.1", "3.1" or None, not {version!r}{hint}')
         if will is not None and not isinstance(will, Will):
             raise ArgumentTypeError("will", f"must be a Will, not {type(will).__name__}")
         if will is not None:
             check_payload_format("will", will.payload, will.properties)
         self.client_id = client_id
-        self.version = version
+        self.negotiates = version is None
+        self.version = version or "3.1.1"
         self.keep_alive = check_range("keep_alive", keep_alive, 0, 65_535)
         self.session_expiry = check_range("session_expiry", session_expiry, 0, 0xFFFFFFFF)
         self.receive_maximum = check_range("receive_maximum", receive_maximum, 1, 65_535)
@@ -114,6 +117,13 @@ class ConnectOptions:
         self.announces_limits = announces_limits
         self.bridge = bridge
         self.encode(clean_start=True)  # so that a wrong field is an error of the constructor
+        if self.negotiates:
+            self.speak("5.0")
+            self.encode(clean_start=True)
+
+    def speak(self, version: str) -> None:
+        """Use this version of MQTT in the next CONNECT."""
+        self.version = version
 
     def identify(self, user_name: str | None, password: bytes | None, will: Will | None) -> None:
         """Use these credentials and this will in the next CONNECT."""

@@ -34,6 +34,7 @@ class Output:
     ``discarded``: bytes that waited when the connection ended;
     ``gate``: the change that the last held packet waits for, 0 if none is held; ``last_sent``: when the last
     packet left, in seconds of the caller's clock; ``largest_packet``: bytes that the server accepts;
+    ``negotiated``: the version of MQTT, if messages may have been made for another one, else ``""``;
     ``refused_flags``: QoS and RETAIN bits of the messages that it does not accept.
 
     The methods that take a ``change`` hold their packet until the store has made it durable; 0 is no change.
@@ -53,10 +54,11 @@ class Output:
         "gate",
         "largest_packet",
         "last_sent",
+        "negotiated",
         "refused_flags",
     )
 
-    def __init__(self, aliases: OutgoingAliases | None = None) -> None:
+    def __init__(self, aliases: OutgoingAliases | None = None, negotiated: str = "") -> None:
         self.buffered = 0
         self.answers = 0
         self.discarded = 0
@@ -64,6 +66,7 @@ class Output:
         self.last_sent = 0.0
         self.largest_packet = _LARGEST_PACKET
         self._aliases = aliases
+        self.negotiated = negotiated
         self.refused_flags: frozenset[int] = frozenset()
         self._maximum_qos = 2
         self._chunks: list[bytes] = []  # each one whole packet
@@ -85,6 +88,10 @@ class Output:
         )
         if self._aliases is not None:
             self._aliases.allow(server.get("topic_alias_maximum", 0))
+
+    def fitted(self, properties: bytes) -> bytes:
+        """Return a block of properties as the ``negotiated`` version has it: one of two has none."""
+        return (properties or b"\0") if self.negotiated == "5.0" else b""
 
     def takes(self, flags: int, size: int) -> bool:
         """Whether the server accepts a PUBLISH of ``size`` bytes with these flags."""

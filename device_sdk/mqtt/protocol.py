@@ -114,7 +114,8 @@ class Protocol:
         self.version = options.version
         self.state = IDLE
         self.keep_alive = KeepAlive(options.keep_alive)
-        self.output = output = Output(OutgoingAliases() if use_aliases else None)
+        aliases = OutgoingAliases() if use_aliases else None
+        self.output = output = Output(aliases, options.version if options.negotiates else "")
         self.handshake = Handshake(session, options, rules, inflight=inflight, vouched=vouched)
         self.inbound = Inbound(session, output, options, rules)
         send = output.publish_short if use_aliases else output.publish

@@ -51,7 +51,7 @@ def make_client(
     client = Client(
         transport,
         client_id=broker.client_id or config.node.id,
-        version=broker.version,
+        version=None if broker.version == "auto" else broker.version,
         user_name=url.user_name if broker.user_name is None else broker.user_name,
         password=url.password if broker.password is None else broker.password,
         keep_alive=broker.keep_alive,

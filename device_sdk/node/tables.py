@@ -49,7 +49,7 @@ class BrokerTable(Table, frozen=True, kw_only=True):
     password_file: Annotated[str | None, Meta(description="the path of a file")] = None
     proxy: Annotated[NotEmpty | None, url_like("socks5://proxy:1080")] = None
     client_id: Annotated[NotEmpty | None, Meta(description="a text, not empty")] = None
-    version: Literal["5.0", "3.1.1", "3.1"] = "5.0"
+    version: Literal["5.0", "3.1.1", "3.1", "auto"] = "5.0"
     keep_alive: Annotated[int, whole_seconds("60s", 0, 0xFFFF)] = 60
     session_expiry: Annotated[int, whole_seconds("1d", 0, 0xFFFFFFFF)] = _DAY
     connect_timeout: Annotated[float, seconds("10s", 1, 600)] = 10.0

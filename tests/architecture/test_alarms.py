@@ -254,6 +254,16 @@ ALARMS = {
         ),
         Alarm("a battery that the four looks a minute empty", unwatched=BY_USERS),
     ],
+    "0034": [
+        Alarm(
+            "A client of `version=None` that speaks 3.1.1 to a broker that has never refused 5.0",
+            ("tests/engine/test_versions.py::test_nothing_else_is_a_refusal_of_the_version",),
+        ),
+        Alarm(
+            "programs that set `version=None` everywhere and miss what 5.0 gives",
+            unwatched=BY_USERS,
+        ),
+    ],
     "0026": [
         Alarm(
             "because a packet identifier that it remembers is never used again",

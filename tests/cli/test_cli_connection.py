@@ -108,7 +108,7 @@ def test_tls_to_a_broker_without_it_says_so(capsys: pytest.CaptureFixture[str]) 
         (["--cafile", "ca.pem"], "--cafile is --ca-file here"),
         (["--psk-identity", "sensor"], "--psk-identity is --psk-file FILE with a line IDENTITY:KEY here"),
         (["-d"], "-d is --log-level debug here"),
-        (["-V", "mqttv311"], "is not one of 5.0, 3.1.1, 3.1; did you mean '3.1.1'?"),
+        (["-V", "mqttv311"], "is not one of 5.0, 3.1.1, 3.1, auto; did you mean '3.1.1'?"),
         (["-V", "5"], "did you mean '5.0'?"),
     ],
 )

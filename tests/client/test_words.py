@@ -192,7 +192,7 @@ def test_a_version_as_others_write_it_leads_to_ours(version: Any) -> None:
 def test_a_version_of_the_paho_constants_leads_to_ours() -> None:
     with pytest.raises(ArgumentError, match=r"did you mean '5\.0'\?"):
         Client(URL, version="MQTT v5")
-    with pytest.raises(ArgumentError, match=r'version: must be "5.0", "3.1.1" or "3.1", not \'9\'$'):
+    with pytest.raises(ArgumentError, match=r'version: must be "5.0", "3.1.1", "3.1" or None, not \'9\'$'):
         Client(URL, version="9")
 
 

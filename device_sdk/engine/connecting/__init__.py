@@ -14,6 +14,8 @@ File                   Its object                                     State that
                        will
 ``resumption.py``      :class:`Resumption`: clean start or not, and   the session at the server, as far as
                        whether a session is lost                      it can be known here
+``versions.py``        :class:`Versions`: 5.0, or 3.1.1 for a server  servers that refused 5.0, and until
+                       that has refused it                            when that counts
 ``take_overs.py``      :class:`TakeOvers`: two clients with one name  connections ended early, in a row
 ``other_end.py``       :func:`explain`: words for a peer that is no  none
                        broker, imported for the first of them

@@ -60,11 +60,13 @@ class Authenticator(ABC):
 
 
 def authentication_for(
-    auth: object, version: str, properties: Mapping[str, Any] | None
+    auth: object, version: str | None, properties: Mapping[str, Any] | None
 ) -> tuple[Authentication | None, Mapping[str, Any] | None]:
     """Return the exchange for the ``auth`` of a client, and its CONNECT properties with the method added."""
     if auth is None:
         return None, properties
+    if version is None:
+        raise ArgumentError("auth", 'needs version="5.0": MQTT 3.1.1 would leave it out')
     if version != "5.0":
         raise ArgumentError("auth", f"MQTT {version} has no enhanced authentication")
     authentication = Authentication(auth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from device_sdk._load import load
 from device_sdk._log import is_debugged
 from device_sdk.engine.connecting.attempt import Attempt
+from device_sdk.engine.connecting.versions import Versions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,13 +31,15 @@ class Connector:
     """Makes attempts, one at a time, and of an open stream a protocol that has said CONNECT.
 
     ``transport``: the stream of the last attempt that was no look for the first server; of the first server
-    before any attempt. ``under_way``: the attempt whose outcome is not known yet.
+    before any attempt. ``under_way``: the attempt whose outcome is not known yet. ``versions``: the version
+    of MQTT for each server.
+
     :meth:`connect`, :meth:`outdate`, :meth:`take_attempt` and :meth:`use` run under the engine's lock.
     """
 
     __slots__ = (
         "_authentication", "_credentials", "_new_protocol", "_options", "_resumption",
-        "brokers", "transport", "under_way",
+        "brokers", "transport", "under_way", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +57,7 @@ class Connector:
         self._credentials = credentials
         self._resumption = resumption
         self._authentication = authentication
+        self.versions = Versions(options)
         self._new_protocol = new_protocol
         self.under_way: Attempt | None = None
 
@@ -98,6 +102,7 @@ class Connector:
 
     def connect(self, now: float) -> Protocol:
         """Return the protocol of a new connection, with CONNECT as its first output."""
+        self.versions.choose(self.brokers.current.address, now)
         clean = self._resumption.begins_clean()
         protocol = self._new_protocol(self._resumption.is_vouched)
         protocol.connect(now, clean_start=clean)

@@ -88,7 +88,7 @@ class Credentials:
             raise ArgumentTypeError("password", f"must be bytes, str or None, not {type(password).__name__}")
         options = ConnectOptions(
             self._options.client_id,
-            version=self._options.version,
+            version=None if self._options.negotiates else self._options.version,
             user_name=user_name,
             password=password,
             will=will,

@@ -40,7 +40,8 @@ class HeldBounds:
 
     def __init__(self, most_bytes: int, options: ConnectOptions) -> None:
         self.bytes = most_bytes
-        self.messages = _ANY_NUMBER if options.version == "5.0" else options.receive_maximum
+        bounded = options.negotiates or options.version != "5.0"
+        self.messages = options.receive_maximum if bounded else _ANY_NUMBER
 
 
 class ManualAcks:

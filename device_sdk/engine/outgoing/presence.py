@@ -136,6 +136,8 @@ class Presence:
     def _fitted(self, greeting: Greeting, protocol: Protocol) -> Greeting | None:
         """Return it with the highest QoS that the server accepts; ``None``: beyond another limit, told."""
         fitted = greeting.renewed(protocol.output.lowered(greeting.flags))
+        if protocol.output.negotiated:
+            fitted.properties = protocol.output.fitted(fitted.properties)
         try:
             protocol.output.check(fitted.flags, len(fitted.encode(fitted.qos, 0.0)))
         except LocalProtocolError as error:

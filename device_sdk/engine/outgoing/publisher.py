@@ -76,6 +76,10 @@ class Publisher:
 
     def prepare(self, protocol: Protocol, server: str) -> None:
         """A connection to this server is about to begin."""
+        if protocol.output.negotiated:
+            for packet_id, message in self._session.in_flight.items():
+                message.properties = protocol.output.fitted(message.properties)
+                message.packet = message.encode(packet_id, 0.0)  # one that expires is encoded again
         if self.suspicion is not None:
             self.suspicion.prepare(protocol, server)
 
@@ -83,6 +87,8 @@ class Publisher:
         """Send on this connection from now on."""
         self.online = protocol
         self._waits.explain(None)
+        if protocol.output.negotiated:
+            self.outbox.replay.speak(protocol.version)
         self.outbox.connected((protocol.output.largest_packet, protocol.output.refused_flags))
         self.presence.connected(protocol)
         if self.suspicion is not None:
@@ -154,6 +160,7 @@ class Publisher:
             return self._publish_offline(
                 Delivery(self._waits, topic_field, payload, flags, properties, expires_at), now
             )
+        properties = protocol.output.fitted(properties) if protocol.output.negotiated else properties
         outbox = self.outbox
         if flags < 2 and expires_at is None:
             if protocol.output.buffered <= outbox.max_buffered:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from device_sdk.engine.outgoing.endings import Endings
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.protocol import Protocol
-    from device_sdk.mqtt.session import Session
+    from device_sdk.mqtt.session import Outgoing, Session
 
 __all__ = ["Replay"]
 
@@ -175,12 +175,12 @@ class Replay:
         protocol.publish_qos0(delivery.topic_field, delivery.payload, delivery.flags, properties)
         self._endings.end(delivery, SENT, None)
 
-    def translate(self, delivery: Delivery) -> None:
+    def translate(self, message: Outgoing) -> None:
         """Fit a message to the version of MQTT that this client speaks: one of two has properties."""
         if not self._has_properties:
-            delivery.properties = b""
-        elif not delivery.properties:
-            delivery.properties = b"\0"
+            message.properties = b""
+        elif not message.properties:
+            message.properties = b"\0"
 
     def _drops(self, delivery: Delivery, ended: list[Delivery]) -> bool:
         """Whether birth, which is newer, replaces this message; it has ended then."""
