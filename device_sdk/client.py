@@ -73,6 +73,7 @@ class Client(BaseClient):
                 self._callbacks, self._network = callbacks, network  # before it can park: publishers wake it
                 callbacks.start()
                 with self._engine.lock:
+                    self._engine.consumers.explain(None)
                     self._engine.life.start()
                 network.start()
                 _clients.add(self)

@@ -36,7 +36,7 @@ from device_sdk.engine.engine import WITH_WILL, Engine
 from device_sdk.engine.incoming.calls import Calls, checked_properties
 from device_sdk.engine.outgoing.greetings import Greetings
 from device_sdk.engine.reentry import reentered, refuse_reentry
-from device_sdk.errors import ArgumentError, ClosedError, DeviceSdkError
+from device_sdk.errors import ArgumentError, ClosedError, DeviceSdkError, NotConnectedError
 from device_sdk.mqtt.message import Message, Subscription
 from device_sdk.mqtt.options import ConnectOptions, check_range
 from device_sdk.mqtt.topics import validate_topic
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 __all__ = ["BaseClient"]
 
 _TOPIC_CACHE_SIZE = 1_000
+_NOT_STARTED = "the client is not started: call start() or connect(), or use it in a with statement"
 
 
 class MessageFields:
@@ -242,6 +243,7 @@ class BaseClient(ABC):
             on_connect=on_connect, on_disconnect=on_disconnect, on_event=on_event,
         )  # fmt: skip
         self._engine.consumers.bind(weakly(self._wake))
+        self._engine.consumers.explain(NotConnectedError(_NOT_STARTED))
         self._options, self._policy = options, policy
         self._fields = MessageFields(options.version, policy)
         self._life = threading.RLock()  # one start() or close() at a time, where threads can call them

@@ -202,6 +202,7 @@ class AsyncClient(BaseClient):
         self._callbacks = callbacks
         driver.serve(callbacks.wake)
         with self._engine.lock:
+            self._engine.consumers.explain(None)
             self._engine.life.start()
         driver.schedule()
         _clients.add(self)

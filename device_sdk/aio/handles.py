@@ -122,7 +122,8 @@ class AsyncDelivery:
     def _outcome(self, what: str, timeout: float | None) -> None:
         delivery = self.delivery
         if not delivery.done:
-            raise TimeoutError(printable(f"{self!r} was not {what} within {timeout:g} s"))
+            why = self._waits.why if what == "acknowledged" else ""
+            raise TimeoutError(printable(f"{self!r} was not {what} within {timeout:g} s{why}"))
         if delivery.error is not None:
             raise fresh(delivery.error)
 

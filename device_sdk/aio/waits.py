@@ -23,6 +23,11 @@ class LoopWaits:
         self._driver = driver
         self._consumers = consumers
 
+    @property
+    def why(self) -> str:
+        """What to add to the error of a wait that ends, see :class:`Consumers`."""
+        return self._consumers.why
+
     async def until_done(self, delivery: Delivery, timeout: float | None) -> None:
         """Return when the delivery is done, or after ``timeout`` seconds; the caller checks which it was."""
         with self._lock:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from device_sdk.errors import DeviceSdkError
+
 __all__ = ["Consumers"]
 
 
@@ -19,10 +21,12 @@ class Consumers:
     an acknowledgement would wait for ever: the acknowledgement stays unread, and the messages in hand stay in
     hand. So reading goes on while a consumer is inside :meth:`wait`; other threads change nothing.
 
+    It also knows why there is no connection, for the errors of waits that end; the engine's lock guards that.
+
     ``hungry``: the consumers that wait for a message of the pull inbox, if ``tells_hungry``.
     """
 
-    __slots__ = ("_all", "_wake", "blocked", "hungry", "tells_hungry")
+    __slots__ = ("_all", "_failure", "_wake", "blocked", "hungry", "tells_hungry")
 
     def __init__(self) -> None:
         self.blocked: set[int] = set()
@@ -30,6 +34,16 @@ class Consumers:
         self.tells_hungry = False
         self._all: set[int] = set()
         self._wake: Callable[[], None] | None = None
+        self._failure: DeviceSdkError | None = None
+
+    def explain(self, failure: DeviceSdkError | None) -> None:
+        """Note why there is no connection; ``None``: there is one, or nobody knows yet."""
+        self._failure = failure
+
+    @property
+    def why(self) -> str:
+        """What to add to the error of a wait that ends: why there is no connection, or ``""``."""
+        return "" if self._failure is None else f"; no connection: {self._failure}"
 
     def bind(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` when a consumer is blocked: it makes the network side look again."""

@@ -54,13 +54,12 @@ def install(*, version1: bool = False) -> None:
     """Enter the drop-in's modules into ``sys.modules`` under paho-mqtt's names.
 
     Call it before anything imports paho. ``version1``: the interface of paho-mqtt 1.6 instead of 2.x. The
-    modules are the same objects under both names, so ``isinstance`` holds across them.
+    modules are the same objects under both names, so ``isinstance`` holds across them. All of them are
+    complete and entered in one step: another thread finds none or all.
     """
     package: ModuleType = v1 if version1 else v2
     root = ModuleType("paho", "The namespace package of paho-mqtt, here in front of device_sdk.paho.")
     root.__path__ = []
     vars(root)["mqtt"] = package
-    sys.modules["paho"] = root
-    sys.modules["paho.mqtt"] = package
-    for name, module in (_V1 if version1 else _V2).items():
-        sys.modules[f"paho.mqtt.{name}"] = module
+    below = {f"paho.mqtt.{name}": module for name, module in (_V1 if version1 else _V2).items()}
+    sys.modules.update({"paho": root, "paho.mqtt": package, **below})

@@ -92,7 +92,7 @@ class Call:
             with self._lock:
                 self._calls.forget_topic(self.where)  # a later call asks again
             return error
-        problem = f"{self.where} was not subscribed to within {self._timeout:g} s"
+        problem = f"{self.where} was not subscribed to within {self._timeout:g} s{self.subscription.why}"
         return TimeoutError(printable(f"the request on {self._topic} was not sent: {problem}"))
 
     def begin(self) -> float:

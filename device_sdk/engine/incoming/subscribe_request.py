@@ -68,6 +68,11 @@ class SubscribeRequest:
         """Whether the broker has answered, or never will."""
         return bool(self.answered.is_set())
 
+    @property
+    def why(self) -> str:
+        """What to add to the error of a wait that ends: why there is no connection, or ``""``."""
+        return self._consumers.why
+
     def wait(self, timeout: float | None = None) -> list[int]:
         """Wait for the broker's answer and return its reason codes. Any thread.
 
@@ -80,9 +85,8 @@ class SubscribeRequest:
     def answer(self, timeout: float | None) -> list[int]:
         """Return or raise what :meth:`wait` does, after a wait of ``timeout`` seconds."""
         if not self.done:
-            raise TimeoutError(
-                printable(f"no answer for {', '.join(self.topic_filters)} within {timeout:g} s")
-            )
+            asked = ", ".join(self.topic_filters)
+            raise TimeoutError(printable(f"no answer for {asked} within {timeout:g} s{self._consumers.why}"))
         if self.error is not None:
             raise fresh(self.error)
         return self.reason_codes

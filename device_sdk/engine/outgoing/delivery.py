@@ -97,9 +97,8 @@ class Delivery(Outgoing):
         DeliveryExpiredError, DroppedError, DeliveryCancelledError, SessionLostError: it never will be.
         """
         if not self.done and not self._waits.wait_done(self, timeout):
-            failure = self._waits.failure
-            why = "" if failure is None else f"; no connection: {failure}"
-            raise TimeoutError(printable(f"{self!r} was not acknowledged within {timeout:g} s{why}"))
+            text = f"{self!r} was not acknowledged within {timeout:g} s{self._waits.why}"
+            raise TimeoutError(printable(text))
         if self.error is not None:
             raise fresh(self.error)
 

@@ -49,7 +49,6 @@ class Waits:
 
     def __init__(self, lock: threading.RLock, store: Store | None, consumers: Consumers) -> None:
         self.blocked = 0  # threads that wait for room
-        self.failure: DeviceSdkError | None = None  # why there is no connection
         self._lock = lock
         self._store = store
         self._consumers = consumers
@@ -135,7 +134,12 @@ class Waits:
 
     def explain(self, failure: DeviceSdkError | None) -> None:
         """Note why there is no connection, for the error of a wait that ends; ``None``: there is one."""
-        self.failure = failure
+        self._consumers.explain(failure)
+
+    @property
+    def why(self) -> str:
+        """What to add to the error of a wait that ends, see :class:`Consumers`."""
+        return self._consumers.why
 
     def wake(self, delivery: Awaited) -> None:
         """A delivery is done: tell who waits for it."""
