@@ -17,10 +17,9 @@ asyncio client, ``errors.py`` has every error. ``_arguments.py``, ``_clock.py``,
 
 from __future__ import annotations
 
-from device_sdk._version import __version__
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from device_sdk._version import __version__
     from device_sdk.aio.client import AsyncClient
     from device_sdk.client import Client
     from device_sdk.engine.connecting.authentication import Authenticator
@@ -63,6 +62,7 @@ _HOMES = {
     "Subscription": "device_sdk.mqtt.message",
     "TLSOptions": "device_sdk.net.tls",
     "Will": "device_sdk.mqtt.message",
+    "__version__": "device_sdk._version",
 }
 
 

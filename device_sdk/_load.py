@@ -8,9 +8,10 @@ from device_sdk.errors import ArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["load", "load_object"]
+__all__ = ["export", "load", "load_object"]
 
 _DID_YOU_MEAN = "device_sdk._text:did_you_mean"  # only for an error, see there
 
@@ -19,6 +20,23 @@ def load(where: str) -> Any:
     """Return what one of our tables names. Raises: whatever importing the module raises."""
     module, _, name = where.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def export(package: dict[str, Any], homes: Mapping[str, str], name: str) -> Any:
+    """Return a name of a package that is at home in a module below it. For the ``__getattr__`` of a package.
+
+    A package must not import its own modules: a thread that imports one of them has the lock of the module
+    and waits for that of the package, while another thread has the package's and waits for the module's.
+    Python ends that by an error in one of them, or by a module that is not complete.
+
+    Args: ``package``: its ``globals()``, which get the name; ``homes``: name -> module.
+    Raises: AttributeError: the package has no such name.
+    """
+    if name not in homes:
+        raise AttributeError(f"module {package['__name__']!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{package['__name__']}.{homes[name]}"), name)
+    package[name] = value
+    return value
 
 
 def load_object(path: str, argument: str) -> Any:

@@ -25,8 +25,23 @@ read ``client.py``, then ``driver.py``.
 
 from __future__ import annotations
 
-from device_sdk.aio.client import AsyncClient
-from device_sdk.aio.handles import AsyncDelivery, AsyncRequest
-from device_sdk.aio.inbox import AsyncInbox
+from device_sdk._load import export
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.aio.client import AsyncClient
+    from device_sdk.aio.handles import AsyncDelivery, AsyncRequest
+    from device_sdk.aio.inbox import AsyncInbox
 
 __all__ = ["AsyncClient", "AsyncDelivery", "AsyncInbox", "AsyncRequest"]
+
+_HOMES = {
+    "AsyncClient": "client",
+    "AsyncDelivery": "handles",
+    "AsyncInbox": "inbox",
+    "AsyncRequest": "handles",
+}
+
+
+def __getattr__(name: str) -> object:
+    return export(globals(), _HOMES, name)

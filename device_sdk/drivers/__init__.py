@@ -14,17 +14,23 @@ A new driver is a subclass of :class:`Driver` in a module of its own and one lin
 Drivers have no thread and no lock: one thread at a time calls a driver. Read ``base.py`` and ``host.py``.
 """
 
-from device_sdk.drivers.base import (
-    DRIVERS,
-    Channel,
-    Driver,
-    Quality,
-    Reading,
-    Value,
-    driver_class,
-    open_driver,
-)
-from device_sdk.drivers.sysfs_discover import Discovered, discover
+from __future__ import annotations
+
+from device_sdk._load import export
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.drivers.base import (
+        DRIVERS,
+        Channel,
+        Driver,
+        Quality,
+        Reading,
+        Value,
+        driver_class,
+        open_driver,
+    )
+    from device_sdk.drivers.sysfs_discover import Discovered, discover
 
 __all__ = [
     "DRIVERS",
@@ -38,3 +44,9 @@ __all__ = [
     "driver_class",
     "open_driver",
 ]
+
+_HOMES = {**dict.fromkeys(__all__, "base"), "Discovered": "sysfs_discover", "discover": "sysfs_discover"}
+
+
+def __getattr__(name: str) -> object:
+    return export(globals(), _HOMES, name)

@@ -26,29 +26,33 @@ not the Protocol; packets that concern the whole connection are returned to it.
 
 from __future__ import annotations
 
-from device_sdk.mqtt.codes import ReasonCode, reason_name
-from device_sdk.mqtt.decode import decode_packet
-from device_sdk.mqtt.encode import encode_packet
-from device_sdk.mqtt.message import Message, Subscription, Will
-from device_sdk.mqtt.packets import (
-    Auth,
-    Connack,
-    Connect,
-    Disconnect,
-    Packet,
-    Pingreq,
-    Pingresp,
-    Puback,
-    Pubcomp,
-    Publish,
-    Pubrec,
-    Pubrel,
-    Suback,
-    Subscribe,
-    Unsuback,
-    Unsubscribe,
-)
-from device_sdk.mqtt.topics import FilterTree, topic_matches, validate_filter, validate_topic
+from device_sdk._load import export
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.mqtt.codes import ReasonCode, reason_name
+    from device_sdk.mqtt.decode import decode_packet
+    from device_sdk.mqtt.encode import encode_packet
+    from device_sdk.mqtt.message import Message, Subscription, Will
+    from device_sdk.mqtt.packets import (
+        Auth,
+        Connack,
+        Connect,
+        Disconnect,
+        Packet,
+        Pingreq,
+        Pingresp,
+        Puback,
+        Pubcomp,
+        Publish,
+        Pubrec,
+        Pubrel,
+        Suback,
+        Subscribe,
+        Unsuback,
+        Unsubscribe,
+    )
+    from device_sdk.mqtt.topics import FilterTree, topic_matches, validate_filter, validate_topic
 
 __all__ = [
     "Auth",
@@ -79,3 +83,16 @@ __all__ = [
     "validate_filter",
     "validate_topic",
 ]
+
+_HOMES = {
+    **dict.fromkeys(__all__, "packets"),
+    **dict.fromkeys(("ReasonCode", "reason_name"), "codes"),
+    **dict.fromkeys(("Message", "Subscription", "Will"), "message"),
+    **dict.fromkeys(("FilterTree", "topic_matches", "validate_filter", "validate_topic"), "topics"),
+    "decode_packet": "decode",
+    "encode_packet": "encode",
+}
+
+
+def __getattr__(name: str) -> object:
+    return export(globals(), _HOMES, name)

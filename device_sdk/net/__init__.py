@@ -27,6 +27,18 @@ A transport has no thread (but for a remote serial port, and a name look-up): it
 :class:`Transport`.
 """
 
-from device_sdk.net.base import ParsedUrl, Transport, open_transport, parse_url
+from __future__ import annotations
+
+from device_sdk._load import export
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.net.base import ParsedUrl, Transport, open_transport, parse_url
 
 __all__ = ["ParsedUrl", "Transport", "open_transport", "parse_url"]
+
+_HOMES = dict.fromkeys(__all__, "base")
+
+
+def __getattr__(name: str) -> object:
+    return export(globals(), _HOMES, name)

@@ -36,9 +36,19 @@ their futures, ``_codes.py`` and ``_constants.py`` the numbers. ``publish.py`` a
 
 from __future__ import annotations
 
-from device_sdk.paho.exception import MQTTException
+from device_sdk._load import export
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_sdk.paho.exception import MQTTException
 
 __all__ = ["MQTTException", "__version__"]
 
+_HOMES = {"MQTTException": "exception"}
+
 #: The version of paho-mqtt whose interface this is; programs choose their call signatures by it.
 __version__ = "2.2.0"
+
+
+def __getattr__(name: str) -> object:
+    return export(globals(), _HOMES, name)
