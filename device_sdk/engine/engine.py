@@ -197,7 +197,7 @@ class Engine:
         if connection is not None and not connection.retired:
             due += connection.deadlines()
             if self.outgoing.online is not None:
-                due.append(self.connector.brokers.return_at)
+                due += (self.connector.brokers.return_at, self.outgoing.presence.due)
         return min((deadline for deadline in due if deadline is not None), default=None)
 
     def drain(self, *, await_handlers: bool) -> None:
@@ -322,8 +322,9 @@ class Engine:
             if self.life.state != CONNECTING:
                 return  # closed meanwhile; the shell ends with drop_connection()
             protocol = self.connector.connect(now)
-            self.outgoing.presence.prepare(None if attempt is None else attempt.birth)
-            self.outgoing.prepare(protocol, self.connector.brokers.current.address)
+            server = self.connector.brokers.current.address
+            self.outgoing.presence.prepare(None if attempt is None else attempt.birth, server)
+            self.outgoing.prepare(protocol, server)
             self.connection = Connection(
                 self.lock, protocol, self.connector.transport,
                 self.outgoing, self.incoming, self.events, self.reactions.react,

@@ -7,6 +7,7 @@ from device_sdk.engine.connecting.back_off import classify
 from device_sdk.engine.connecting.take_overs import TakeOvers
 from device_sdk.engine.connecting.versions import OLDER
 from device_sdk.engine.life_cycle import CLOSING, CONNECTED, CONNECTING, WAITING
+from device_sdk.engine.outgoing.poison import OTHER_REASONS
 from device_sdk.errors import TransportClosedError
 from device_sdk.mqtt.events import (
     AuthReceived,
@@ -229,6 +230,8 @@ class Reactions:
         if suspicion is not None and accepted_at is not None and self._life.state != CLOSING:
             held = connection.stream.held_at_end(event, connection.protocol.output)
             suspicion.ended(connection.protocol, event, accepted_at, now, held)
+            if held is not None and event.reason_code not in OTHER_REASONS:
+                self._outgoing.presence.ended_by_server(now - accepted_at, event.error, now)
 
     def _on_session_unknown(self, connection: Connection, event: SessionUnknown, now: float) -> None:
         """Connect again at once, with a clean start. Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-4]."""

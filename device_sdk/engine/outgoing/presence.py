@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from device_sdk.engine.outgoing.greetings import Greetings
 from device_sdk.engine.outgoing.outbox import BIRTH
+from device_sdk.engine.outgoing.trial import AT_ONCE, LATE, Trial
 from device_sdk.errors import DeviceSdkError, LocalProtocolError
 
 TYPE_CHECKING = False
@@ -20,23 +21,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Presence"]
 
+_SHORT_LIFE = 10.0  # seconds; a connection that lived longer has not ended because of its birth of QoS 0
+
 
 class Presence:
     """Says birth and farewell. The caller of every method holds the engine's lock.
 
-    ``said``: this connection has its farewell.
+    ``said``: this connection has its farewell. ``due``: when :meth:`on_deadline` is to say birth late.
     """
 
     __slots__ = (
-        "_answer", "_asked_through", "_birth", "_events", "_greetings", "_outbox", "_replaced_through",
-        "_session", "_unanswered",
-        "said",
+        "_answer", "_asked_through", "_birth", "_events", "_greetings", "_outbox", "_place",
+        "_replaced_through", "_session", "_trial", "_trials", "_unanswered", "_unproved",
+        "due", "said",
     )  # fmt: skip
 
     def __init__(
         self, session: Session, outbox: Outbox, events: Events, greetings: Greetings | None = None
     ) -> None:
         self.said = False
+        self.due: float | None = None
+        self._trials: dict[str, Trial] = {}  # by server
+        self._trial = Trial()
+        self._place = AT_ONCE
+        # Birth of QoS 0, when it was said, and how many messages had been acknowledged.
+        self._unproved: tuple[Greeting, float, int] | None = None
         self._greetings = greetings or Greetings("5.0")
         self._session = session
         self._outbox = outbox
@@ -53,15 +62,19 @@ class Presence:
         """The application is about to be asked: messages that it publishes from now on are newer."""
         self._asked_through = self._outbox.next_sequence - 1
 
-    def prepare(self, answer: Greeting | DeviceSdkError | None) -> None:
+    def prepare(self, answer: Greeting | DeviceSdkError | None, server: str = "") -> None:
         """Take the answer of the application for the connection that begins; ``None``: it was not asked."""
         self._answer = answer
+        self._trial = self._trials.setdefault(server, Trial())
 
     # The connection
 
-    def connected(self, protocol: Protocol) -> None:
+    def connected(self, protocol: Protocol, now: float = 0.0) -> None:
         """The server has accepted the connection: hold back everything that waits until birth is said."""
         self.said = False
+        self._place = self._trial.place(now)
+        if self._place not in (AT_ONCE, LATE):
+            return
         birth, self._replaced_through = self._greetings.birth, self._outbox.next_sequence - 1
         if birth is None:
             answer, self._answer = self._answer, None
@@ -71,16 +84,25 @@ class Presence:
             birth, self._replaced_through = answer, self._asked_through
         self._birth = None if birth is None else self._fitted(birth, protocol)
         if self._birth is not None:
+            if self._place == LATE:
+                self.due = now + self._trial.wait
+            else:
+                self._outbox.detour(BIRTH, True)
+
+    def on_deadline(self, now: float) -> None:
+        """Hold back everything until birth is said, if it is time to say it late."""
+        if self.due is not None and now >= self.due:
+            self.due = None
             self._outbox.detour(BIRTH, True)
 
-    def begin(self, protocol: Protocol, *, alone: bool) -> None:
+    def begin(self, protocol: Protocol, now: float, *, alone: bool) -> None:
         """Say birth as soon as everything is repeated and the window has room; then what waits may follow.
 
         ``alone``: nothing else may be unanswered then. What is in flight with QoS 2 on its topic comes first:
         servers publish that when PUBREL arrives.
         """
         birth, session, outbound = self._birth, self._session, protocol.outbound
-        if birth is None or outbound.repeats:
+        if birth is None or self.due is not None or outbound.repeats:
             return
         sent = [
             one
@@ -93,6 +115,8 @@ class Presence:
             return
         self._birth = None
         if self._say(birth, protocol):
+            if birth.flags < 2:
+                self._unproved = birth, now, self._events.stats.acknowledged
             self._outbox.replay.outdate(birth.topic_field, self._replaced_through)
         self._outbox.detour(BIRTH, False)
 
@@ -118,11 +142,30 @@ class Presence:
     def answered(self, greeting: Greeting) -> None:
         """The server has acknowledged or refused it."""
         self._unanswered.remove(greeting)
+        if greeting.name == "birth":
+            self._trial.answered()
         if greeting.error is not None:
             self._tell(greeting, greeting.error)
 
+    def ended_by_server(self, lived: float, error: DeviceSdkError, now: float) -> None:
+        """The server has ended the connection after ``lived`` seconds, for a reason that may be birth."""
+        on = next((one for one in self._unanswered if one.name == "birth"), None)
+        if self._unproved is not None:
+            birth, said_at, acknowledged = self._unproved
+            if acknowledged == self._events.stats.acknowledged and now < said_at + _SHORT_LIFE:
+                on = birth
+            else:
+                self._trial.answered()
+        if on is None:
+            if self.due is not None:
+                self._trial.ended_before()
+        elif self._trial.ended_on(lived, now, late=self._place == LATE):
+            text = f"the broker ended connections while it was unanswered ({error}), and not without it"
+            self._tell(on, DeviceSdkError(f"{text}; it is left out for an hour or more"))
+
     def disconnected(self) -> None:
         """The connection is over, and with it everything that was said on it."""
+        self.due = self._unproved = None
         if self._birth is not None:
             self._birth = None
             self._outbox.detour(BIRTH, False)

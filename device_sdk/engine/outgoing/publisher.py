@@ -90,7 +90,7 @@ class Publisher:
         if protocol.output.negotiated:
             self.outbox.replay.speak(protocol.version)
         self.outbox.connected((protocol.output.largest_packet, protocol.output.refused_flags))
-        self.presence.connected(protocol)
+        self.presence.connected(protocol, now)
         if self.suspicion is not None:
             self.suspicion.connected(protocol, now)
 
@@ -290,10 +290,10 @@ class Publisher:
         if outbox.max_buffered < 0:
             outbox.want_fill(False)
             alone = suspicion is not None and suspicion.careful is not None
-            self.presence.begin(self.online, alone=alone)
+            self.presence.begin(self.online, now, alone=alone)
             if suspicion is not None:
                 self.report_ended(suspicion.step(now))
-                self.presence.begin(self.online, alone=alone)
+                self.presence.begin(self.online, now, alone=alone)
         if self.postponed:  # after the step, which may have come to the end of a message that was alone
             may_send = suspicion is None or not suspicion.is_judging
             self.report_ended(self.postponed.publish(self.online, now, may_send=may_send))
@@ -331,11 +331,13 @@ class Publisher:
     def on_deadline(self, now: float) -> None:
         """End messages that have expired; go on with a replay that has a rate."""
         outbox = self.outbox
+        self.presence.on_deadline(now)
         self.report_ended(outbox.expire(now))
         if outbox.overflow.unheld:
             self._report_unheld()
         due = None if self.suspicion is None else self.suspicion.deadline
-        for moment in (outbox.next_replay, self.postponed.due, due):
+        detour = now if outbox.max_buffered < 0 else None
+        for moment in (outbox.next_replay, self.postponed.due, due, detour):
             if moment is not None and now >= moment:
                 self.fill(now)
 
