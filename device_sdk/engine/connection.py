@@ -270,6 +270,9 @@ class Connection:
                     event.on_done.set()
             elif kind is Greeting:
                 outgoing.presence.answered(event)
+            elif kind is PublishPostponed and type(event.message) is Greeting:
+                self.protocol.outbound.take_back(event.message)
+                outgoing.presence.refused(event.message, event.error)
             elif kind is PublishPostponed:
                 outgoing.postponed.add(event, now)
             else:

@@ -338,10 +338,11 @@ def test_beyond_another_limit_it_is_left_out_and_named(limits: dict[str, Any], t
     assert "no_farewell" in rig.events()
 
 
-def test_a_birth_that_the_broker_refuses_is_told() -> None:
+@pytest.mark.parametrize("reason_code", [0x87, 0x97])
+def test_a_birth_that_the_broker_refuses_is_told(reason_code: int) -> None:
     rig = rig_with()
     (birth,) = (packet for packet in rig.connect() if packet.type == "publish")
-    rig.feed(Puback(birth.packet_id, 0x87))
+    rig.feed(Puback(birth.packet_id, reason_code))
     (told,) = (event for event in rig.event_objects() if event.kind == "no_birth")
     assert isinstance(told.error, PublishRefused)
     assert stats(rig).in_flight == 0

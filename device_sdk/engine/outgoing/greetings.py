@@ -30,9 +30,10 @@ class Greeting(Outgoing):
         super().__init__(topic_field, payload, flags, properties)
         self.name = name
 
-    def renewed(self, flags: int) -> Greeting:
-        """Return the same message with these flags, for one connection."""
-        return Greeting(self.name, self.topic_field, self.payload, flags, self.properties)
+    def renewed(self, flags: int, version: str) -> Greeting:
+        """Return the same message with these flags, for one connection that speaks this version."""
+        properties = (self.properties or b"\0") if version == "5.0" else b""
+        return Greeting(self.name, self.topic_field, self.payload, flags, properties)
 
     @property
     def topic(self) -> str:

@@ -147,6 +147,11 @@ class Presence:
         if greeting.error is not None:
             self._tell(greeting, greeting.error)
 
+    def refused(self, greeting: Greeting, error: DeviceSdkError) -> None:
+        """The server does not take it now (0x97); the next connection says its own."""
+        greeting.error = error
+        self.answered(greeting)
+
     def ended_by_server(self, lived: float, error: DeviceSdkError, now: float) -> None:
         """The server has ended the connection after ``lived`` seconds, for a reason that may be birth."""
         on = next((one for one in self._unanswered if one.name == "birth"), None)
@@ -178,7 +183,7 @@ class Presence:
 
     def _fitted(self, greeting: Greeting, protocol: Protocol) -> Greeting | None:
         """Return it with the highest QoS that the server accepts; ``None``: beyond another limit, told."""
-        fitted = greeting.renewed(protocol.output.lowered(greeting.flags))
+        fitted = greeting.renewed(protocol.output.lowered(greeting.flags), protocol.version)
         if protocol.output.negotiated:
             fitted.properties = protocol.output.fitted(fitted.properties)
         try:
