@@ -14,6 +14,7 @@ from device_sdk._clock import boottime
 from device_sdk._weak import weakly
 from device_sdk.engine.arguments import (
     LARGEST_PAYLOAD,
+    WITH_WILL,
     check_hooks,
     check_payload,
     check_subscriptions,
@@ -32,7 +33,7 @@ from device_sdk.engine.connecting.authentication import authentication_for
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.engine.connecting.credentials import Credentials
 from device_sdk.engine.consumers import Consumers
-from device_sdk.engine.engine import WITH_WILL, Engine
+from device_sdk.engine.engine import Engine
 from device_sdk.engine.incoming.calls import Calls, checked_properties
 from device_sdk.engine.outgoing.greetings import Greetings
 from device_sdk.engine.reentry import reentered, refuse_reentry
@@ -159,6 +160,7 @@ class BaseClient(ABC):
             version: ``"5.0"``, ``"3.1.1"`` or ``"3.1"``; ``None``: 5.0, and 3.1.1 for a day with a broker
                 that has refused 5.0.
             clean_start: ``None`` resumes with a store, and without one begins clean once per process;
+                (in MQTT 3.x by a connection of its own, so that the session outlives its first connection);
                 ``True`` begins every connection clean; ``False`` always resumes, also a session of which
                 nothing is known here: the program vouches for it.
             session_expiry: seconds that the broker keeps the session after the connection (MQTT 5.0).
@@ -233,6 +235,7 @@ class BaseClient(ABC):
             threading.RLock(), brokers, options, policy=policy, store=opened,
             reconnect=reconnect or ReconnectPolicy(), draw=random_fraction, inflight=inflight,
             inbox_limit=inbox_limit, inbox_bytes=inbox_bytes, clean_start=clean_start,
+            made_up_name=not client_id,
             buffer_qos0=buffer_qos0, on_session_lost=on_session_lost,
             on_poison=on_poison, greetings=greetings,
             acknowledge=weakly(self._acknowledge) if manual_ack else None,

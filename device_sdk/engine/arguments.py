@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LARGEST_PAYLOAD",
+    "WITH_WILL",
     "check_hooks",
     "check_payload",
     "check_subscriptions",
     "check_topic_filters",
     "check_types",
+    "check_version",
     "connect_properties",
     "disconnect_fields",
     "made_up_client_id",
@@ -43,6 +45,9 @@ __all__ = [
 
 LARGEST_PAYLOAD = 268_435_455 - 65_537 - 2 - 5  # bytes: the most that fits beside the longest topic name
 
+#: Reason code of a DISCONNECT after which the server publishes the will. Source: MQTT 5.0 §3.14.2.1.
+WITH_WILL = 0x04
+_LACKING = {"use_topic_aliases": "topic aliases", "use_identifiers": "subscription identifiers"}
 # Reason codes of DISCONNECT that a client may send. Source: MQTT 5.0 §3.14.2.1.
 _CLIENT_REASONS = frozenset({0, 4, 0x80, 0x81, 0x82, 0x83, 0x90, *range(0x93, 0x9A)})
 
@@ -259,3 +264,15 @@ def optional_seconds(argument: str, value: object) -> float | None:
 def random_fraction() -> float:
     """Return a random number from 0 to 1; :mod:`random` would cost more than the rest of the client."""
     return int.from_bytes(os.urandom(4), "big") / 0xFFFFFFFF
+
+
+def check_version(options: ConnectOptions, **wanted: bool) -> None:
+    """Make sure that the version has what is wanted. Raises: ArgumentError: by name."""
+    if options.bridge and options.version == "5.0":
+        problem = "is a mark in MQTT 3.x; in MQTT 5.0 give no_local= and retain_as_published= to subscribe()"
+        raise ArgumentError("bridge", problem)
+    for argument, is_wanted in wanted.items():
+        if is_wanted and options.negotiates:
+            raise ArgumentError(argument, f'needs version="5.0"; MQTT 3.1.1 has no {_LACKING[argument]}')
+        if is_wanted and options.version != "5.0":
+            raise ArgumentError(argument, f"MQTT {options.version} has no {_LACKING[argument]}")

@@ -9,6 +9,7 @@ all state; it is never held while user code runs, nor during ``open()``, ``recv(
 from __future__ import annotations
 
 from device_sdk._weak import weakly
+from device_sdk.engine.arguments import WITH_WILL, check_version
 from device_sdk.engine.connecting.brokers import Broker, Brokers
 from device_sdk.engine.connecting.connector import Connector
 from device_sdk.engine.connecting.credentials import Credentials
@@ -46,10 +47,7 @@ if TYPE_CHECKING:
     from device_sdk.mqtt.options import ConnectOptions
     from device_sdk.store.base import SavedSession, Store, StorePolicy
 
-__all__ = ["WITH_WILL", "Engine"]
-
-#: Reason code of a DISCONNECT after which the server publishes the will. Source: MQTT 5.0 §3.14.2.1.
-WITH_WILL = 0x04
+__all__ = ["Engine"]
 
 _RULES = ProtocolRules(postpones=frozenset({0x97}))  # quota exceeded
 
@@ -78,6 +76,7 @@ class Engine:
         inbox_limit: int = 1_000,
         inbox_bytes: int = 1 << 24,
         clean_start: bool | None = None,
+        made_up_name: bool = False,
         buffer_qos0: bool = False,
         on_session_lost: str = "republish",
         acknowledge: Callable[[AckToken], object] | None = None,
@@ -97,7 +96,7 @@ class Engine:
     ) -> None:
         if on_session_lost not in ("republish", "fail"):
             raise ArgumentError("on_session_lost", f'must be "republish" or "fail", not {on_session_lost!r}')
-        _check_version(options, use_topic_aliases=use_topic_aliases, use_identifiers=use_identifiers)
+        check_version(options, use_topic_aliases=use_topic_aliases, use_identifiers=use_identifiers)
         if isinstance(transport, Transport):
             transport = [Broker(transport, transport.description)]
         self.lock = lock
@@ -115,12 +114,12 @@ class Engine:
             InHand(inbox_limit, inbox_bytes, options.maximum_packet_size),
             use_identifiers=use_identifiers, acknowledge=acknowledge, held=HeldBounds(inbox_bytes, options),
         )  # fmt: skip
-        brokers = Brokers(
-            transport, reconnect, draw, return_to_first=return_to_first, shared_session=shared_session
-        )
+        brokers = Brokers(transport, reconnect, draw, return_to_first=return_to_first,
+                          shared_session=shared_session)  # fmt: skip
         resumption = Resumption(
-            session, options, brokers, draw, clean_start=clean_start, is_durable=store is not None
-        )
+            session, options, brokers, draw, clean_start=clean_start, is_durable=store is not None,
+            made_up=made_up_name, wants_messages=self.incoming.router.has_subscriptions,
+        )  # fmt: skip
         check_range("inflight", inflight, 1, 65_535)
         self.connector = Connector(
             brokers, options, credentials or Credentials(options), resumption, authentication,
@@ -130,8 +129,8 @@ class Engine:
         )  # fmt: skip
         self.life = LifeCycle()
         self.reactions = Reactions(
-            self.life, brokers, self.connector.versions, resumption, self.outgoing, self.incoming, events,
-            authentication,
+            self.life, brokers, self.connector.versions, resumption, self.outgoing, self.incoming,
+            events, authentication,
             republish=on_session_lost == "republish", on_connect=on_connect, on_disconnect=on_disconnect,
         )  # fmt: skip
         self.connection: Connection | None = None
@@ -454,18 +453,3 @@ class Engine:
             if outgoing.journal is not None:
                 outgoing.settle()
             self.events.end()
-
-
-_LACKING = {"use_topic_aliases": "topic aliases", "use_identifiers": "subscription identifiers"}
-
-
-def _check_version(options: ConnectOptions, **wanted: bool) -> None:
-    """Make sure that the version has what is wanted. Raises: ArgumentError: by name."""
-    if options.bridge and options.version == "5.0":
-        problem = "is a mark in MQTT 3.x; in MQTT 5.0 give no_local= and retain_as_published= to subscribe()"
-        raise ArgumentError("bridge", problem)
-    for argument, is_wanted in wanted.items():
-        if is_wanted and options.negotiates:
-            raise ArgumentError(argument, f'needs version="5.0"; MQTT 3.1.1 has no {_LACKING[argument]}')
-        if is_wanted and options.version != "5.0":
-            raise ArgumentError(argument, f"MQTT {options.version} has no {_LACKING[argument]}")

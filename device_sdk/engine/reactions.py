@@ -16,6 +16,7 @@ from device_sdk.mqtt.events import (
     MessageSkipped,
     PayloadNotText,
     PingAnswered,
+    SessionCleared,
     SessionUnknown,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
@@ -233,14 +234,20 @@ class Reactions:
             if held is not None and event.reason_code not in OTHER_REASONS:
                 self._outgoing.presence.ended_by_server(now - accepted_at, event.error, now)
 
-    def _on_session_unknown(self, connection: Connection, event: SessionUnknown, now: float) -> None:
-        """Connect again at once, with a clean start. Source: MQTT 5.0 §3.2.2.1.1 [MQTT-3.2.2-4]."""
-        self._resumption.begin_anew()
+    def _on_session_over(self, connection: Connection, event: ConnectionEnded, now: float) -> None:
+        """Connect again at once: with a clean start [MQTT-3.2.2-4], or after one. MQTT 5.0 §3.2.2.1.1."""
+        is_cleared = type(event) is SessionCleared
+        if is_cleared:
+            self._resumption.cleared()
+        else:
+            self._resumption.begin_anew()
         connection.retire()
         if self._authentication is not None:
             self._authentication.ended(event.error)
-        if self._life.state != CLOSING:
-            self._life.enter("begin_anew")
+        if self._life.state == CLOSING:
+            return
+        self._life.enter("begin_anew")
+        if not is_cleared:
             text = "the broker's session is not known here and is replaced; clean_start=False would resume it"
             self._events.notify("session_lost", text, event.error)
 
@@ -331,7 +338,8 @@ def _with_place(transport: Transport, error: DeviceSdkError) -> str:
 _REACTIONS: dict[type, Callable[[Reactions, Connection, Any, float], None]] = {
     ConnectAcknowledged: Reactions._on_accepted,
     ConnectionEnded: Reactions._on_ended,
-    SessionUnknown: Reactions._on_session_unknown,
+    SessionUnknown: Reactions._on_session_over,
+    SessionCleared: Reactions._on_session_over,
     SubscribeAcknowledged: Reactions._on_answer,
     UnsubscribeAcknowledged: Reactions._on_answer,
     AuthReceived: Reactions._on_auth,

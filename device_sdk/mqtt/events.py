@@ -22,6 +22,7 @@ __all__ = [
     "PayloadNotText",
     "PingAnswered",
     "PublishPostponed",
+    "SessionCleared",
     "SessionUnknown",
     "SubscribeAcknowledged",
     "UnsubscribeAcknowledged",
@@ -145,6 +146,15 @@ class ConnectionEnded:
         self.reason_code = reason_code
         self.properties = properties or {}
         self.silent = silent
+
+
+class SessionCleared(ConnectionEnded):
+    """The server has accepted a connection whose only aim was to end its session: DISCONNECT is queued.
+
+    See :meth:`Protocol.connect`. Source: MQTT 3.1.1 §3.1.2.4.
+    """
+
+    __slots__ = ()
 
 
 class SessionUnknown(ConnectionEnded):

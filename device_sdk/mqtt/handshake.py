@@ -5,8 +5,8 @@ Threads: the caller serialises all calls. Source: MQTT 5.0 §3.1, §3.2, §4.12.
 
 from __future__ import annotations
 
-from device_sdk.errors import LocalProtocolError, RemoteProtocolError
-from device_sdk.mqtt.events import ConnectionEnded, SessionUnknown
+from device_sdk.errors import LocalProtocolError, RemoteProtocolError, TransportClosedError
+from device_sdk.mqtt.events import ConnectionEnded, SessionCleared, SessionUnknown
 from device_sdk.mqtt.refusals import connect_refused
 
 TYPE_CHECKING = False
@@ -34,9 +34,10 @@ class Handshake:
     shares a session with the server, even if this client has no record of one.
 
     ``deadline``: when CONNACK must have arrived, in seconds of the caller's clock; ``clean_start``: as sent
-    in CONNECT; ``first_bytes``: what came before CONNACK, for the recognition of a peer that is no MQTT
-    server; ``server``: the properties of CONNACK; ``session_present``: the flag of CONNACK;
-    ``window``: messages that may be in flight; before CONNACK see ``ProtocolRules.sends_before_connack``.
+    in CONNECT; ``clears``: the connection only ends the server's session; ``first_bytes``: what came before
+    CONNACK, for the recognition of a peer that is no MQTT server; ``server``: the properties of CONNACK;
+    ``session_present``: the flag of CONNACK; ``window``: messages that may be in flight; before CONNACK see
+    ``ProtocolRules.sends_before_connack``.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Handshake:
         "_session",
         "_vouched",
         "clean_start",
+        "clears",
         "deadline",
         "first_bytes",
         "options",
@@ -61,6 +63,7 @@ class Handshake:
         self._inflight = inflight
         self.rules = rules
         self.clean_start = True
+        self.clears = False
         self.deadline = 0.0
         self.first_bytes = b""
         self.server: dict[str, Any] = {}
@@ -70,15 +73,15 @@ class Handshake:
         self._vouched = vouched
         self._earlier: frozenset[Outgoing] = frozenset()  # in flight when CONNECT was queued
 
-    def connect(self, now: float, *, clean_start: bool) -> bytes:
+    def connect(self, now: float, *, clean_start: bool, clears: bool = False) -> bytes:
         """Return CONNECT. Source: MQTT 5.0 §3.1."""
-        self.clean_start = clean_start
+        self.clean_start, self.clears = clean_start, clears
         self.deadline = now + self.options.connect_timeout
         if self.rules.sends_before_connack:
             session = self._session
             self._earlier = frozenset(session.in_flight.values())
             self.window = self._inflight + len(session)  # what earlier connections left does not count yet
-        return self.options.encode(clean_start=clean_start)
+        return self.options.encode(clean_start=clean_start, without_will=clears)
 
     def note(self, data: bytes) -> None:
         """Keep the first bytes of the peer."""
@@ -97,6 +100,8 @@ class Handshake:
                 anonymous=options.user_name is None, in_3=self._answers_in_3(), bridge=options.bridge,
             )  # fmt: skip
             return ConnectionEnded(error, connack.reason_code, server)
+        if self.clears:
+            return SessionCleared(TransportClosedError("the session was cleared"))
         present = connack.session_present
         if options.version == "3.1" and not self.rules.assumes_session:
             present = self._session.outlives_connection and not self.clean_start

@@ -129,7 +129,7 @@ class ConnectOptions:
         """Use these credentials and this will in the next CONNECT."""
         self.user_name, self.password, self.will = user_name, password, will
 
-    def encode(self, *, clean_start: bool) -> bytes:
+    def encode(self, *, clean_start: bool, without_will: bool = False) -> bytes:
         """Return the CONNECT packet.
 
         Raises: ArgumentError: a field that cannot be encoded; ``argument`` names it.
@@ -141,7 +141,7 @@ class ConnectOptions:
             keep_alive=self.keep_alive,
             user_name=self.user_name,
             password=self.password,
-            will=self.will,
+            will=None if without_will else self.will,
             properties=properties,
         )
         encoded = encode_packet(packet, self.version)

@@ -25,6 +25,7 @@ from device_sdk.mqtt.events import (
     PayloadNotText,
     PingAnswered,
     PublishPostponed,
+    SessionCleared,
     SubscribeAcknowledged,
     UnsubscribeAcknowledged,
 )
@@ -159,10 +160,15 @@ class Protocol:
 
     # What goes out, beside messages
 
-    def connect(self, now: float, *, clean_start: bool) -> None:
-        """Queue CONNECT. Source: MQTT 5.0 §3.1."""
+    def connect(self, now: float, *, clean_start: bool, clears: bool = False) -> None:
+        """Queue CONNECT. Source: MQTT 5.0 §3.1.
+
+        ``clears``: without the will, and DISCONNECT follows CONNACK at once, which is the event
+        :class:`SessionCleared`. In MQTT 3.x that leaves no session with the server, and the next connection,
+        without a clean start, begins one that outlives it.
+        """
         self.state = CONNECTING
-        self.output.add(self.handshake.connect(now, clean_start=clean_start))
+        self.output.add(self.handshake.connect(now, clean_start=clean_start, clears=clears))
         self.outbound.allow(self.handshake.window)
 
     def check(self, flags: int, size: int) -> None:
@@ -346,7 +352,10 @@ class Protocol:
         handshake, session = self.handshake, self.session
         end = handshake.accept(connack)
         if end is not None:
-            self._fail(end.error)
+            if type(end) is SessionCleared:
+                self.disconnect()
+            else:
+                self._fail(end.error)
             events.append(end)
             return
         server, present = handshake.server, handshake.session_present

@@ -270,6 +270,13 @@ ALARMS = {
             unwatched="no broker that we know counts them",
         ),
     ],
+    "0031": [
+        Alarm(
+            "A broker counts connections for money or against an attack, and the first one of each start is "
+            "too much",
+            unwatched=BY_USERS,
+        ),
+    ],
 }
 
 # 0007 is an index.

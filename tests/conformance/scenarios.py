@@ -84,6 +84,7 @@ SCENARIOS = [
         "M01",
         "3.1.1",
         [[expect("connect", keep_alive=60, clean_start=True, client_id="c"), send(Connack()), *END]],
+        options={"clean_start": True},
     ),
     Scenario(
         "M02",

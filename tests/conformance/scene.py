@@ -84,6 +84,10 @@ class Scene:
         self.events: list[ClientEvent] = []
         self.arrived: list[Message] = []
         hooks = {"on_event": self.events.append, "on_message": self.arrived.append}
+        if isinstance(broker, ScriptedBroker) and options.get("version", "5.0") != "5.0":
+            options.setdefault(
+                "clean_start", False
+            )  # a named client would begin with a connection that clears
         self.dice = 1.0  # what they show, for the back-off for example: always the longest delay
         with patch.object(client_base, "random_fraction", lambda: self.dice):
             self.client = Client(self.wire, client_id=client_id, **(hooks | options))

@@ -415,7 +415,8 @@ def test_a_failure_inside_the_client_closes_the_connection_and_acknowledges_noth
     )  # fmt: skip
     monkeypatch.setattr("device_sdk.client_base.random_fraction", lambda: 1.0)
     reconnect = ReconnectPolicy(60.0, 60.0)  # the stream of another attempt would take the place of the first
-    with BrokerServer(broker) as server, Client(server.url, version=version, reconnect=reconnect) as client:
+    options: dict[str, Any] = {"client_id": "c", "clean_start": False, "reconnect": reconnect}
+    with BrokerServer(broker) as server, Client(server.url, version=version, **options) as client:
         client.connect(5)
         delivery = client.publish("t", b"now send", qos=1)
         server.wait_for(lambda: len(broker.links) == 1 and broker.links[0].done, timeout=5)

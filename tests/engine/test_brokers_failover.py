@@ -40,7 +40,7 @@ class Several(Rig):
             self.transport = attempt.transport
         return attempt
 
-    def open(self) -> Packets:
+    def opened(self) -> Packets:
         attempt = self.attempt()
         attempt.open(0.0)
         self.engine.on_open(self.clock())

@@ -47,9 +47,9 @@ def test_a_forbidden_topic_at_1_hz_costs_less_than_ten_connections_and_the_other
         bad.append(world.send(FORBIDDEN, b"no %d" % second))
         good += [world.send("site/a", b"a %d" % second), world.send("site/b", b"b %d" % second, qos=2)]
         world.wait(1)
-        if len(world.place.connections) == 10:
+        if len(world.place.connections) > 10:
             break
-    assert len(world.place.connections) < 10
+    assert len(world.place.connections) < 10 + (version != "5.0")  # MQTT 3.x begins with one that clears
     assert states(good) == {"acknowledged"}
     assert states(bad) == {"refused"}
     assert world.engine.life.state == "connected"

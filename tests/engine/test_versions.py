@@ -25,7 +25,7 @@ class Choosing(Rig):
         self.negotiates = True
         super().__init__(**options)  # type: ignore[arg-type]
 
-    def open(self) -> Packets:
+    def opened(self) -> Packets:
         self.engine.on_open(self.clock())
         self.version = self.engine.options.version
         return self.sent()

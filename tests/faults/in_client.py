@@ -13,7 +13,7 @@ _PUBLISHER, _ROUTER = "engine/outgoing/publisher.py", "engine/incoming/router.py
 _PROTOCOL, _SESSION = "mqtt/protocol.py", "mqtt/session.py"
 _WEBSOCKET, _UPGRADE = "net/websocket.py", "net/upgrade.py"
 
-_CONNECT = "        protocol.connect(now, clean_start=clean)\n"
+_CONNECT = "        protocol.connect(now, clean_start=clean, clears=self._resumption.clears)\n"
 
 IN_CLIENT = (
     # A connection begins
@@ -63,10 +63,10 @@ IN_CLIENT = (
     ),
     Fault(
         "every connection asks for a clean start",
-        v5("MQTT-3.1.3-7", "MQTT-3.2.2-5") + v311("MQTT-3.2.2-2"),
+        v5("MQTT-3.1.3-7", "MQTT-3.2.2-5"),
         _RESUMPTION,
-        "            return not self._is_durable and not self.was_connected\n",
-        "            return True\n",
+        "        return not self.was_connected\n",
+        "        return True\n",
     ),
     Fault(
         "a refused version is changed for MQTT 3.1",
@@ -81,8 +81,8 @@ IN_CLIENT = (
         "a session that is present is called lost",
         v5("MQTT-3.2.2-5") + v311("MQTT-3.2.2-2"),
         _RESUMPTION,
-        "lost = known and not event.session_present and not self._clean_start",
-        "lost = known and not self._clean_start",
+        "lost = known and not event.session_present and expected",
+        "lost = known and expected",
     ),
     Fault(
         "the application is not told that its session is present",

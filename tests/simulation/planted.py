@@ -172,12 +172,6 @@ PLANTED = (
         "message is not None and message.handled", "False",
     ),
     PlantedBug(
-        "MQTT 3.1: a clean session is believed to outlive its connection",
-        _HANDSHAKE, "accept",
-        "self._session.outlives_connection and not", "not",
-        first_seed=92,
-    ),
-    PlantedBug(
         "a page of the queue skips a message",
         _PAGES, "take",
         "self._cursor = page[-1].sequence", "self._cursor = page[-1].sequence + 1",

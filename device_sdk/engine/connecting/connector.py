@@ -105,8 +105,13 @@ class Connector:
         self.versions.choose(self.brokers.current.address, now)
         clean = self._resumption.begins_clean()
         protocol = self._new_protocol(self._resumption.is_vouched)
-        protocol.connect(now, clean_start=clean)
+        protocol.connect(now, clean_start=clean, clears=self._resumption.clears)
         return protocol
+
+    @property
+    def clears(self) -> bool:
+        """Whether the present connection only ends the session at the server."""
+        return self._resumption.clears
 
     def packet_log(self) -> PacketLog | None:
         """Return a log of the packets of the next connection, if somebody wants to see them."""

@@ -77,6 +77,10 @@ class Router:
         self._unsent.append(request)
         return request
 
+    def has_subscriptions(self) -> bool:
+        """Whether any subscription is wanted."""
+        return bool(self.wanted)
+
     def restore(self, saved: dict[str, tuple[Any, ...]]) -> None:
         """Want what an earlier client wanted: the server has it, and if not, it is asked for again."""
         for topic_filter, options in saved.items():
