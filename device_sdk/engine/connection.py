@@ -60,20 +60,11 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self,
-        lock: threading.RLock,
-        protocol: Protocol,
-        transport: Transport,
-        outgoing: Publisher,
-        incoming: Subscriber,
-        events: Events,
-        on_event: Callable[[Connection, Any, float], None],
-        *,
-        authentication: Authentication | None = None,
-        acks: AckWatch | None = None,
-        on_output: Callable[[], None] | None = None,
-        packet_log: PacketLog | None = None,
-    ) -> None:
+        self, lock: threading.RLock, protocol: Protocol, transport: Transport, outgoing: Publisher,
+        incoming: Subscriber, events: Events, on_event: Callable[[Connection, Any, float], None],
+        *, authentication: Authentication | None = None, acks: AckWatch | None = None,
+        on_output: Callable[[], None] | None = None, packet_log: PacketLog | None = None,
+    ) -> None:  # fmt: skip
         self.protocol = protocol
         self.stream = Stream(transport)
         self.retired = False

@@ -308,7 +308,7 @@ class Engine:
         if attempt is not None and attempt.is_return and not self._returns(attempt, now):
             return
         try:
-            self.connector.prepare(attempt)
+            self.connector.prepare(attempt, now)
         except AuthenticationError as error:
             self.connector.transport.close()
             self.on_open_failed(error, now)

@@ -33,6 +33,7 @@ class ClientEvent:
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
     ``refused``, ``cancelled``,
     ``suspect`` (a message for which the server may end connections; its topic is the value),
+    ``will_refused`` (the broker takes CONNECT without the will only; its topic is the value),
     ``postponed`` (a message exceeded the broker's quota, and is published again later; its topic is the
     value), ``held`` (messages are beyond a limit of this broker, and wait), ``no_birth``, ``no_farewell``
     (this connection has none, its topic is the value), ``subscribe_refused``,

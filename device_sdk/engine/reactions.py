@@ -166,6 +166,9 @@ class Reactions:
         present = "present" if event.session_present else "new"
         where = connection.stream.transport.description
         self._events.notify("connected", f"connected to {where}, session {present}", value=where)
+        will_refused = self._brokers.current.will_trial.accepted(now)
+        if will_refused is not None:
+            self._events.notify("will_refused", will_refused[1], value=will_refused[0])
         self._bring_back(event, lost)
         self._incoming.connected(connection.protocol, has_all=self._resumption.has_subscriptions(event))
         if self._on_connect is not None:
@@ -198,6 +201,15 @@ class Reactions:
             transport, handshake = connection.stream.transport, connection.protocol.handshake
             bridge = handshake.options.bridge
             load(_EXPLAIN)(event.error, transport, handshake.first_bytes, silent=event.silent, bridge=bridge)
+            judges = self._outgoing.suspicion is not None and self._life.state == CONNECTING
+            if judges and self._brokers.current.will_trial.failed(event, handshake.options.will, now):
+                self._resumption.unanswered()
+                connection.retire()
+                self._detach(event.error)
+                self._life.enter("begin_anew")
+                text = f"{_with_place(transport, event.error)}; next attempt at once, without the will"
+                self._events.notify("connect_failed", text, event.error)
+                return
         self._end(connection, event, now)
 
     def _end(self, connection: Connection, event: ConnectionEnded, now: float) -> None:
@@ -275,6 +287,7 @@ class Reactions:
 
     def open_failed(self, transport: Transport, error: DeviceSdkError, now: float) -> None:
         """The stream of the present server could not be opened."""
+        self._brokers.current.will_trial.unreached()
         self._life.note_failure(error)
         self._outgoing.attempt_failed(error)
         self._attempt_failed(transport, error, None, now)

@@ -52,20 +52,9 @@ class Outbound:
     """
 
     __slots__ = (
-        "_choose_packet_id",
-        "_keeps_payload",
-        "_note_answer",
-        "_output",
-        "_paced",
-        "_postpones",
-        "_send",
-        "_session",
-        "_version",
-        "held",
-        "left_out",
-        "repeats",
-        "window",
-    )
+        "_choose_packet_id", "_keeps_payload", "_note_answer", "_output", "_paced", "_postpones",
+        "_send", "_session", "_version", "held", "left_out", "repeats", "window",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from device_sdk.engine.outgoing.greetings import Greetings
 from device_sdk.errors import ConnectFailedError, StoreError, TransportClosedError
 from device_sdk.mqtt.decode import decode_packet
 from device_sdk.mqtt.encode import encode_packet
-from device_sdk.mqtt.message import Message
+from device_sdk.mqtt.message import Message, Will
 from device_sdk.mqtt.options import ConnectOptions
 from device_sdk.mqtt.packets import Connack, Packet
 from device_sdk.net.base import Transport
@@ -136,6 +136,8 @@ class Rig:
         reconnect: ReconnectPolicy | None = None,
         ask: Callable[[], object] | None = None,
         greetings: Greetings | None = None,
+        will: Will | None = None,
+        ask_will: Callable[[], Will | None] | None = None,
         **options: Any,
     ) -> None:
         self.version = version
@@ -150,12 +152,13 @@ class Rig:
             keep_alive=keep_alive,
             session_expiry=600,
             receive_maximum=receive_maximum,
+            will=will,
         )
         self.engine = Engine(
             threading.RLock(),
             self.places(),
             fields,
-            credentials=Credentials(fields, ask, greetings=greetings),
+            credentials=Credentials(fields, ask, ask_will, greetings=greetings),
             greetings=greetings,
             policy=policy or StorePolicy(),
             store=store,

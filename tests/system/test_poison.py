@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
-from device_sdk import Client, ReconnectPolicy
+from device_sdk import Client, ReconnectPolicy, Will
+from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import PublishRefused
 from device_sdk.store.inspect import QueueReader
 from device_sdk.testing.broker_process import MosquittoBroker
@@ -23,6 +25,20 @@ class SmallMosquitto(MosquittoBroker):
         place = Path(command[command.index("-c") + 1])
         text = place.read_text(encoding="utf-8") + "max_packet_size 500\n"
         place.write_text(text, encoding="utf-8")
+        return command
+
+
+class LimitedMosquitto(MosquittoBroker):
+    """A Mosquitto that takes no will with QoS 1, or none with RETAIN."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__()
+        self.setting = setting
+
+    def _command(self, folder: Path) -> list[str]:
+        command = super()._command(folder)
+        place = Path(command[command.index("-c") + 1])
+        place.write_text(f"{place.read_text(encoding='utf-8')}{self.setting}\n", encoding="utf-8")
         return command
 
 
@@ -68,3 +84,27 @@ def test_a_broker_that_is_killed_again_and_again_costs_no_message(mosquitto: Mos
         for delivery in deliveries:
             delivery.wait(30)
         assert client.stats.refused == 0
+
+
+@pytest.mark.parametrize("version", ["5.0", "3.1.1"])
+@pytest.mark.parametrize("setting", ["max_qos 0", "retain_available false"])
+def test_a_will_that_is_not_allowed_is_named_and_the_client_is_online(version: str, setting: str) -> None:
+    if not LimitedMosquitto.available():
+        pytest.skip("needs mosquitto")
+    events: Queue[ClientEvent] = Queue()
+    will = Will("status/node", b"offline", qos=1, retain=True)
+    with (
+        LimitedMosquitto(setting) as broker,
+        Client(
+            broker.url(version), version=version, will=will, on_event=events.put, reconnect=SOON
+        ) as client,
+    ):
+        texts = {}
+        while "will_refused" not in texts:
+            event = events.get(timeout=20)
+            texts[event.kind] = event.text
+        client.publish("t/1", b"x").wait(10)
+    assert texts["connect_failed"].endswith("next attempt at once, without the will")
+    assert texts["will_refused"].startswith(
+        "status/node: the broker refuses CONNECT with a will on this topic"
+    )

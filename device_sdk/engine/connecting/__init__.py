@@ -17,6 +17,8 @@ File                   Its object                                     State that
 ``versions.py``        :class:`Versions`: 5.0, or 3.1.1 for a server  servers that refused 5.0, and until
                        that has refused it                            when that counts
 ``take_overs.py``      :class:`TakeOvers`: two clients with one name  connections ended early, in a row
+``will_trial.py``      :class:`WillTrial`: whether the will is why    which wills are left out, until when
+                       CONNECT is refused
 ``other_end.py``       :func:`explain`: words for a peer that is no  none
                        broker, imported for the first of them
 ``authentication.py``  :class:`Authentication`: AUTH exchanges        a re-authentication under way

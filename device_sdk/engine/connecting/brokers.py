@@ -6,6 +6,7 @@ A pure state machine: time and dice are arguments, nothing here opens a connecti
 from __future__ import annotations
 
 from device_sdk.engine.connecting.back_off import NEVER, SOON, TAKEN_OVER
+from device_sdk.engine.connecting.will_trial import WillTrial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Broker:
     without a host. The order of the list is the order of preference.
     """
 
-    __slots__ = ("address", "password", "rests_until", "transport", "user_name")
+    __slots__ = ("address", "password", "rests_until", "transport", "user_name", "will_trial")
 
     def __init__(
         self, transport: Transport, address: str, user_name: str | None = None, password: str | None = None
@@ -37,6 +38,7 @@ class Broker:
         self.address = address
         self.user_name = user_name
         self.password = password
+        self.will_trial = WillTrial()
         self.rests_until = 0.0  # a server that refused us is passed over until then
 
 

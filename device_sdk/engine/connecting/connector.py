@@ -86,13 +86,18 @@ class Connector:
         """Go on with the stream of this attempt, which looked for the first server."""
         self.transport = attempt.transport
 
-    def prepare(self, attempt: Attempt | None) -> None:
+    def prepare(self, attempt: Attempt | None, now: float) -> None:
         """Put the answers of the application into the next CONNECT. Calls it; without the lock.
 
         Raises: AuthenticationError: the authenticator failed.
         """
         if attempt is not None:
-            self._credentials.apply(attempt.fields)
+            user_name, password, will = attempt.fields
+            trial, options = attempt.broker.will_trial, self._options
+            if trial.is_trial:  # a fresh token would prove nothing
+                user_name, password = options.user_name, options.password
+            without = trial.leaves_out(will, now)
+            self._credentials.apply((user_name, password, None if without else will))
         if self._authentication is not None:
             self._authentication.begin(self._options)
 

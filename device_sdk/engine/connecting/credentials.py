@@ -40,6 +40,7 @@ class Credentials:
     ) -> None:
         self._options = options
         self._given = options.user_name, options.password
+        self._given_will = options.will
         self._credentials = credentials
         self._will = will
         self._greetings = greetings
@@ -48,7 +49,7 @@ class Credentials:
     def ask(self, broker: Broker) -> Fields:
         """Return user name, password and will for CONNECT. Raises: ConnectFailedError: what went wrong."""
         user_name, password = self._constant(broker)
-        will: Any = self._options.will
+        will: Any = self._given_will
         if self._credentials is not None or self._will is not None:
             if not self._asking.acquire(blocking=False):
                 raise ConnectFailedError("credentials: the call for an earlier attempt has not returned yet")
@@ -72,7 +73,7 @@ class Credentials:
         """Make sure that what is constant can be sent. Raises: ArgumentError, ArgumentTypeError: by name."""
         if self._credentials is None:
             for broker in brokers:
-                self._checked(*self._constant(broker), self._options.will)
+                self._checked(*self._constant(broker), self._given_will)
 
     def _constant(self, broker: Broker) -> tuple[Any, Any]:
         user_name, password = self._given
