@@ -111,13 +111,14 @@ def test_the_words_of_refusals_and_what_was_refused() -> None:
     rig.connect()
     subscription = rig.engine.incoming.subscribe([Subscription(LONG)], None)
     delivery = rig.publish(b"x", topic=LONG)
+    rig.publish(b"y", topic=f"{LONG}/again")
     with pytest.raises(TimeoutError) as late:
         subscription.wait(0)
     assert is_safe(str(late.value))
     rig.sent()
     words = {"reason_string": LONG, "user_property": PAIRS}
-    rig.feed(Suback(1, [0x87], words), Puback(2, 0x97, words))
-    assert sorted(rig.kinds()) == ["connected", "refused", "subscribe_refused"]
+    rig.feed(Suback(1, [0x87], words), Puback(2, 0x99, words), Puback(3, 0x97, words))
+    assert sorted(rig.kinds()) == ["connected", "postponed", "refused", "subscribe_refused"]
     for request in (subscription, delivery):
         with pytest.raises(DeviceSdkError) as refused:
             request.wait(0)

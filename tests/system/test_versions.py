@@ -94,7 +94,7 @@ def test_a_broker_of_old_is_spoken_to_in_its_version(mosquitto: ChildBroker, ref
             assert client.stats.reconnects == 2
 
     asyncio.run(main())
-    assert gate.levels == [5, 4, 4, 4]
+    assert gate.levels == [5, 4, 4, 4, 4]  # the first in 3.1.1 only clears what the broker may have
     assert [event.kind for event in events].count("version") == 1
     assert {message.payload for message in received} >= {b"later 0", b"later 1", b"later 2"}
 
