@@ -46,14 +46,14 @@ try:
         assert connected.acquire(timeout=10)
         client._engine.transport.abort()
         assert connected.acquire(timeout=10)
-    for topic in ("allowed/t", "other/t"):
+    told["version"] = client._engine.transport.ssl_object.version()
+    for topic in ("allowed/t", "other/t"):  # Mosquitto may end the connection at the second one
         delivery = client.publish(topic, b"x", qos=1)
         try:
             delivery.wait(10)
         except Exception as error:
             told["error"] = str(error)
         told[topic] = delivery.reason_code
-    told["version"] = client._engine.transport.ssl_object.version()
 except Exception as error:
     told["error"], told["kind"] = str(error), type(error).__name__
 client.close(1)
