@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from device_sdk.engine.outgoing.birth_trial import AT_ONCE, LATE, NOT_AT_ALL, BirthTrial
 from device_sdk.engine.outgoing.greetings import Greetings
-from device_sdk.engine.outgoing.trial import AT_ONCE, LATE, NOT_AT_ALL, Trial
 from device_sdk.mqtt.message import Message
 from device_sdk.mqtt.packets import Disconnect, Puback
 from tests.engine.rig import Rig, payloads
@@ -122,7 +122,7 @@ def test_on_poison_keep_says_it_for_ever() -> None:
 
 
 def test_the_trial_is_daily_after_a_day_of_hours() -> None:
-    trial, now = Trial(), 0.0
+    trial, now = BirthTrial(), 0.0
     for _ in range(3):
         assert trial.place(now) == AT_ONCE
         assert not trial.ended_on(0.5, now, late=False)

@@ -20,7 +20,8 @@ File                Its object                                          State th
 ``overflow.py``     :class:`Overflow`: what goes for a new message      dropped ones nobody has a delivery of
 ``replay.py``       :class:`Replay`: from the backlog into the window   the pace of the replay
 ``presence.py``     :class:`Presence`: birth and farewell               which are to be said or unanswered
-``trial.py``        :class:`Trial`: a birth that ends connections   ends in a row, a verdict
+``birth_trial.py``  :class:`BirthTrial`: a birth that ends            ends in a row, a verdict
+                    connections
 ``greetings.py``    :class:`Greetings`: what is to be said              one call of the application at a time
 ``suspicion.py``    :class:`Suspicion`: ends of connections             the judgement about each server
 ``poison.py``       :class:`Poison`: which message was the reason       ends in a row, a suspect, bad topics

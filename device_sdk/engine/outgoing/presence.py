@@ -6,9 +6,9 @@ without a connection the server publishes the will. Why: docs/decisions/0022-bir
 
 from __future__ import annotations
 
+from device_sdk.engine.outgoing.birth_trial import AT_ONCE, LATE, BirthTrial
 from device_sdk.engine.outgoing.greetings import Greetings
 from device_sdk.engine.outgoing.outbox import BIRTH
-from device_sdk.engine.outgoing.trial import AT_ONCE, LATE, Trial
 from device_sdk.errors import DeviceSdkError, LocalProtocolError
 
 TYPE_CHECKING = False
@@ -41,8 +41,8 @@ class Presence:
     ) -> None:
         self.said = False
         self.due: float | None = None
-        self._trials: dict[str, Trial] = {}  # by server
-        self._trial = Trial()
+        self._trials: dict[str, BirthTrial] = {}  # by server
+        self._trial = BirthTrial()
         self._place = AT_ONCE
         # Birth of QoS 0, when it was said, and how many messages had been acknowledged.
         self._unproved: tuple[Greeting, float, int] | None = None
@@ -65,7 +65,7 @@ class Presence:
     def prepare(self, answer: Greeting | DeviceSdkError | None, server: str = "") -> None:
         """Take the answer of the application for the connection that begins; ``None``: it was not asked."""
         self._answer = answer
-        self._trial = self._trials.setdefault(server, Trial())
+        self._trial = self._trials.setdefault(server, BirthTrial())
 
     # The connection
 

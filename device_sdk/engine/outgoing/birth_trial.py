@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AT_ONCE", "LATE", "NOT_AT_ALL", "Trial"]
+__all__ = ["AT_ONCE", "LATE", "NOT_AT_ALL", "BirthTrial"]
 
 #: When birth is said on the next connection.
 AT_ONCE, LATE, NOT_AT_ALL = range(3)
@@ -13,7 +13,7 @@ _HOUR = 3600.0
 _HOURLY_TRIALS = 24  # then daily
 
 
-class Trial:
+class BirthTrial:
     """The judgement about birth at one server. A pure state machine, without a lock of its own.
 
     After three ends in a row with birth unanswered the next connection says it late, when that has lived
