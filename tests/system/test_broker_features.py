@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,9 @@ import pytest
 from device_sdk import Client, Message, ReconnectPolicy, Subscription, Will
 from device_sdk.errors import LocalProtocolError
 from device_sdk.store.memory import MemoryStore
-from device_sdk.testing.broker_process import ChildBroker, MosquittoBroker
+from device_sdk.testing.broker_process import ChildBroker
 from tests.steps import eventually
+from tests.system.mosquitto_with import MosquittoWith
 
 FAST = ReconnectPolicy(first=0.02, longest=0.1)
 VERSIONS = ["3.1", "3.1.1", "5.0"]
@@ -23,21 +23,14 @@ PATIENCE = 10.0
 Box = queue.SimpleQueue
 
 
-class LimitedMosquitto(MosquittoBroker):
-    """Mosquitto that allows little, and says so in CONNACK."""
-
-    def _command(self, folder: Path) -> list[str]:
-        command = super()._command(folder)
-        with (folder / "mosquitto.conf").open("a") as config:
-            config.write("max_packet_size 2000\nmax_keepalive 10\nmax_inflight_messages 3\n")
-        return command
+LITTLE = "max_packet_size 2000\nmax_keepalive 10\nmax_inflight_messages 3"  # said in CONNACK
 
 
 @pytest.fixture
 def limited() -> Iterator[ChildBroker]:
-    if not LimitedMosquitto.available():
+    if not MosquittoWith.available():
         pytest.skip("needs mosquitto")
-    with LimitedMosquitto() as broker:
+    with MosquittoWith(LITTLE) as broker:
         yield broker
 
 

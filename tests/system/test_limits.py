@@ -12,8 +12,8 @@ import pytest
 from device_sdk import AsyncClient, Client, Message, StorePolicy
 from device_sdk.engine.connecting.back_off import ReconnectPolicy
 from device_sdk.engine.events import ClientEvent
-from device_sdk.testing.broker_process import MosquittoBroker
 from tests.steps import eventually, eventually_in_loop
+from tests.system.mosquitto_with import MosquittoWith
 
 WAIT_S = 20.0
 AT_ONCE = ReconnectPolicy(first=0.1, longest=0.5)
@@ -29,22 +29,8 @@ LIMITS = pytest.mark.parametrize(
 )
 
 
-class LimitedMosquitto(MosquittoBroker):
-    """Mosquitto with one more line in its configuration, which the next start reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setting = ""
-
-    def _command(self, folder: Path) -> list[str]:
-        command = super()._command(folder)
-        file = folder / "mosquitto.conf"
-        file.write_text(f"{file.read_text()}{self.setting}\n")
-        return command
-
-
 def needs_mosquitto() -> None:
-    if not MosquittoBroker.available():
+    if not MosquittoWith.available():
         pytest.skip("needs mosquitto")
 
 
@@ -64,7 +50,7 @@ def test_what_waits_in_a_store_outlives_a_broker_that_does_not_take_it(
     for number in range(5):
         client.publish(f"a/{number}", **{"qos": 1, **message})
     client.close(0)
-    with LimitedMosquitto() as broker:
+    with MosquittoWith() as broker:
         broker.terminate()
         broker.setting = setting
         broker.start()
@@ -105,7 +91,7 @@ def test_the_asyncio_client_lowers_the_qos_if_that_is_wanted() -> None:
         assert (now.state, client.stats.held, client.stats.queued) == ("sent", 0, 0)
         await client.close(5)
 
-    with LimitedMosquitto() as broker:
+    with MosquittoWith() as broker:
         broker.terminate()
         broker.setting = "max_qos 0"
         broker.start()
@@ -117,7 +103,7 @@ def test_what_exceeds_the_quota_is_published_again_and_the_order_stays() -> None
     received: list[Message] = []
     events: list[ClientEvent] = []
     payloads = [b"%02d" % number + bytes(98) for number in range(20)]
-    with LimitedMosquitto() as broker:
+    with MosquittoWith() as broker:
         broker.terminate()
         # Room for two messages of QoS 2 that wait for their PUBREL; each further one is refused with 0x97.
         broker.setting = "max_inflight_bytes 200\nmax_queued_messages 40"

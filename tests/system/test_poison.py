@@ -13,40 +13,19 @@ from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import PublishRefused
 from device_sdk.store.inspect import QueueReader
 from device_sdk.testing.broker_process import MosquittoBroker
+from tests.system.mosquitto_with import MosquittoWith
 
 SOON = ReconnectPolicy(first=0.05, longest=0.2)
 
 
-class SmallMosquitto(MosquittoBroker):
-    """A Mosquitto that takes no packet above 500 bytes: in MQTT 3.1.1 it closes without a word."""
-
-    def _command(self, folder: Path) -> list[str]:
-        command = super()._command(folder)
-        place = Path(command[command.index("-c") + 1])
-        text = place.read_text(encoding="utf-8") + "max_packet_size 500\n"
-        place.write_text(text, encoding="utf-8")
-        return command
-
-
-class LimitedMosquitto(MosquittoBroker):
-    """A Mosquitto that takes no will with QoS 1, or none with RETAIN."""
-
-    def __init__(self, setting: str) -> None:
-        super().__init__()
-        self.setting = setting
-
-    def _command(self, folder: Path) -> list[str]:
-        command = super()._command(folder)
-        place = Path(command[command.index("-c") + 1])
-        place.write_text(f"{place.read_text(encoding='utf-8')}{self.setting}\n", encoding="utf-8")
-        return command
+SMALL = "max_packet_size 500"  # in MQTT 3.1.1 Mosquitto closes at a larger packet, without a word
 
 
 @pytest.fixture
 def small() -> Iterator[MosquittoBroker]:
-    if not SmallMosquitto.available():
+    if not MosquittoWith.available():
         pytest.skip("needs mosquitto")
-    with SmallMosquitto() as broker:
+    with MosquittoWith(SMALL) as broker:
         yield broker
 
 
@@ -89,12 +68,12 @@ def test_a_broker_that_is_killed_again_and_again_costs_no_message(mosquitto: Mos
 @pytest.mark.parametrize("version", ["5.0", "3.1.1"])
 @pytest.mark.parametrize("setting", ["max_qos 0", "retain_available false"])
 def test_a_will_that_is_not_allowed_is_named_and_the_client_is_online(version: str, setting: str) -> None:
-    if not LimitedMosquitto.available():
+    if not MosquittoWith.available():
         pytest.skip("needs mosquitto")
     events: Queue[ClientEvent] = Queue()
     will = Will("status/node", b"offline", qos=1, retain=True)
     with (
-        LimitedMosquitto(setting) as broker,
+        MosquittoWith(setting) as broker,
         Client(
             broker.url(version), version=version, will=will, on_event=events.put, reconnect=SOON
         ) as client,
