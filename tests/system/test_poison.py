@@ -8,7 +8,7 @@ from queue import Queue
 
 import pytest
 
-from device_sdk import Client, ReconnectPolicy, Will
+from device_sdk import Client, Message, ReconnectPolicy, Will
 from device_sdk.engine.events import ClientEvent
 from device_sdk.errors import PublishRefused
 from device_sdk.store.inspect import QueueReader
@@ -87,3 +87,20 @@ def test_a_will_that_is_not_allowed_is_named_and_the_client_is_online(version: s
     assert texts["will_refused"].startswith(
         "status/node: the broker refuses CONNECT with a will on this topic"
     )
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_birth_that_is_too_large_is_named_and_the_messages_arrive(small: MosquittoBroker, qos: int) -> None:
+    """MQTT 3.1.1 cannot announce a limit: Mosquitto closes, and birth comes first on each connection."""
+    events: Queue[ClientEvent] = Queue()
+    birth = Message("status/node", bytes(600), qos=qos)
+    with Client(
+        small.url("3.1.1"), version="3.1.1", client_id="c", birth=birth, on_event=events.put, reconnect=SOON
+    ) as client:
+        deliveries = [client.publish("t", b"%d" % number, qos=1) for number in range(10)]
+        while events.get(timeout=30).kind != "no_birth":
+            pass
+        for delivery in deliveries:
+            delivery.wait(30)
+        client.publish("t", b"last", qos=1).wait(30)
+        assert client.state == "connected"
