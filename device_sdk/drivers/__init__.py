@@ -4,6 +4,7 @@ A new driver is a subclass of :class:`Driver` in a module of its own and one lin
 
 =====================  ======================================================================
 ``base.py``            the contract :class:`Driver`, readings, the table :data:`DRIVERS`
+``values.py``          from a result to a reading: type, range, precision
 ``host.py``            this machine: load, memory, uptime, network counters
 ``sysfs.py``           sensors with a Linux driver; ``sysfs_discover.py`` finds them
 ``circuitpython.py``   any CircuitPython driver on I2C; BME280 and SHT4x

@@ -10,15 +10,13 @@ A driver is synchronous and belongs to one thread at a time, its caller's. Its l
 
 from __future__ import annotations
 
-import math
-import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, Self
 
 from device_sdk._load import load
 from device_sdk._text import did_you_mean
-from device_sdk.errors import ArgumentError, DriverError
+from device_sdk.errors import ArgumentError
 
 __all__ = [
     "DRIVERS",
@@ -28,7 +26,6 @@ __all__ = [
     "Reading",
     "Value",
     "driver_class",
-    "measured",
     "open_driver",
 ]
 
@@ -56,11 +53,18 @@ class Channel:
 
     ``name`` is unique within the driver and does not change; ``unit`` is a SenML unit name (RFC 8428 §12.1,
     RFC 8798 §3: ``"Cel"``, ``"Pa"``, ``"%RH"``, ``"B"``, ``"s"``, ``"count"``), ``"1"`` for a plain number.
+
+    ``min`` and ``max``, in that unit, are the range that the sensor can measure, by its data sheet or the
+    kernel; ``None``: not known. ``precision``: decimals that it resolves in that unit, negative for tens and
+    more; ``None``: as many as a number has. :func:`~device_sdk.drivers.values.measured` applies them.
     """
 
     name: str
     unit: str
     description: str
+    min: float | None = None
+    max: float | None = None
+    precision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,31 +81,6 @@ class Reading:
     time: float
     quality: Quality = "good"
     reason: str = ""
-
-
-def measured(channel: Channel, value: object, time: float) -> Reading:
-    """Make a reading from the result of a device or a function.
-
-    Any real number, text or truth value is good. ``None``, NaN and infinity are ``bad``, with the value
-    ``None``.
-
-    Raises: DriverError: the value is of another type, for example a list.
-    """
-    number: Value
-    match value:
-        case None:
-            return Reading(channel.name, None, channel.unit, time, "bad", "no value")
-        case bool() | str():
-            return Reading(channel.name, value, channel.unit, time)
-        case numbers.Integral():
-            number = int(value)
-        case numbers.Real():
-            number = float(value)
-            if not math.isfinite(number):
-                return Reading(channel.name, None, channel.unit, time, "bad", f"the value was {number}")
-        case _:
-            raise DriverError(f"channel {channel.name}: expected a number, text or bool, found {value!r:.80}")
-    return Reading(channel.name, number, channel.unit, time)
 
 
 class Driver(ABC):

@@ -9,6 +9,7 @@ Source of the property names and units: CircuitPython design guide, "Sensor prop
 from __future__ import annotations
 
 import inspect
+import numbers
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from device_sdk._load import load_object
 from device_sdk._text import did_you_mean
-from device_sdk.drivers.base import Channel, Driver, Reading, measured
+from device_sdk.drivers.base import Channel, Driver, Reading
 from device_sdk.drivers.bus import I2CBus, check_bus_name, close_bus, open_bus
 from device_sdk.drivers.bus.i2c import NO_ACKNOWLEDGE
+from device_sdk.drivers.values import measured
 from device_sdk.errors import (
     ArgumentError,
     BusError,
@@ -43,7 +45,7 @@ __all__ = ["STANDARD_PROPERTIES", "BME280Driver", "CircuitPythonDriver", "Proper
 class PropertyChannel:
     """The channel of one number of a property: ``value * scale`` in ``unit``.
 
-    Outside ``min`` to ``max``, both in that unit, a reading is ``uncertain``.
+    ``min``, ``max`` and ``precision`` as in :class:`Channel`, in that unit.
     """
 
     name: str
@@ -51,22 +53,19 @@ class PropertyChannel:
     scale: float = 1.0
     min: float | None = None
     max: float | None = None
+    precision: int | None = None
     description: str = ""
+
+    def channel(self, default: str) -> Channel:
+        """Return the driver's channel; ``default``: its description if the table has none."""
+        description = self.description or default
+        return Channel(self.name, self.unit, description, self.min, self.max, self.precision)
 
     def reading(self, channel: Channel, value: object, time: float) -> Reading:
         """Make the reading out of the property's value."""
-        reading = measured(channel, value, time)
-        number = reading.value
-        if isinstance(number, bool | str | None):
-            return reading
-        if self.scale != 1:
-            number = _scaled(number, self.scale)
-        reason = ""
-        if self.min is not None and number < self.min:
-            reason = f"below the sensor's range, which begins at {self.min:g} {self.unit}"
-        if self.max is not None and number > self.max:
-            reason = f"above the sensor's range, which ends at {self.max:g} {self.unit}"
-        return Reading(channel.name, number, channel.unit, time, "uncertain" if reason else "good", reason)
+        if self.scale != 1 and isinstance(value, numbers.Real) and type(value) is not bool:
+            value = _scaled(float(value), self.scale)
+        return measured(channel, value, time)
 
 
 def _vector(name: str, unit: str, scale: float = 1.0) -> tuple[PropertyChannel, ...]:
@@ -187,7 +186,7 @@ class CircuitPythonDriver(Driver):
                 chip = self._construct(factory, bus)
             self._sources = self._find_properties(chip)
             self._channels = tuple(
-                Channel(source.name, source.unit, source.description or f"{name} of {self._place}")
+                source.channel(f"{name} of {self._place}")
                 for name, sources in self._sources.items()
                 for source in sources
             )

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from device_sdk._load import load_object
-from device_sdk.drivers.base import Channel, Driver, Reading, measured
+from device_sdk.drivers.base import Channel, Driver, Reading
+from device_sdk.drivers.values import measured
 from device_sdk.errors import ArgumentError, BusError, DeviceSdkError, DriverError, ReadTimeoutError
 
 __all__ = ["FunctionDriver"]

@@ -1,0 +1,91 @@
+"""From a result to a reading: what is possible, what the sensor can measure, which digits are measured."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+
+from device_sdk.drivers import Channel
+from device_sdk.drivers.values import clean, measured
+from device_sdk.errors import DriverError
+
+TEMPERATURE = Channel("t", "Cel", "of the test", -55, 125, 2)
+
+
+@pytest.mark.parametrize(
+    ("unit", "number"),
+    [("Cel", -273.2), ("Cel", -274), ("%RH", 250), ("%RH", -7), ("ppm", -1), ("lx", -0.1), ("Ohm", -1)],
+)
+def test_a_number_that_is_not_possible_in_its_unit_is_bad_and_has_no_value(unit: str, number: float) -> None:
+    reading = measured(Channel("c", unit, "of the test"), number, 5.0)
+    assert (reading.value, reading.quality) == (None, "bad")
+    assert f"{number:g} is not possible" in reading.reason
+    assert unit in reading.reason
+
+
+@pytest.mark.parametrize(("unit", "number"), [("Pa", -12.5), ("V", -3.3), ("1", -1e9), ("m", -430)])
+def test_a_unit_without_a_lowest_number_takes_negative_ones(unit: str, number: float) -> None:
+    assert measured(Channel("c", unit, "of the test"), number, 0.0).quality == "good"
+
+
+def test_the_limits_of_the_possible_are_possible() -> None:
+    channel = Channel("c", "Cel", "of the test")
+    assert measured(channel, -273.15, 0.0).quality == "good"
+
+
+@pytest.mark.parametrize(("number", "words"), [(127.94, "ends at 125 Cel"), (-55.01, "begins at -55 Cel")])
+def test_a_number_outside_the_sensors_range_is_uncertain_and_keeps_its_value(
+    number: float, words: str
+) -> None:
+    reading = measured(TEMPERATURE, number, 0.0)
+    assert (reading.value, reading.quality) == (number, "uncertain")
+    assert words in reading.reason
+
+
+def test_humidity_outside_0_to_100_is_uncertain_unless_the_channel_says_otherwise() -> None:
+    assert measured(Channel("h", "%RH", ""), 101.0, 0.0).quality == "uncertain"
+    assert measured(Channel("h", "%RH", "", -6, 119), 101.0, 0.0).quality == "good"
+
+
+@pytest.mark.parametrize(
+    ("number", "precision", "shown"),
+    [
+        (0.23099999999999998, None, "0.231"),
+        (21.4872, 2, "21.49"),
+        (101325.4, -1, "101330.0"),
+        (4294967295.0, None, "4294967295.0"),
+        (5e-324, None, "5e-324"),
+        (-0.001, 1, "0.0"),
+    ],
+)
+def test_a_number_has_the_digits_that_are_measured(number: float, precision: int | None, shown: str) -> None:
+    assert repr(clean(number, precision)) == shown
+
+
+def test_a_number_at_the_edge_is_judged_as_it_is_published() -> None:
+    assert measured(TEMPERATURE, 125.004, 0.0).quality == "good"
+
+
+def test_whole_numbers_of_any_size_stay_whole() -> None:
+    reading = measured(Channel("c", "1", ""), 2**63 + 1, 0.0)
+    assert reading.value == 2**63 + 1
+
+
+@pytest.mark.parametrize("value", [True, "open"])
+def test_text_and_truth_values_are_good_in_any_unit(value: object) -> None:
+    assert measured(Channel("c", "ppm", ""), value, 0.0).value == value
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
+def test_no_number_is_bad(value: object) -> None:
+    reading = measured(TEMPERATURE, value, 0.0)
+    assert (reading.value, reading.quality) == (None, "bad")
+    assert reading.reason
+
+
+def test_a_fraction_is_a_number_and_a_list_is_not() -> None:
+    assert measured(TEMPERATURE, Fraction(1, 4), 0.0).value == 0.25
+    with pytest.raises(DriverError, match=r"channel t: expected a number, text or bool, found \[1\]"):
+        measured(TEMPERATURE, [1], 0.0)
