@@ -63,7 +63,7 @@ class PropertyChannel:
 
     def reading(self, channel: Channel, value: object, time: float) -> Reading:
         """Make the reading out of the property's value."""
-        if self.scale != 1 and isinstance(value, numbers.Real) and type(value) is not bool:
+        if self.scale != 1 and isinstance(value, numbers.Real) and not isinstance(value, _TRUTH):
             value = _scaled(float(value), self.scale)
         return measured(channel, value, time)
 
@@ -99,6 +99,8 @@ STANDARD_PROPERTIES: dict[str, tuple[PropertyChannel, ...]] = {
 }
 """Property of a CircuitPython driver -> the channels it becomes; their units are SI where ours differ: Pa for
 hPa, A for mA, m for cm, kg for g, T for µT, ppm for ppb."""
+
+_TRUTH: type = bool  # is a number to Python; it has no scale
 
 # How the constructors of CircuitPython drivers call the address.
 _ADDRESS_PARAMETERS = ("address", "addr", "device_address", "i2c_address", "i2c_addr")
