@@ -25,7 +25,7 @@ from device_sdk.errors import (
 from device_sdk.testing.fake_i2c import FakeI2CBus
 
 FUNCS, RDWR = 0x0705, 0x0707
-PLAIN_I2C, SMBUS_ONLY = 0x0EFF0001, 0x0EFF0000
+PLAIN_I2C = 0x0EFF0001
 
 Message = tuple[int, int, bytes | int]
 """Address, flags, and the bytes written or the count to read."""
@@ -210,13 +210,6 @@ def test_another_open_error_is_a_bus_error_with_the_systems_words() -> None:
 def test_a_device_file_that_is_no_i2c_bus_is_refused_by_the_real_kernel() -> None:
     with pytest.raises(BusError, match="/dev/null is not an I2C bus: Inappropriate ioctl"):
         LinuxI2C("/dev/null")
-
-
-def test_an_adapter_for_smbus_only_is_refused_and_closed() -> None:
-    kernel = FakeKernel(SMBUS_ONLY)
-    with pytest.raises(BusError, match="only does SMBus"):
-        kernel.bus()
-    assert not is_open(kernel.opened[0])
 
 
 def test_a_closed_bus_says_so(kernel: FakeKernel) -> None:

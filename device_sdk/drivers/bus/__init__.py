@@ -7,6 +7,9 @@
         print([hex(address) for address in bus.scan()])
     finally:
         close_bus(bus)
+
+``i2c.py`` has the bus and Linux's ``/dev/i2c-N``, ``smbus.py`` its way over adapters without plain I2C
+transfers, ``shared.py`` the buses by name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """I2C buses: the interface that CircuitPython drivers expect, and Linux's ``/dev/i2c-N`` behind it.
 
 :class:`I2CBus` has the methods of CircuitPython's ``busio.I2C`` and a lock that works between threads. A bus
-needs one method of its own: :meth:`I2CBus.transfer`, one transaction with one device.
+needs one method of its own: :meth:`I2CBus.transfer`, one transaction with one device. ``smbus.py`` serves
+adapters without plain I2C transfers.
 
 Source: Linux ``Documentation/i2c/dev-interface.rst`` and ``fault-codes.rst``; NXP UM10204 for the bus itself.
 """
@@ -19,10 +20,13 @@ from pathlib import Path
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Self
 
+from device_sdk.drivers.bus.smbus import SMBus, can_smbus
 from device_sdk.errors import ArgumentError, BusError, DeviceNotFoundError, DriverError, ReadTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from device_sdk.drivers.bus.smbus import Ioctl
 
     Buffer = bytes | bytearray | memoryview
 
@@ -78,6 +82,7 @@ class I2CBus(ABC):
         self._lock = RLock()  # so that release() by another thread than the owner is an error
         self._owner: int | None = None
         self._depth = 0
+        self._holds = 0  # how often the lock was taken from nobody
 
     @abstractmethod
     def transfer(self, address: int, write: bytes | None, read_count: int | None) -> bytes:
@@ -186,6 +191,7 @@ class I2CBus(ABC):
                 if not self._lock.acquire(timeout=timeout):
                     return False
                 self._owner = me
+                self._holds += 1
             except BaseException:  # of the handler of a signal, while waiting or after that
                 try:
                     self._lock.release()
@@ -212,16 +218,19 @@ class I2CBus(ABC):
 
 
 class LinuxI2C(I2CBus):
-    """An I2C bus of the Linux kernel, ``/dev/i2c-N``, by the ``I2C_RDWR`` call.
+    """An I2C bus of the Linux kernel, ``/dev/i2c-N``, by the ``I2C_RDWR`` call, else by SMBus commands.
 
     Every transfer is one call: the kernel serialises it with other programs, and a write followed by a read
-    has a repeated start. The file is closed when the adapter is unplugged and opened again by the next
-    transfer. Duration of a transfer: about 10 bits per byte at the bus speed (100 kbit/s by default); a
-    device that holds the clock makes it last the adapter's time-out, usually 1 s.
+    has a repeated start. An adapter without ``I2C_RDWR`` does what SMBus commands can express: a write of up
+    to 33 bytes, a read of one, a read of up to 32 from a register. The file is closed when the adapter is
+    unplugged and opened again by the next transfer. Duration of a transfer: about 10 bits per byte at the bus
+    speed (100 kbit/s by default); a device that holds the clock makes it last the adapter's time-out, usually
+    1 s.
 
     Args:
         bus: the number, or the path of the device file.
         open_device, ioctl: functions to call instead of ``os.open`` and ``fcntl.ioctl``; for tests.
+        root: folder that holds ``sys``; a test passes a tree of its own.
 
     Raises: DeviceNotFoundError: there is no such bus. BusError: it may not be opened, or it is no I2C bus.
     """
@@ -231,22 +240,47 @@ class LinuxI2C(I2CBus):
         bus: int | str,
         *,
         open_device: Callable[[str, int], int] = os.open,
-        ioctl: Callable[[int, int, ctypes.Structure | ctypes.c_ulong], int] = fcntl.ioctl,
+        ioctl: Ioctl = fcntl.ioctl,
+        root: str | Path = "/",
     ) -> None:
         super().__init__(f"/dev/i2c-{bus}" if isinstance(bus, int) else bus)
         self._open_device = open_device
         self._ioctl = ioctl
+        self._root = root
         self._closed = False
+        self._smbus: SMBus | None = None
         self._fd: int | None = self._connect()
 
     def transfer(self, address: int, write: bytes | None, read_count: int | None) -> bytes:
-        """Do one ``I2C_RDWR`` call with one or two messages.
+        """Do one transfer: an ``I2C_RDWR`` call with one or two messages, or an SMBus command.
 
-        Raises: ArgumentError: more than 8192 bytes in one direction. Else as the base class says.
+        Raises: ArgumentError: more than 8192 bytes in one direction. BusError: also with ``EOPNOTSUPP``: no
+        SMBus command does this; ``EBUSY``: a kernel driver has the address. Else as the base class says.
         """
         for size in (len(write or b""), read_count or 0):
             if size > _MAX_MESSAGE_BYTES:
                 raise ArgumentError("buffer", f"{size} bytes, the kernel takes {_MAX_MESSAGE_BYTES} at once")
+        # The lock keeps the descriptor from being closed by another thread's failure meanwhile.
+        with self.locked():
+            fd = self._descriptor()
+            try:
+                if self._smbus is not None:
+                    return self._smbus.transfer(fd, address, write, read_count, self._holds)
+                return self._plain(fd, address, write, read_count)
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    # The kernel removes an unplugged adapter only when no program has it open.
+                    self._disconnect()
+                if isinstance(error, BusError):
+                    raise
+                raise transfer_error(self.name, address, error.errno or errno.EIO) from error
+
+    def deinit(self) -> None:
+        """Close the device file."""
+        self._closed = True
+        self._disconnect()
+
+    def _plain(self, fd: int, address: int, write: bytes | None, read_count: int | None) -> bytes:
         messages = []
         if write is not None:
             output = ctypes.create_string_buffer(write, len(write))
@@ -255,23 +289,8 @@ class LinuxI2C(I2CBus):
         if read_count is not None:
             messages.append(_Message(address, _I2C_M_RD, read_count, ctypes.addressof(answer)))
         array = (_Message * len(messages))(*messages)
-        call = _Transaction(ctypes.addressof(array), len(messages))
-        # The lock keeps the descriptor from being closed by another thread's failure meanwhile.
-        with self.locked():
-            try:
-                self._ioctl(self._descriptor(), _I2C_RDWR, call)
-            except OSError as error:
-                code = error.errno or errno.EIO
-                if code == errno.ENODEV:
-                    # The kernel removes an unplugged adapter only when no program has it open.
-                    self._disconnect()
-                raise transfer_error(self.name, address, code) from error
+        self._ioctl(fd, _I2C_RDWR, _Transaction(ctypes.addressof(array), len(messages)))
         return answer.raw
-
-    def deinit(self) -> None:
-        """Close the device file."""
-        self._closed = True
-        self._disconnect()
 
     def _descriptor(self) -> int:
         if self._closed:
@@ -296,9 +315,11 @@ class LinuxI2C(I2CBus):
         except OSError as error:
             os.close(fd)
             raise BusError(f"{self.name} is not an I2C bus: {os.strerror(error.errno or 0)}") from error
-        if not functions.value & _I2C_FUNC_I2C:
+        plain = bool(functions.value & _I2C_FUNC_I2C)
+        if not plain and not can_smbus(functions.value):
             os.close(fd)
-            raise BusError(f"the adapter of {self.name} only does SMBus commands, not plain I2C transfers")
+            raise BusError(f"the adapter of {self.name} does neither plain I2C transfers nor SMBus commands")
+        self._smbus = None if plain else SMBus(self.name, functions.value, self._ioctl, self._root)
         return fd
 
 
