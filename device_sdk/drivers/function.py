@@ -9,7 +9,7 @@ from typing import Any
 
 from device_sdk._load import load_object
 from device_sdk.drivers.base import Channel, Driver, Reading
-from device_sdk.drivers.values import measured
+from device_sdk.drivers.values import measured, shown
 from device_sdk.errors import ArgumentError, BusError, DeviceSdkError, DriverError, ReadTimeoutError
 
 __all__ = ["FunctionDriver"]
@@ -70,7 +70,7 @@ class FunctionDriver(Driver):
         if self._call is not None:
             return
         call = self._find()
-        units = self._units or dict.fromkeys(self._named(self._result(call), ()), "1")
+        units = self._units or dict.fromkeys(self._values(call, ()), "1")
         if not units:
             raise DriverError(f"{self._place} returned nothing to name channels after: give it units")
         self._channels = tuple(
@@ -87,7 +87,7 @@ class FunctionDriver(Driver):
         call = self._require_open()
         now = time.time()
         names = tuple(channel.name for channel in self._channels)
-        values = self._named(self._result(call), names)
+        values = self._values(call, names)
         new = values.keys() - set(names)
         if new and not self._units:
             raise DriverError(f"{self._place} returned new values {sorted(new)}: name all of them in units")
@@ -114,17 +114,18 @@ class FunctionDriver(Driver):
             raise ArgumentError("function", f"{self._function} is no function but a {type(found).__name__}")
         return found  # type: ignore[no-any-return]
 
-    def _result(self, call: Callable[..., object]) -> object:
+    def _values(self, call: Callable[..., object], names: Sequence[str]) -> dict[str, object]:
+        """Call the function and return its values by channel; they are asked as well, so they may raise."""
         try:
-            return call(**self._arguments)
-        except DeviceSdkError:
+            return self._named(call(**self._arguments), names)
+        except (DeviceSdkError, KeyboardInterrupt, GeneratorExit):
             raise
         except TimeoutError as error:
-            raise ReadTimeoutError(f"{self._place}: {error}") from error
+            raise ReadTimeoutError(f"{self._place}: {_words(error)}") from error
         except OSError as error:
-            raise BusError(f"{self._place}: {error}") from error
-        except Exception as error:
-            raise DriverError(f"{self._place}: {type(error).__name__}: {error}") from error
+            raise BusError(f"{self._place}: {_words(error)}") from error
+        except BaseException as error:  # also SystemExit: a function must not end the thread that reads it
+            raise DriverError(f"{self._place}: {shown(error)}") from error
 
     def _named(self, result: Any, names: Sequence[str]) -> dict[str, object]:
         """Return the values of a result by channel; ``names`` are those of the channels known so far."""
@@ -138,11 +139,15 @@ class FunctionDriver(Driver):
             names = names or [f"value{number}" for number in range(len(result))]
             if len(result) != len(names):
                 raise DriverError(
-                    f"{self._place}: expected {len(names)} values ({', '.join(names)}), found {result!r:.80}"
+                    f"{self._place}: expected {len(names)} values ({', '.join(names)}), found {shown(result)}"
                 )
             return dict(zip(names, result, strict=True))
         if result is None:
             return dict.fromkeys(names or ("value",))
         if len(names) > 1:
-            raise DriverError(f"{self._place}: expected {', '.join(names)}, found {result!r:.80}")
+            raise DriverError(f"{self._place}: expected {', '.join(names)}, found {shown(result)}")
         return {names[0] if names else "value": result}
+
+
+def _words(error: OSError) -> str:
+    return shown(error).partition(": ")[2]

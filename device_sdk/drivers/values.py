@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import TYPE_CHECKING, NamedTuple
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, SupportsFloat
 
 from device_sdk.drivers.base import Reading
-from device_sdk.errors import DriverError
 
 if TYPE_CHECKING:
-    from device_sdk.drivers.base import Channel, Value
+    from device_sdk.drivers.base import Channel
 
-__all__ = ["POSSIBLE", "Range", "clean", "measured"]
+__all__ = ["POSSIBLE", "Range", "bad", "clean", "measured", "shown"]
 
 
 class Range(NamedTuple):
@@ -57,36 +57,46 @@ _USUAL = {"%RH": Range(0, 100)}
 # Removes what binary fractions leave (0.23099999999999998), and keeps every digit of a 32-bit counter.
 _DIGITS = 12
 
+# Bounds of what is published: others cannot read more, and a driver may return anything.
+_HIGHEST_INT = 2**64
+_LONGEST_TEXT = 1000
+_SHOWN = 120
+
 
 def measured(channel: Channel, value: object, time: float) -> Reading:
     """Make a reading from the result of a device or a function.
 
-    A real number is rounded to ``channel.precision`` decimals and judged by :data:`POSSIBLE` and the
-    channel's range, see above; text and truth values are good. ``None``, NaN and infinity are ``bad``, with
-    the value ``None``.
-
-    Raises: DriverError: the value is of another type, for example a list.
+    A number is rounded to ``channel.precision`` decimals and judged by :data:`POSSIBLE` and the channel's
+    range, see above; text and truth values are good, a member of an enumeration is its name. ``None``, NaN,
+    infinity, and whatever cannot be published, such as a list, are ``bad`` with the value ``None``. Never
+    raises.
     """
-    number: Value
-    match value:
-        case None:
-            return _bad(channel, time, "no value")
+    try:
+        plain = _plain(value)
+    except Exception as error:  # a class of the device's driver computes it
+        return bad(channel, time, f"the value cannot be read: {shown(error)}")
+    match plain:
+        case _Problem():
+            return bad(channel, time, plain.reason)
         case bool() | str():
-            return Reading(channel.name, value, channel.unit, time)
-        case numbers.Integral():
-            number = int(value)
-        case numbers.Real():
-            number = float(value)
-            if not math.isfinite(number):
-                return _bad(channel, time, f"the value was {number}")
-        case _:
-            raise DriverError(f"channel {channel.name}: expected a number, text or bool, found {value!r:.80}")
-    if impossible := POSSIBLE.get(channel.unit, Range()).problem(number, channel.unit):
-        return _bad(channel, time, f"{number:.6g} is not possible: {impossible}")
-    if isinstance(number, float):
-        number = clean(number, channel.precision)
-    reason = _range_of(channel).problem(number, channel.unit)
-    return Reading(channel.name, number, channel.unit, time, "uncertain" if reason else "good", reason)
+            return Reading(channel.name, plain, channel.unit, time)
+        case number:
+            return _judged(channel, number, time)
+
+
+def bad(channel: Channel, time: float, reason: str) -> Reading:
+    """Make the reading of a channel that could not be measured."""
+    return Reading(channel.name, None, channel.unit, time, "bad", reason)
+
+
+def shown(value: object) -> str:
+    """Return anything in one short line, an exception with its type; never raises."""
+    try:
+        text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def clean(number: float, precision: int | None = None) -> float:
@@ -101,5 +111,44 @@ def _range_of(channel: Channel) -> Range:
     return Range(low if channel.min is None else channel.min, high if channel.max is None else channel.max)
 
 
-def _bad(channel: Channel, time: float, reason: str) -> Reading:
-    return Reading(channel.name, None, channel.unit, time, "bad", reason)
+class _Problem(NamedTuple):
+    """Stands for a value that cannot be published."""
+
+    reason: str
+
+
+def _plain(value: object) -> bool | int | float | str | _Problem:
+    """Return a value as one of the types that can be published."""
+    match value:
+        case None:
+            return _Problem("no value")
+        case Enum():
+            return value.name
+        case bool():
+            return value
+        case str():
+            return _text(str.__str__(value))
+        case numbers.Integral():
+            number = int(value)
+            return number if abs(number) < _HIGHEST_INT else _Problem("a whole number of more than 64 bits")
+        case SupportsFloat():  # Decimal and the numbers of NumPy, too
+            real = float(value)
+            return real if math.isfinite(real) else _Problem(f"the value was {real}")
+    return _Problem(f"expected a number, text or bool, found {shown(value)}")
+
+
+def _text(text: str) -> str | _Problem:
+    if len(text) > _LONGEST_TEXT:
+        return _Problem(f"a text of {len(text)} characters, at most {_LONGEST_TEXT} are published")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        return _Problem(f"a text that is not Unicode: {shown(text)}")
+    return text
+
+
+def _judged(channel: Channel, number: int | float, time: float) -> Reading:
+    if impossible := POSSIBLE.get(channel.unit, Range()).problem(number, channel.unit):
+        return bad(channel, time, f"{number:.6g} is not possible: {impossible}")
+    if isinstance(number, float):
+        number = clean(number, channel.precision)
+    reason = _range_of(channel).problem(number, channel.unit)
+    return Reading(channel.name, number, channel.unit, time, "uncertain" if reason else "good", reason)

@@ -120,10 +120,8 @@ def test_what_a_function_raises_becomes_our_error(raised: Exception, expected: t
         ([{"a": 1}, {"a": 1, "b": 2}], None, r"new values \['b'\]: name all of them in units"),
         ([(1, 2, 3)], {"a": "V", "b": "V"}, r"expected 2 values \(a, b\), found \(1, 2, 3\)"),
         ([5.0], {"a": "V", "b": "V"}, "expected a, b, found 5.0"),
-        ([{"a": [1, 2]}], {"a": "V"}, r"channel a: expected a number, text or bool, found \[1, 2\]"),
         ([{}], None, "returned nothing to name channels after"),
         ([()], None, "returned nothing to name channels after"),
-        ([object()], "V", "expected a number, text or bool, found <object"),
     ],
 )
 def test_a_result_that_does_not_fit_says_what_was_expected(
@@ -132,6 +130,34 @@ def test_a_result_that_does_not_fit_says_what_was_expected(
     left = iter(results)
     with pytest.raises(DriverError, match=words), FunctionDriver(lambda: next(left), units) as driver:
         driver.read()
+
+
+def test_a_value_of_an_unsupported_type_costs_its_channel_and_not_the_sample() -> None:
+    with FunctionDriver(lambda: {"a": [1, 2], "b": 5.0, "c": object()}) as driver:
+        got = {reading.channel: reading for reading in driver.read()}
+    assert (got["a"].quality, got["b"].quality, got["c"].quality) == ("bad", "good", "bad")
+    assert got["a"].reason == "expected a number, text or bool, found [1, 2]"
+
+
+class Key:
+    def __str__(self) -> str:
+        raise ValueError("no name")
+
+
+def leave() -> None:
+    sys.exit(3)
+
+
+def hand_over() -> dict[object, float]:
+    return {Key(): 1.0}
+
+
+@pytest.mark.parametrize(("call", "words"), [(leave, "SystemExit: 3"), (hand_over, "ValueError: no name")])
+def test_what_a_function_does_to_end_the_program_is_an_error_of_its_own(
+    call: Callable[[], object], words: str
+) -> None:
+    with pytest.raises(DriverError, match=words):
+        FunctionDriver(call).open()
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from enum import Enum, IntEnum
 from fractions import Fraction
 
 import pytest
 
 from device_sdk.drivers import Channel
 from device_sdk.drivers.values import clean, measured
-from device_sdk.errors import DriverError
 
 TEMPERATURE = Channel("t", "Cel", "of the test", -55, 125, 2)
 
@@ -85,7 +86,61 @@ def test_no_number_is_bad(value: object) -> None:
     assert reading.reason
 
 
-def test_a_fraction_is_a_number_and_a_list_is_not() -> None:
-    assert measured(TEMPERATURE, Fraction(1, 4), 0.0).value == 0.25
-    with pytest.raises(DriverError, match=r"channel t: expected a number, text or bool, found \[1\]"):
-        measured(TEMPERATURE, [1], 0.0)
+class Level(Enum):
+    LOW = 1
+
+
+class LevelNumber(IntEnum):
+    HIGH = 2
+
+
+class Text(str):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Fraction(1, 4), 0.25),
+        (Decimal("21.5"), 21.5),
+        (Level.LOW, "LOW"),
+        (LevelNumber.HIGH, "HIGH"),
+        (Text("open"), "open"),
+    ],
+)
+def test_numbers_texts_and_enumerations_of_any_class_come_out_plain(value: object, plain: object) -> None:
+    reading = measured(TEMPERATURE, value, 0.0)
+    assert (reading.value, type(reading.value), reading.quality) == (plain, type(plain), "good")
+
+
+class Hostile:
+    def __float__(self) -> float:
+        raise RuntimeError("the chip is gone")
+
+
+class Mute:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([1], "expected a number, text or bool, found [1]"),
+        (b"21.5", "found b'21.5'"),
+        (1j, "found 1j"),
+        (Mute(), "found a Mute"),
+        (Hostile(), "RuntimeError: the chip is gone"),
+        (2**64, "more than 64 bits"),
+        pytest.param(-(10**5000), "more than 64 bits", id="5000 digits"),
+        (Decimal("1e400"), "the value was inf"),
+        ("x" * 1001, "a text of 1001 characters"),
+        ("\ud800", "not Unicode"),
+    ],
+)
+def test_what_cannot_be_published_is_bad_with_a_short_reason(value: object, words: str) -> None:
+    reading = measured(TEMPERATURE, value, 0.0)
+    assert (reading.value, reading.quality) == (None, "bad")
+    assert words in reading.reason
+    assert len(reading.reason) < 200
