@@ -7,7 +7,7 @@ A new driver is a subclass of :class:`Driver` in a module of its own and one lin
 ``values.py``          from a result to a reading: type, range, precision
 ``host.py``            this machine: load, memory, uptime, network counters
 ``sysfs.py``           sensors with a Linux driver; ``sysfs_discover.py`` finds them
-``circuitpython.py``   any CircuitPython driver on I2C; BME280 and SHT4x
+``circuitpython/``     any CircuitPython driver on I2C; BME280 and SHT4x
 ``function.py``        a Python function as a sensor
 ``bus/``               I2C buses, shared by name; each has one lock, for all threads
 =====================  ======================================================================

@@ -14,10 +14,18 @@ import errno
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
+from typing import Literal
 
 from device_sdk.drivers.bus.i2c import I2CBus, transfer_error
 
-__all__ = ["FakeI2CBus", "FakeI2CDevice", "FakeRegisterDevice", "NoAcknowledge", "Transaction"]
+__all__ = [
+    "FakeI2CBus",
+    "FakeI2CDevice",
+    "FakeRegisterDevice",
+    "FakeWordDevice",
+    "NoAcknowledge",
+    "Transaction",
+]
 
 
 class NoAcknowledge(Exception):
@@ -87,6 +95,41 @@ class FakeRegisterDevice(FakeI2CDevice):
         data = bytes(self.register_read((self._pointer + offset) % 256) for offset in range(count))
         self._pointer = (self._pointer + count) % 256
         return data
+
+
+class FakeWordDevice(FakeI2CDevice):
+    """A chip with registers of two bytes, ``words``: a converter or a power monitor, for example.
+
+    A write begins with the register's number, the two bytes of a value may follow; a read returns the
+    register again and again. Subclasses fill ``words`` in ``power_on()`` and override the two hooks.
+    """
+
+    byte_order: Literal["big", "little"] = "big"
+
+    def __init__(self) -> None:
+        self.words: dict[int, int] = {}
+        self._register = 0
+        self.power_on()
+
+    def word_written(self, register: int, value: int) -> None:
+        """Take a value for a register. Without an override it is stored."""
+        self.words[register] = value
+
+    def word_read(self, register: int) -> int:
+        """Return a register's value. Without an override it is the stored one."""
+        return self.words[register]
+
+    def write(self, data: bytes) -> None:
+        """Set the register's number, and its value if there is one."""
+        if data:
+            self._register = data[0]
+        if len(data) >= 3:
+            self.word_written(self._register, int.from_bytes(data[1:3], self.byte_order))
+
+    def read(self, count: int) -> bytes:
+        """Return the register."""
+        data = self.word_read(self._register).to_bytes(2, self.byte_order)
+        return (data * (count // 2 + 1))[:count]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import math
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -268,7 +269,7 @@ def _getter(get: Callable[[], object]) -> Callable[[Any], object]:
     return lambda chip: get()
 
 
-def fail(error: Exception) -> Callable[[], object]:
+def fail(error: BaseException) -> Callable[[], object]:
     def get() -> object:
         raise error
 
@@ -378,8 +379,210 @@ def test_a_value_of_another_shape_than_the_table_says_so(
     chips: ModuleType, bus: FakeI2CBus, value: object
 ) -> None:
     channels = {"euler": [{"name": axis, "unit": "deg"} for axis in "abc"]}
-    sensor = driver_for(chips, bus, chip_class(euler=lambda: value), channels=channels)
-    with sensor, pytest.raises(DriverError, match="euler has 3 channels and gave"):
+    chip = chip_class(euler=lambda: value, temperature=lambda: 21.5)
+    with driver_for(chips, bus, chip, channels={**channels, "temperature": {}}) as sensor:
+        *euler, temperature = sensor.read()
+    assert [reading.quality for reading in euler] == ["bad", "bad", "bad"]
+    assert "euler has 3 channels and gave" in euler[0].reason
+    assert temperature.quality == "good"
+
+
+class Level(enum.Enum):
+    LOW = 1
+
+
+class Flags(NamedTuple):
+    hot: bool
+    cold: bool
+
+
+def methods_chip(**more: Any) -> type:
+    """A driver class with a property, and methods that are called once for each read."""
+
+    class Chip(chip_class(temperature=lambda: 21.5)):  # type: ignore[misc]
+        gain = 1
+
+        def __init__(self, i2c: FakeI2CBus) -> None:
+            self.started: list[object] = []
+
+        def start(self, rate: int = 1) -> None:
+            self.started.append(rate)
+
+        def read(self) -> object:
+            return {"fine": 12, "count": 3}
+
+        def scaled(self, factor: float) -> float:
+            return 2 * factor
+
+    for name, member in more.items():
+        setattr(Chip, name, member)
+    return Chip
+
+
+def recorded(cls: type, made: list[Any]) -> Callable[[FakeI2CBus], object]:
+    """Return a constructor that notes the objects it makes."""
+
+    def construct(i2c: FakeI2CBus) -> object:
+        made.append(cls(i2c))
+        return made[-1]
+
+    return construct
+
+
+def test_methods_are_called_after_each_construction_with_their_arguments(
+    chips: ModuleType, bus: FakeI2CBus
+) -> None:
+    made: list[Any] = []
+    start = ["start", {"call": "start", "arguments": {"rate": 4}}]
+    with driver_for(chips, bus, recorded(methods_chip(), made), start=start) as sensor:
+        sensor.read()
+        sensor.close()
+        sensor.open()
+    assert [chip.started for chip in made] == [[1, 4], [1, 4]]
+
+
+def test_a_method_may_return_a_dict_an_object_or_a_number(chips: ModuleType, bus: FakeI2CBus) -> None:
+    chip = methods_chip(flags=property(lambda self: Flags(hot=True, cold=False)))
+    channels = {
+        "read": [{"key": "fine", "name": "pm2_5", "unit": "ug/m3"}, {"key": "count", "unit": "1"}],
+        "flags": [{"key": "hot", "name": "hot", "unit": "1"}, {"key": 1, "name": "cold", "unit": "1"}],
+        "twice": {"read": "scaled", "arguments": {"factor": 1.5}, "unit": "V"},
+    }
+    with driver_for(chips, bus, chip, channels=channels) as sensor:
+        assert values(sensor) == {"pm2_5": 12, "read": 3, "hot": True, "cold": False, "twice": 3.0}
+
+
+def test_a_key_that_the_result_does_not_have_costs_its_channel(chips: ModuleType, bus: FakeI2CBus) -> None:
+    channels = {
+        "read": [{"key": "fine", "name": "a", "unit": "1"}, {"key": "coarse", "name": "b", "unit": "1"}]
+    }
+    with driver_for(chips, bus, methods_chip(), channels=channels) as sensor:
+        good, missing = sensor.read()
+    assert (good.quality, missing.quality) == ("good", "bad")
+    assert missing.reason == "read gave no 'coarse', there is: fine, count"
+
+
+def test_an_object_made_from_the_chip_is_asked_for_its_property(chips: ModuleType, bus: FakeI2CBus) -> None:
+    class Input:
+        def __init__(self, chip: Any, pin: int) -> None:
+            self.voltage = pin * 1.1
+
+    chips.Input = Input  # type: ignore[attr-defined]
+    channels = {"battery": {"via": "chips:Input", "arguments": {"pin": 3}, "read": "voltage", "scale": 2}}
+    with driver_for(chips, bus, methods_chip(), channels=channels) as sensor:
+        assert values(sensor) == {"battery": 6.6}
+        assert sensor.channels()[0].unit == "V"
+
+
+def test_names_stand_for_numbers(chips: ModuleType, bus: FakeI2CBus) -> None:
+    class Mode:
+        SLEEP = 0
+        NORMAL = 3
+
+    chips.Mode = Mode  # type: ignore[attr-defined]
+    chip = chip_class(mode=lambda: 3, state=lambda: 1, other=lambda: 7, level=lambda: Level.LOW)
+    table = {"0": "off", "1": "on"}
+    channels = {
+        "mode": {"names": "chips:Mode"}, "state": {"names": table}, "other": {"names": table},
+        "level": {"unit": "1"},
+    }  # fmt: skip
+    with driver_for(chips, bus, chip, channels=channels) as sensor:
+        assert values(sensor) == {"mode": "NORMAL", "state": "on", "other": "7", "level": "LOW"}
+
+
+def test_a_path_in_the_drivers_package_stands_for_its_constant(chips: ModuleType, bus: FakeI2CBus) -> None:
+    chips.GAIN_HIGH = 16  # type: ignore[attr-defined]
+    made: list[Any] = []
+    settings = {"gain": "chips:GAIN_HIGH", "started": "other:GAIN_HIGH"}
+    driver_for(chips, bus, recorded(methods_chip(), made), settings=settings).open()
+    assert (made[0].gain, made[0].started) == (16, "other:GAIN_HIGH")
+    with pytest.raises(ArgumentError, match=r"settings: .*no 'GAIN_HIHG'; did you mean 'GAIN_HIGH'\?"):
+        driver_for(chips, bus, methods_chip(), settings={"gain": "chips:GAIN_HIHG"}).open()
+
+
+def test_a_property_that_can_be_set_is_a_setting_unless_it_is_asked_for(
+    chips: ModuleType, bus: FakeI2CBus
+) -> None:
+    chip = chip_class(temperature=lambda: 1.0)
+    chip.frequency = property(lambda self: 4, lambda self, value: None)  # type: ignore[attr-defined]
+    with driver_for(chips, bus, chip) as sensor:
+        assert list(values(sensor)) == ["temperature"]
+    with driver_for(chips, bus, chip, channels=["frequency"]) as sensor:
+        assert values(sensor) == {"frequency": 4}
+
+
+@pytest.mark.parametrize(
+    "raised", [ValueError("odd"), RuntimeError("CRC mismatch"), SystemExit(1), Exception()]
+)
+def test_a_property_that_raises_anything_costs_its_channels_only(
+    chips: ModuleType, bus: FakeI2CBus, raised: BaseException
+) -> None:
+    chip = chip_class(temperature=fail(raised), pressure=lambda: 1000.0)
+    with driver_for(chips, bus, chip) as sensor:
+        temperature, pressure = sensor.read()
+    assert (temperature.quality, pressure.quality) == ("bad", "good")
+    assert str(raised) in temperature.reason
+
+
+def test_a_value_of_an_unsupported_type_costs_its_channel_only(chips: ModuleType, bus: FakeI2CBus) -> None:
+    chip = chip_class(temperature=lambda: object(), pressure=lambda: 1000.0)
+    with driver_for(chips, bus, chip) as sensor:
+        temperature, pressure = sensor.read()
+    assert (temperature.quality, pressure.quality) == ("bad", "good")
+    assert "expected a number, text or bool" in temperature.reason
+
+
+def test_a_number_that_stands_for_nothing_is_bad(chips: ModuleType, bus: FakeI2CBus) -> None:
+    chip = chip_class(distance=lambda: 819.0, eCO2=lambda: 0)
+    channels = {"distance": {"invalid": [819]}, "eCO2": {}}
+    with driver_for(chips, bus, chip, channels=channels) as sensor:
+        assert [reading.reason for reading in sensor.read()] == [
+            "the chip has measured nothing: it says 819.0", "the chip has measured nothing: it says 0"
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"start": "go"}, "start: expected a list of methods, found 'go'"),
+        ({"start": [5]}, "start: expected the name of a method"),
+        ({"start": [{"call": "start", "argument": {}}]}, "start: expected the name of a method"),
+        ({"ready": "is_ready", "ready_within": 0}, "ready_within: expected seconds, above 0 to 3600"),
+        ({"ready": "is_ready", "ready_within": math.nan}, "ready_within: expected seconds"),
+        ({"start": ["strat"]}, r"start: chips:Chip has no method 'strat'; did you mean 'start'\?"),
+        ({"start": [{"call": "start", "arguments": {"rat": 1}}]}, r"start: .*start\(\): .*'rat'"),
+        ({"ready": "raedy"}, "has no property 'raedy'"),
+        ({"channels": {"scaled": {"unit": "V"}}}, r"scaled\(\): missing a required argument: 'factor'"),
+        (
+            {"channels": {"gain": {"unit": "V", "arguments": {"a": 1}}}},
+            "is a property, it takes no arguments",
+        ),
+        ({"channels": {"gain": {"names": "chips:Nothing"}}}, "the module chips has no 'Nothing'"),
+        ({"channels": {"gain": {"names": "no_such_chips:A"}}}, "no_such_chips:A cannot be imported"),
+        ({"channels": {"gain": {"names": "chips:Empty"}}}, "chips:Empty has no constants"),
+        ({"channels": {"a": {"unit": "V", "via": "chips:Nothing"}}}, "has no 'Nothing'"),
+        ({"channels": {"a": {"unit": "V", "via": "no_such_chips:A"}}}, "cannot be imported"),
+        ({"channels": {"a": {"unit": "V", "via": "chips:Empty"}}}, r"channels.a.via: chips:Empty: too many"),
+    ],
+)
+def test_a_wrong_call_says_where_and_what(
+    chips: ModuleType, bus: FakeI2CBus, options: dict[str, Any], words: str
+) -> None:
+    class Empty:
+        def __init__(self) -> None:
+            """Take no chip."""
+
+    chips.Empty = Empty  # type: ignore[attr-defined]
+    with pytest.raises(ArgumentError, match=words):
+        driver_for(chips, bus, methods_chip(), **options).open()
+
+
+def test_a_start_that_fails_leaves_the_driver_closed(chips: ModuleType, bus: FakeI2CBus) -> None:
+    chip = methods_chip(start=lambda self: 1 / 0)
+    sensor = driver_for(chips, bus, chip, start=["start"])
+    with pytest.raises(DriverError, match=r"chips:Chip on i2c-9, start\(\): ZeroDivisionError"):
+        sensor.open()
+    with pytest.raises(DriverError, match="not open"):
         sensor.read()
 
 
@@ -409,12 +612,18 @@ def test_a_list_of_names_takes_the_standard_channels(chips: ModuleType, bus: Fak
         ("temperature", "channels: expected a list or a table"),
         (["colour"], "channels.colour: 'colour' has no standard unit"),
         ({"temperature": {"units": "K"}}, r"channels.temperature.units: there is:.*did you mean 'unit'\?"),
-        ({"temperature": {"scale": "2"}}, "channels.temperature.scale: expected float, found '2'"),
-        ({"temperature": {"min": True}}, "channels.temperature.min: expected float, found True"),
-        ({"temperature": {"unit": 5}}, "channels.temperature.unit: expected str, found 5"),
+        ({"temperature": {"scale": "2"}}, "channels.temperature.scale: expected a number, found '2'"),
+        ({"temperature": {"min": True}}, "channels.temperature.min: expected a number, found True"),
+        ({"temperature": {"unit": 5}}, "channels.temperature.unit: expected a text, found 5"),
         ({"temperature": 5}, "channels.temperature: expected a table, or a list of tables"),
-        ({"euler": []}, "channels.euler: expected a table, or a list of tables"),
-        ({"euler": ["a", "b"]}, "channels.euler: expected a table, or a list of tables"),
+        ({"euler": []}, "channels.euler: expected a list of tables"),
+        ({"euler": ["a", "b"]}, "channels.euler: expected a list of tables"),
+        ({"temperature": {"precision": 1.5}}, "channels.temperature.precision: expected a whole number"),
+        ({"temperature": {"scale": math.nan}}, "channels.temperature.scale: expected a number, found nan"),
+        ({"temperature": {"invalid": ["0"]}}, "channels.temperature.invalid: expected a list of numbers"),
+        ({"temperature": {"min": 5, "max": 1}}, "channels.temperature.min: 5 is above max, 1"),
+        ({"read": [{"key": "a", "unit": "V"}, {"name": "b", "unit": "V"}]}, "all of its tables have a key"),
+        ({"a": {"unit": "V", "values": [{}]}}, "values has tables of its own: write unit in there"),
         (["relative_humidity", "humidity"], "two channels have one name: humidity, humidity"),
     ],
 )

@@ -1,0 +1,158 @@
+"""The life of a chip behind a CircuitPython driver, from ``open()`` to ``close()``."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, ClassVar
+
+from device_sdk.drivers.base import Channel, Driver, Reading
+from device_sdk.drivers.bus import I2CBus, check_bus_name, close_bus, open_bus
+from device_sdk.drivers.circuitpython.channels import Source, parse_channels
+from device_sdk.drivers.circuitpython.faults import translated
+from device_sdk.drivers.circuitpython.making import Maker, parse_calls
+from device_sdk.drivers.circuitpython.ready import Ready
+from device_sdk.drivers.circuitpython.sources import Reader, condition, standard_sources
+from device_sdk.errors import ArgumentError, DriverError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from device_sdk.drivers.circuitpython.channels import ChannelTable
+
+__all__ = ["CircuitPythonDriver"]
+
+
+class CircuitPythonDriver(Driver):
+    """Any CircuitPython driver of an I2C sensor, by the path of its class.
+
+    One ``read()`` asks for each property once, with the bus locked. ``open()`` makes the driver object anew,
+    so a sensor that was unplugged is set up again by ``close()`` and ``open()``. A property that raises, or
+    gives what cannot be published, costs its own channels; a chip that does not answer costs the sample.
+
+    Units: those of the table ``STANDARD_PROPERTIES``; a property that is not in it needs a unit. Duration of
+    one ``read()``: the chip's measuring time, 10 to 500 ms for most; the bus is locked for that time.
+
+    Args:
+        driver: ``"adafruit_bme280.basic:Adafruit_BME280_I2C"``.
+        bus: ``"i2c-1"``, ``"fake:module:name"``, or a bus object.
+        address: 7 bits; ``None``: the driver's own default.
+        channels: properties and methods to read: a list of names, or a table ``{"pressure": {"unit":
+            "hPa"}}`` with the keys of :class:`PropertyChannel`, and ``read``, ``arguments``, ``via``,
+            ``values`` of :class:`~device_sdk.drivers.circuitpython.channels.Source`; a result that holds
+            several values has a list of such tables. ``None``: every standard property that the class
+            measures.
+        arguments: further arguments for the constructor, by name. A text ``"module:NAME"`` in the driver's
+            own package stands for that constant, in all arguments and settings.
+        settings: attributes set after each construction, for example ``{"sea_level_pressure": 1020}``.
+        start: methods called after that, in order: names, or ``{"call": name, "arguments": {...}}``.
+        ready: property or method that is true when there is a new measurement. Until then ``read()`` returns
+            the last readings again, with their time; before the first measurement it waits.
+        ready_within: seconds within which ``ready`` must come true; then it is a ReadTimeoutError.
+
+    Raises: ArgumentError: a wrong argument; a wrong name of a property or setting is found by ``open()``.
+    """
+
+    addresses: ClassVar[
+        tuple[int, ...]
+    ] = ()  # that the chip can have, if its driver's package is in the extra
+
+    def __init__(
+        self,
+        driver: str,
+        bus: str | I2CBus = "i2c-1",
+        address: int | None = None,
+        *,
+        channels: ChannelTable | None = None,
+        arguments: Mapping[str, object] | None = None,
+        settings: Mapping[str, object] | None = None,
+        start: Sequence[str | Mapping[str, object]] = (),
+        ready: str | None = None,
+        ready_within: float = 10.0,
+    ) -> None:
+        if isinstance(bus, str):
+            check_bus_name(bus)
+        if address is not None and not 0x08 <= address <= 0x77:
+            raise ArgumentError("address", f"expected 0x08 to 0x77, found {address:#x}")
+        where = bus if isinstance(bus, str) else bus.name
+        self._place = f"{driver} on {where}" + ("" if address is None else f" at 0x{address:02x}")
+        self._bus_name = bus
+        self._sources: tuple[Source, ...] = () if channels is None else parse_channels(channels)
+        self._maker = Maker(
+            driver,
+            self._place,
+            address,
+            arguments=arguments or {},
+            settings=settings or {},
+            start=parse_calls("start", start),
+            addresses=self.addresses,
+        )
+        self._ready = None if ready is None else Ready(ready, ready_within)
+        self._is_ready: Callable[[], bool] = lambda: True
+        self._reader: Reader | None = None
+        self._bus: I2CBus | None = None
+        self._release = ExitStack()
+
+    def channels(self) -> tuple[Channel, ...]:
+        """Return the channels of the properties, in the order of the table."""
+        return self._require_open()[1].channels
+
+    def open(self) -> None:
+        """Import the CircuitPython driver, open the bus and construct the driver on it.
+
+        Raises: MissingDependency: a package is not installed. DeviceNotFoundError: nothing answers at the
+        address, or another chip does. BusError, ChecksumError, DriverError: the bus or the chip failed.
+        ArgumentError: the class, an argument, a property, a setting or a method does not exist.
+        """
+        if self._reader is not None:
+            return
+        factory = self._maker.load()
+        with ExitStack() as undo:
+            if isinstance(self._bus_name, str):
+                bus = open_bus(self._bus_name)
+                undo.callback(close_bus, bus)
+            else:
+                bus = self._bus_name
+            path = self._maker.path
+            with bus.locked():
+                chip = self._maker.make(factory, bus)
+                sources = self._sources or standard_sources(chip, path)
+                reader = Reader(chip, sources, path, self._place)
+            if self._ready is not None:
+                self._is_ready = condition(chip, self._ready.name, path)
+                self._ready.begin()
+            self._bus, self._reader = bus, reader
+            self._release = undo.pop_all()
+
+    def read(self) -> tuple[Reading, ...]:
+        """Read every property once.
+
+        Raises: ChecksumError: the chip's CRC did not match. BusError: the bus failed. ReadTimeoutError: it
+        takes too long. DriverError: anything else that the CircuitPython driver raised, with its words.
+        """
+        bus, reader = self._require_open()
+        if self._ready is None:
+            return self._measure(bus, reader)
+        return self._ready.wait(self._place, self._look) or self._ready.keep(self._measure(bus, reader))
+
+    def close(self) -> None:
+        """Drop the driver object and release the bus."""
+        self._reader = None
+        self._bus = None
+        self._is_ready = lambda: True
+        self._release.close()
+
+    def _require_open(self) -> tuple[I2CBus, Reader]:
+        if self._bus is None or self._reader is None:
+            raise DriverError(f"{self._place} is not open: call open() first, or use it in a with statement")
+        return self._bus, self._reader
+
+    def _look(self) -> bool:
+        """Ask the chip whether it has measured. Between two questions others may use the bus."""
+        bus, _ = self._require_open()
+        with bus.locked(), translated(self._place):
+            return bool(self._is_ready())
+
+    def _measure(self, bus: I2CBus, reader: Reader) -> tuple[Reading, ...]:
+        with bus.locked():
+            return reader.read(time.time())

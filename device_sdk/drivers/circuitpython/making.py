@@ -1,0 +1,207 @@
+"""Imports the class of a CircuitPython driver, and makes and sets up the object of a chip."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from device_sdk._load import load_object
+from device_sdk._text import did_you_mean
+from device_sdk.drivers.bus import I2CBus
+from device_sdk.drivers.circuitpython.faults import is_absent, translated
+from device_sdk.errors import ArgumentError, DriverError, MissingDependency
+
+__all__ = ["Call", "Maker", "check_call", "has_value", "listed", "parse_calls", "resolved"]
+
+# How the constructors of CircuitPython drivers call the address.
+_ADDRESS_PARAMETERS = ("address", "addr", "device_address", "i2c_address", "i2c_addr")
+
+_CONSTANT = re.compile(r"([a-z_]\w*)(?:\.\w+)*:[A-Za-z_][\w.]*")
+
+
+class Call(NamedTuple):
+    """A method of the chip's object, with its arguments by name."""
+
+    name: str
+    arguments: Mapping[str, object] = {}
+
+
+def parse_calls(option: str, calls: object) -> tuple[Call, ...]:
+    """Return the calls in a user's list: names of methods, or tables with ``call`` and ``arguments``.
+
+    Raises: ArgumentError: the list is wrong.
+    """
+    if isinstance(calls, str) or not isinstance(calls, Sequence):
+        raise ArgumentError(option, f"expected a list of methods, found {calls!r:.80}")
+    return tuple(_parse_call(option, each) for each in calls)
+
+
+def _parse_call(option: str, given: object) -> Call:
+    if isinstance(given, str) and given:
+        return Call(given)
+    if isinstance(given, Mapping) and given.keys() <= {"call", "arguments"}:
+        name, arguments = given.get("call"), given.get("arguments", {})
+        if isinstance(name, str) and name and isinstance(arguments, Mapping):
+            return Call(name, arguments)
+    raise ArgumentError(
+        option, f"expected the name of a method, or {{call = name, arguments = {{...}}}}, found {given!r:.80}"
+    )
+
+
+class Maker:
+    """Makes the object of a chip: imports its class, calls it, sets attributes, calls methods to start it.
+
+    Args:
+        path: ``"package.module:Class"``.
+        place: what is read, for messages.
+        address: 7 bits; ``None``: the driver's own default.
+        arguments, settings, start: as of :class:`CircuitPythonDriver`.
+        addresses: those that the chip can have, for a driver whose package comes with the extra ``blinka``.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        place: str,
+        address: int | None,
+        *,
+        arguments: Mapping[str, object],
+        settings: Mapping[str, object],
+        start: tuple[Call, ...],
+        addresses: tuple[int, ...] = (),
+    ) -> None:
+        self.path = path
+        self.place = place
+        self._address = address
+        self._arguments = dict(arguments)
+        self._settings = dict(settings)
+        self._start = start
+        self._addresses = addresses
+
+    def load(self) -> Any:
+        """Return the class.
+
+        Raises: MissingDependency, ArgumentError: there is none. DriverError: importing it failed.
+        """
+        try:
+            return load_object(self.path, "driver")
+        except ArgumentError:
+            raise
+        except ModuleNotFoundError as error:
+            raise self._missing(error.name or "a module") from error
+        except Exception as error:
+            # Blinka looks for pins when it is imported, and fails in many ways where there are none.
+            raise DriverError(
+                f"importing {self.path} failed: {type(error).__name__}: {error}; if Blinka does not know"
+                " this board, set BLINKA_OS_AGNOSTIC=1 in the environment"
+            ) from error
+
+    def make(self, factory: Any, bus: I2CBus) -> Any:
+        """Make the object on a bus that is locked, set it up and start it.
+
+        Raises: DriverError, DeviceNotFoundError: the chip is not there or does not work. ArgumentError: an
+        argument, a setting or a method does not exist.
+        """
+        arguments = resolved(self._arguments, self.path, "arguments")
+        if self._address is not None:
+            parameters = inspect.signature(factory).parameters
+            name = next((name for name in _ADDRESS_PARAMETERS if name in parameters), None)
+            if name is None:
+                raise ArgumentError("address", f"{self.path} takes no address, only {', '.join(parameters)}")
+            arguments[name] = self._address
+        try:
+            inspect.signature(factory).bind(bus, **arguments)
+        except TypeError as error:
+            raise ArgumentError("arguments", f"{self.path}: {error}") from None
+        with translated(self.place, is_absent, self._advice):
+            chip = factory(bus, **arguments)
+        for name, value in resolved(self._settings, self.path, "settings").items():
+            if not has_value(chip, name):
+                raise ArgumentError("settings", _no(self.path, name, chip))
+            with translated(f"{self.place}, setting {name}"):
+                setattr(chip, name, value)
+        for call in self._start:
+            check_call(chip, call, self.path, "start")
+            with translated(f"{self.place}, {call.name}()"):
+                getattr(chip, call.name)(**resolved(call.arguments, self.path, "start"))
+        return chip
+
+    def _advice(self) -> str:
+        which = f", which is {listed(self._addresses)} for this chip" if self._addresses else ""
+        return f"check the wiring and the address{which}"
+
+    def _missing(self, module: str) -> Exception:
+        if self._addresses:
+            return MissingDependency(f"{module} is not installed; this driver", "blinka")
+        top = self.path.partition(":")[0].partition(".")[0]
+        if module == top and top.startswith("adafruit_"):
+            # The driver adafruit_sht31d is in the package adafruit-circuitpython-sht31d, and so on. That is a
+            # guess from the user's word: no command to copy, for anybody can register a name that is free.
+            package = top.replace("adafruit_", "adafruit-circuitpython-", 1).replace("_", "-")
+            return MissingDependency(
+                f"{top} is not installed (look on pypi.org for a package by Adafruit Industries, mostly "
+                f"{package}) and, like every CircuitPython driver,",
+                "blinka",
+            )
+        if module == top or module.startswith(f"{top}."):
+            return ArgumentError("driver", f"no module is called {module!r}")
+        return MissingDependency(f"{self.path} imports {module}, which", "blinka")
+
+
+def has_value(chip: Any, name: str) -> bool:
+    """Return whether the chip has this attribute, not a method, without reading it from the device."""
+    missing = object()
+    found = inspect.getattr_static(chip, name, missing)
+    return found is not missing and not callable(found)
+
+
+def check_call(chip: Any, call: Call, path: str, option: str) -> None:
+    """Raise ArgumentError if the chip's object has no such method, or the method not these arguments."""
+    method = inspect.getattr_static(chip, call.name, None)
+    if not (callable(method) or isinstance(method, staticmethod | classmethod)):
+        raise ArgumentError(option, _no(path, call.name, chip, "method"))
+    try:
+        inspect.signature(getattr(chip, call.name)).bind(**call.arguments)
+    except TypeError as error:
+        raise ArgumentError(option, f"{path}, {call.name}(): {error}") from None
+    except ValueError:
+        pass  # it has no signature that could be read
+
+
+def resolved(values: Mapping[str, object], path: str, option: str) -> dict[str, Any]:
+    """Return values with constants of the driver's package in place of their paths.
+
+    ``"adafruit_lps2x:Rate.LPS25_RATE_1_HZ"`` is such a path.
+
+    Raises: ArgumentError: there is no such constant.
+    """
+    top = path.partition(":")[0].partition(".")[0]
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        match = _CONSTANT.fullmatch(value) if isinstance(value, str) else None
+        found[name] = _constant(str(value), option) if match and match[1] == top else value
+    return found
+
+
+def _constant(path: str, option: str) -> object:
+    first, *rest = path.partition(":")[2].split(".")
+    try:
+        value: object = load_object(f"{path.partition(':')[0]}:{first}", option)
+    except ImportError as error:
+        raise ArgumentError(option, f"{path} cannot be imported: {error}") from error
+    for name in rest:
+        if not hasattr(value, name):
+            raise ArgumentError(option, f"{path}: there is no {name!r}{did_you_mean(name, dir(value))}")
+        value = getattr(value, name)
+    return value
+
+
+def listed(addresses: tuple[int, ...]) -> str:
+    """Return addresses as people write them."""
+    return " or ".join(f"0x{address:02x}" for address in addresses)
+
+
+def _no(path: str, name: str, chip: Any, what: str = "") -> str:
+    return f"{path} has no {what and what + ' '}{name!r}{did_you_mean(name, dir(chip))}"
