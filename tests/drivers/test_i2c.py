@@ -14,7 +14,15 @@ from types import ModuleType
 
 import pytest
 
-from device_sdk.drivers.bus import I2CBus, LinuxI2C, check_bus_name, close_bus, list_buses, open_bus
+from device_sdk.drivers.bus import (
+    I2CBus,
+    LinuxI2C,
+    abandon_bus,
+    check_bus_name,
+    close_bus,
+    list_buses,
+    open_bus,
+)
 from device_sdk.errors import (
     ArgumentError,
     BusError,
@@ -368,6 +376,92 @@ def test_a_name_in_a_module_that_is_no_bus_is_an_argument_error(module: ModuleTy
         open_bus("fake:rig_buses:bsu")
     with pytest.raises(ArgumentError, match="fake:no_such_rig:bus cannot be imported: No module named"):
         open_bus("fake:no_such_rig:bus")
+
+
+def test_an_abandoned_bus_has_a_successor_with_a_descriptor_and_a_lock_of_its_own(
+    module: ModuleType, kernel: FakeKernel
+) -> None:
+    module.make = kernel.bus  # type: ignore[attr-defined]
+    hung = open_bus("fake:rig_buses:make")
+    other_user = open_bus("fake:rig_buses:make")
+    assert hung.try_lock()
+    abandon_bus("fake:rig_buses:make")
+    new = open_bus("fake:rig_buses:make")
+    assert new is not hung
+    assert in_thread(new.try_lock) is True
+    assert [is_open(fd) for fd in kernel.opened] == [True, True], "whoever hangs in it still has it"
+    hung.unlock()
+    close_bus(hung)
+    assert other_user is hung
+    close_bus(other_user)
+    assert [is_open(fd) for fd in kernel.opened] == [False, True], "the late release closes the old one alone"
+    with pytest.raises(ArgumentError, match="is not open"):
+        close_bus(hung)
+    assert open_bus("fake:rig_buses:make") is new
+    close_bus(new)
+    close_bus(new)
+    assert not is_open(kernel.opened[1])
+
+
+def test_a_bus_that_hangs_while_it_is_opened_stops_no_other_and_can_be_abandoned(
+    module: ModuleType, kernel: FakeKernel
+) -> None:
+    hangs, released, opened = threading.Event(), threading.Event(), []
+
+    def make() -> LinuxI2C:
+        if not hangs.is_set():
+            hangs.set()
+            assert released.wait(10)
+        return kernel.bus()
+
+    module.make, module.other = make, FakeI2CBus  # type: ignore[attr-defined]
+    thread = threading.Thread(target=lambda: opened.append(open_bus("fake:rig_buses:make")), daemon=True)
+    thread.start()
+    assert hangs.wait(10)
+    in_thread(lambda: close_bus(open_bus("fake:rig_buses:other")))
+    abandon_bus("fake:rig_buses:make")
+    new = in_thread(lambda: open_bus("fake:rig_buses:make"))
+    assert isinstance(new, LinuxI2C)
+    released.set()
+    thread.join(10)
+    (late,) = opened
+    assert late is not new
+    close_bus(late)
+    assert [is_open(fd) for fd in kernel.opened] == [True, False], "the late one"
+    close_bus(new)
+
+
+def test_a_bus_that_fails_to_open_after_it_was_abandoned_leaves_nothing_behind(module: ModuleType) -> None:
+    def make() -> FakeI2CBus:
+        abandon_bus("fake:rig_buses:make")
+        module.make = FakeI2CBus  # type: ignore[attr-defined]
+        raise BusError("too late")
+
+    module.make = make  # type: ignore[attr-defined]
+    with pytest.raises(BusError):
+        open_bus("fake:rig_buses:make")
+    bus = open_bus("fake:rig_buses:make")
+    close_bus(bus)
+    with pytest.raises(ArgumentError):
+        close_bus(bus)
+
+
+def test_an_object_that_is_abandoned_and_opened_again_is_closed_by_the_last_of_both(
+    module: ModuleType, kernel: FakeKernel
+) -> None:
+    module.bus = kernel.bus()  # type: ignore[attr-defined]
+    bus = open_bus("fake:rig_buses:bus")
+    abandon_bus("fake:rig_buses:bus")
+    assert open_bus("fake:rig_buses:bus") is bus
+    close_bus(bus)
+    assert is_open(kernel.opened[0])
+    close_bus(bus)
+    assert not is_open(kernel.opened[0])
+
+
+@pytest.mark.parametrize("name", ["i2c-1", "/dev/i2c-1", "host", "", "fake:rig_buses:make"])
+def test_what_is_not_open_is_abandoned_without_a_word(name: str) -> None:
+    abandon_bus(name)
 
 
 def test_a_bus_has_one_name_however_it_is_written(tmp_path: Path) -> None:

@@ -19,9 +19,17 @@ from device_sdk._load import export
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.drivers.bus.i2c import I2CBus, LinuxI2C, list_buses
-    from device_sdk.drivers.bus.shared import check_bus_name, close_bus, open_bus
+    from device_sdk.drivers.bus.shared import abandon_bus, check_bus_name, close_bus, open_bus
 
-__all__ = ["I2CBus", "LinuxI2C", "check_bus_name", "close_bus", "list_buses", "open_bus"]
+__all__ = [
+    "I2CBus",
+    "LinuxI2C",
+    "abandon_bus",
+    "check_bus_name",
+    "close_bus",
+    "list_buses",
+    "open_bus",
+]
 
 _HOMES = {
     **dict.fromkeys(__all__, "shared"),

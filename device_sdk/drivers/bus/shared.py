@@ -1,27 +1,33 @@
-"""Buses by name: one object and one lock for all callers that open the same bus."""
+"""Buses by name: one object and one lock for all callers that open the same bus.
+
+A call to the kernel may hang, so only those who want that very bus wait for it, and it can be left behind.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from threading import Lock
 
 from device_sdk._load import load_object
 from device_sdk.drivers.bus.i2c import I2CBus, LinuxI2C
 from device_sdk.errors import ArgumentError
 
-__all__ = ["check_bus_name", "close_bus", "open_bus"]
+__all__ = ["abandon_bus", "check_bus_name", "close_bus", "open_bus"]
 
 
-@dataclass(slots=True)
 class _Shared:
-    bus: I2CBus
-    users: int
+    """A bus and how many have it open; ``making`` is held while it is made."""
+
+    def __init__(self) -> None:
+        self.bus: I2CBus | None = None
+        self.users = 0
+        self.making = Lock()
 
 
 _open: dict[str, _Shared] = {}
-_open_lock = Lock()
+_abandoned: list[_Shared] = []
+_open_lock = Lock()  # of both, and of the users
 
 
 def check_bus_name(name: str) -> str:
@@ -53,11 +59,17 @@ def open_bus(name: str) -> I2CBus:
     """
     key = check_bus_name(name)
     with _open_lock:
-        shared = _open.get(key)
-        if shared is None:
-            shared = _open[key] = _Shared(_make(key), 0)
+        shared = _open.setdefault(key, _Shared())
         shared.users += 1
-        return shared.bus
+    try:
+        with shared.making:
+            if shared.bus is None:
+                shared.bus = _make(key)
+            return shared.bus
+    except BaseException:
+        with _open_lock:
+            _released(shared)
+        raise
 
 
 def close_bus(bus: I2CBus) -> None:
@@ -66,14 +78,43 @@ def close_bus(bus: I2CBus) -> None:
     Raises: ArgumentError: it did not come from ``open_bus()``, or was released too often.
     """
     with _open_lock:
-        key = next((key for key, shared in _open.items() if shared.bus is bus), None)
-        if key is None:
+        # An object that a module gives again and again may be there twice: it is the old use that ends.
+        each = (*_abandoned, *_open.values())
+        shared = next((shared for shared in each if shared.bus is bus), None)
+        if shared is None:
             raise ArgumentError("bus", f"{bus.name} is not open")
-        shared = _open[key]
-        shared.users -= 1
-        if shared.users == 0:
+        is_last = _released(shared)
+    if is_last:
+        bus.deinit()
+
+
+def abandon_bus(name: str) -> None:
+    """Leave a bus behind that hangs: the next ``open_bus()`` of this name makes a new one.
+
+    Those who have it open keep it, descriptor, lock and all, and release it as usual. Does nothing if no bus
+    is open under this name. May be called from any thread, and waits for none.
+    """
+    try:
+        key = check_bus_name(name)
+    except ArgumentError:
+        return
+    with _open_lock:
+        shared = _open.pop(key, None)
+        if shared is not None:
+            _abandoned.append(shared)
+
+
+def _released(shared: _Shared) -> bool:
+    """Count one user less; return whether nobody has its object any more. The caller has the lock."""
+    shared.users -= 1
+    if shared.users:
+        return False
+    for key, each in list(_open.items()):
+        if each is shared:
             del _open[key]
-            bus.deinit()
+    if shared in _abandoned:
+        _abandoned.remove(shared)
+    return not any(each.bus is shared.bus for each in (*_abandoned, *_open.values()))
 
 
 def _make(key: str) -> I2CBus:
