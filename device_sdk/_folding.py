@@ -33,15 +33,32 @@ class Folding:
     fault is over, as soon as any line is due after that, and by :meth:`sum_up`.
 
     ``kind`` and ``detail`` say what a fault is: a kind has up to eight that are told apart, and it is over
-    when none of them came for ten minutes. ``clock``: seconds, monotonic. One thread at a time; two can at
-    worst miscount.
+    when none of them came for ten minutes. One thread at a time; two can at worst miscount.
+
+    Args:
+        log: where the lines go.
+        clock: seconds, monotonic.
+        growth: the next line of a fault comes when it came so many times as often, 2 or more.
+        again: or when so many seconds have passed since the last line.
+        quiet: seconds after which a kind that did not come is over.
     """
 
-    __slots__ = ("_clock", "_kinds", "_log")
+    __slots__ = ("_again", "_clock", "_growth", "_kinds", "_log", "_quiet")
 
-    def __init__(self, log: Log, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        log: Log,
+        clock: Callable[[], float] = monotonic,
+        *,
+        growth: int = 2,
+        again: float = AGAIN_S,
+        quiet: float = QUIET_S,
+    ) -> None:
         self._log = log
         self._clock = clock
+        self._growth = growth
+        self._again = again
+        self._quiet = quiet
         self._kinds: dict[str, dict[str, _Fault]] = {}
 
     def warning(
@@ -64,6 +81,10 @@ class Folding:
         self._log.info(text + sum_, *values)
         return True
 
+    def count(self, kind: str, detail: str) -> None:
+        """Count one more of a fault whose line is the last that was written: it goes on."""
+        self._fault(kind, detail).goes_on(self._clock())
+
     def sum_up(self) -> None:
         """Log the sum of each fault of which lines were left out: at an end, or where a reader asks."""
         for faults in list(self._kinds.values()):
@@ -73,6 +94,11 @@ class Folding:
     def _count(self, kind: str, detail: str) -> tuple[_Fault | None, str]:
         """Count one more; return the fault and what its line ends with, ``None`` if the line is left out."""
         now = self._clock()
+        fault = self._fault(kind, detail)
+        return (fault, fault.words()) if fault.came(now, self._growth, self._again) else (None, "")
+
+    def _fault(self, kind: str, detail: str) -> _Fault:
+        now = self._clock()
         self._forget_quiet(now)
         faults = self._kinds.setdefault(kind, {})
         if detail not in faults and len(faults) >= _MOST_DETAILS:
@@ -80,11 +106,11 @@ class Folding:
         fault = faults.get(detail)
         if fault is None:
             fault = faults[detail] = _Fault(now)
-        return (fault, fault.words()) if fault.came(now) else (None, "")
+        return fault
 
     def _forget_quiet(self, now: float) -> None:
         for kind, faults in list(self._kinds.items()):
-            if all(now - fault.last > QUIET_S for fault in list(faults.values())):
+            if all(now - fault.last > self._quiet for fault in list(faults.values())):
                 del self._kinds[kind]
                 for fault in faults.values():
                     fault.sum_up()
@@ -104,14 +130,18 @@ class _Fault:
         self._say: Callable[..., None] | None = None
         self._line = ""
 
-    def came(self, now: float) -> bool:
+    def came(self, now: float, growth: int, again: float) -> bool:
         """Count one more; return whether it is to be logged."""
-        self.last = now
-        self._count += 1
-        if self._count & (self._count - 1) and now - self._written_at < AGAIN_S:
+        self.goes_on(now)
+        if self._count < growth * self._written and now - self._written_at < again:
             return False
         self._written, self._written_at = self._count, now
         return True
+
+    def goes_on(self, now: float) -> None:
+        """Count one more that is not to be logged."""
+        self.last = now
+        self._count += 1
 
     def words(self) -> str:
         """Return the sum, to stand behind a line; nothing while there is one occurrence."""

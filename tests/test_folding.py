@@ -94,3 +94,23 @@ def test_a_text_that_is_different_each_time_fills_neither_log_nor_memory(bench: 
 def test_whether_a_line_was_written_is_told(bench: Bench) -> None:
     written = [bench.folding.info("flap", "", "%s", "up") for _ in range(5)]
     assert written == [True, True, False, True, False]
+
+
+def test_a_fault_that_may_be_rare_grows_by_more_and_is_over_later(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(caplog)
+    day = 86_400.0
+    bench.folding = Folding(Log("device_sdk.test"), bench.clock, growth=10, again=day, quiet=day)
+    bench.fail(2_000, every=700)
+    assert len(bench.lines()) == 3 + 15, "the 1st, 10th and 100th, and one a day"
+    bench.clock.advance(day)
+    bench.fail(kind="refused")
+    assert bench.lines() == ["dropped: a sample (2,000 times in 16 days)", "refused: a sample"]
+
+
+def test_a_fault_that_goes_on_is_counted_without_a_line(bench: Bench) -> None:
+    bench.fail()
+    for _ in range(98):
+        bench.folding.count("dropped", "")
+    assert bench.lines() == ["dropped: a sample"]
+    bench.fail()
+    assert bench.lines() == ["dropped: a sample (100 times in 1 s)"]
