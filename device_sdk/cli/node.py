@@ -38,12 +38,12 @@ def run(argv: list[str]) -> int:
     service = Service(_load(arguments.config))
     with StopSignals() as signals:
         service.start()
-        while not signals.count and service.healthy:
+        while not signals.count and service.is_alive:
             signals.wait(_LOOK_S)
-        healthy = service.healthy
+        alive = service.is_alive
         log.info("stopping: waiting up to %g s for the broker", service.config.node.drain)
         lost = service.stop(hurry=lambda: signals.count > 1)
-    if not healthy:
+    if not alive:
         complain("a worker ended by itself, its traceback is above")
         return ExitCode.FAILED
     if lost:

@@ -8,13 +8,17 @@
 ``example.py``         the example that ``device-sdk config example`` prints
 ``link.py``            makes the client from the configuration
 ``schedule.py``        the ticks of a sensor
-``worker.py``          one thread per bus; it owns the sensors of that bus and their states
+``life_cycle.py``      the states of a sensor and every transition between them
+``sensor.py``          one sensor: its driver object, its schedule and its state
+``samples.py``         the check of what a driver returned
+``worker.py``          one thread per bus; it owns the sensors of that bus, and is left behind when it hangs
+``watch.py``           the thread that waits for the deadlines of the calls into drivers
 ``encode.py``          readings -> payload
 ``availability.py``    online and offline of node and sensors, retained at the broker; any thread
 ``uplink.py``          the client, and the one that takes its place when the queue's file can be opened
 ``service.py``         joins the client and the workers, from start to drain
 =====================  ===========================================================================
 
-Read ``service.py`` first, then ``worker.py``. docs/node.md describes the daemon for users. Needs the extra
-``node``.
+Read ``service.py`` first, then ``worker.py`` and ``sensor.py``. docs/node.md describes the daemon for users.
+Needs the extra ``node``.
 """

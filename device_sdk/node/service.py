@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.drivers.base import driver_class
+from device_sdk.drivers.bus import abandon_bus
 from device_sdk.errors import DeviceSdkError
 from device_sdk.node.availability import Availability
 from device_sdk.node.encode import encode_json
 from device_sdk.node.schedule import Schedule, phase_offset
+from device_sdk.node.sensor import Sensor
 from device_sdk.node.uplink import Uplink
-from device_sdk.node.worker import Sensor, Worker
+from device_sdk.node.watch import Watch
+from device_sdk.node.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +59,8 @@ class Service:
         self._availability = Availability(self._uplink, [sensor.availability for sensor in config.sensor])
         self._outlets: list[_Outlet] = []
         start = clock()
-        buses: dict[str, list[Sensor]] = {}
+        self._watch = Watch(clock)
+        buses: dict[str, tuple[str, list[Sensor]]] = {}
         for table in config.sensor:
             phase = phase_offset(config.node.id, table.name, table.interval)
             outlet = _Outlet(table, self._uplink, self._availability, clock)
@@ -67,10 +71,15 @@ class Service:
                 Schedule(table.interval, start, phase),
                 on_readings=outlet,
                 on_online=partial(self._availability.set, table.availability),
+                place=table.place,
+                read_timeout=table.read_timeout,
                 clock=clock,
             )
-            buses.setdefault(table.worker, []).append(sensor)
-        self.workers = tuple(Worker(name, sensors, clock=clock) for name, sensors in buses.items())
+            buses.setdefault(table.worker, (table.bus_name, []))[1].append(sensor)
+        self.workers = tuple(
+            Worker(name, sensors, watch=self._watch, abandon_bus=partial(abandon_bus, bus), clock=clock)
+            for name, (bus, sensors) in buses.items()
+        )
 
     @property
     def client(self) -> Client:
@@ -78,9 +87,14 @@ class Service:
         return self._uplink.client
 
     @property
+    def is_alive(self) -> bool:
+        """Whether its threads run. One that ended by itself is a defect of this package."""
+        return self._watch.is_alive and all(worker.is_alive for worker in self.workers)
+
+    @property
     def healthy(self) -> bool:
-        """Whether every worker still runs. A worker that ended by itself is a defect of this package."""
-        return all(worker.is_alive for worker in self.workers)
+        """Whether it is alive and no bus has failed: else a restart helps."""
+        return self.is_alive and not any(worker.failed for worker in self.workers)
 
     def start(self) -> None:
         """Begin to connect and to sample; returns at once."""
@@ -92,6 +106,7 @@ class Service:
             self._uplink.transport.description,
         )
         self._uplink.start()
+        self._watch.start()
         for worker in self.workers:
             worker.start()
 
@@ -136,6 +151,8 @@ class Service:
         for worker in self.workers:
             if not worker.join(max(0.0, deadline - time.monotonic())):
                 log.warning("the thread of %s hangs in a driver and is left behind", worker.name)
+        self._watch.stop()
+        self._watch.join(max(0.0, deadline - time.monotonic()))
 
     def _say_offline(self, deadline: float, hurry: Callable[[], bool]) -> bool:
         """Publish ``offline`` for all sensors and wait for the acknowledgement: False if it was late.
@@ -185,7 +202,7 @@ class _Outlet:
         self._told = False  # by the log that samples are lost, and not yet how many
         self._folding = Folding(log, clock)
 
-    def __call__(self, readings: tuple[Reading, ...]) -> None:
+    def __call__(self, readings: tuple[Reading, ...], uptime: float) -> None:
         table = self._table
         payload = encode_json(self._seq, readings)
         self._seq += 1

@@ -21,6 +21,7 @@ from device_sdk.drivers.bus import check_bus_name
 from device_sdk.errors import ArgumentError
 from device_sdk.net.base import parse_url
 from device_sdk.node.driver_options import default_of, takes_option
+from device_sdk.node.sensor import READ_TIMEOUT_S
 
 __all__ = ["BrokerTable", "NodeConfig", "NodeTable", "QueueTable", "SensorTable", "TlsTable"]
 
@@ -90,12 +91,16 @@ class QueueTable(Table, frozen=True, kw_only=True):
 
 
 class SensorTable(Table, frozen=True, kw_only=True):
-    """``[[sensor]]``: driver, schedule and topics. Topics are filled in by :func:`load_config`."""
+    """``[[sensor]]``: driver, schedule and topics. Topics are filled in by :func:`load_config`.
+
+    ``read_timeout``: so long may one read take; a sensor that hangs is told within a minute.
+    """
 
     name: Name
     driver: Annotated[str, _DRIVER]
     interval: Annotated[float, seconds("10s", 0.01, 31 * _DAY)]
     bus: Annotated[str, text_like("a bus", "i2c-1")] | None = None
+    read_timeout: Annotated[float, seconds("30s", 0.1, 50)] = READ_TIMEOUT_S
     topic: Topic = "{node}/{sensor}"
     availability: Topic = "{node}/{sensor}/status"
     qos: Annotated[int, whole_number(0, 2)] = 1
@@ -109,12 +114,24 @@ class SensorTable(Table, frozen=True, kw_only=True):
         return {**self.options, "bus": self.bus} if has_bus else self.options
 
     @property
+    def bus_name(self) -> str:
+        """The name of its bus: the driver's default, if there is none in the file; may be empty."""
+        if self.bus is None and takes_option(self.driver, "bus"):
+            return str(default_of(self.driver, "bus"))
+        return self.bus or ""
+
+    @property
+    def place(self) -> str:
+        """Driver, bus and address in words, for the log."""
+        bus, address = self.bus_name, self.options.get("address")
+        where = f"{self.driver} on {bus}" if bus else self.driver
+        return f"{where} at {address:#04x}" if isinstance(address, int) else where
+
+    @property
     def worker(self) -> str:
         """The name of the thread that reads it: its bus, or else its driver."""
-        bus = self.bus
-        if bus is None and takes_option(self.driver, "bus"):
-            bus = str(default_of(self.driver, "bus"))
-        if bus is None:
+        bus = self.bus_name
+        if not bus:
             return self.driver
         try:
             return check_bus_name(bus).removeprefix("/dev/")

@@ -264,6 +264,18 @@ ALARMS = {
             unwatched=BY_USERS,
         ),
     ],
+    "0035": [
+        Alarm(
+            "Threads of a node that become more",
+            ("tests/node/test_hung.py::test_the_third_thread_that_hangs_is_the_last_and_the_bus_has_failed",),
+        ),
+        Alarm(
+            "a sample that is older than the one before it",
+            ("tests/node/test_hung.py::test_another_thread_goes_on_at_once_and_what_comes_late_is_dropped",),
+        ),
+        Alarm("users whose sensors are slower than 50 s", unwatched=BY_USERS),
+        Alarm("a watchdog that restarts nodes whose sensors work", unwatched=BY_USERS),
+    ],
     "0026": [
         Alarm(
             "because a packet identifier that it remembers is never used again",

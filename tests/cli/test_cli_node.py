@@ -243,7 +243,7 @@ def test_a_node_that_the_broker_refuses_goes_on_trying_and_ends_with_the_code_fo
 def test_a_worker_that_dies_ends_the_node_instead_of_leaving_it_half_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("device_sdk.node.service.Service.healthy", False)
+    monkeypatch.setattr("device_sdk.node.service.Service.is_alive", False)
     path = tmp_path / "node.toml"
     with BrokerServer(ModelBroker()) as server:
         path.write_text(GOOD.format(url=server.url, drain="5s"))

@@ -67,7 +67,7 @@ def test_what_is_left_out_has_a_default_and_topics_are_filled_in() -> None:
     (sensor,) = config.sensor
     assert config.node.availability == "n1/status"
     assert (sensor.topic, sensor.availability) == ("n1/machine", "n1/machine/status")
-    assert (sensor.qos, sensor.retain, sensor.options) == (1, False, {})
+    assert (sensor.qos, sensor.retain, sensor.options, sensor.read_timeout) == (1, False, {}, 30)
     assert (config.broker.version, config.broker.keep_alive) == ("5.0", 60)
     assert (config.queue.max_messages, config.queue.overflow) == (None, "reject")
 
@@ -85,7 +85,12 @@ def test_the_same_node_runs_over_a_serial_line_with_one_line_changed() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value", "seconds"),
-    [("interval", "10", 10.0), ("interval", '"250ms"', 0.25), ("keep_alive", '"1m"', 60)],
+    [
+        ("interval", "10", 10.0),
+        ("interval", '"250ms"', 0.25),
+        ("read_timeout", '"50s"', 50),
+        ("keep_alive", '"1m"', 60),
+    ],
 )
 def test_seconds_are_written_as_a_number_or_with_a_unit(key: str, value: str, seconds: float) -> None:
     after = "[broker]" if key == "keep_alive" else "[[sensor]]"
@@ -110,6 +115,18 @@ def test_seconds_are_written_as_a_number_or_with_a_unit(key: str, value: str, se
 def test_a_sensor_runs_on_the_thread_of_its_bus_or_else_of_its_driver(sensor: str, worker: str) -> None:
     text = GOOD.replace('driver = "host"', sensor)
     assert parse_config(text).sensor[0].worker == worker
+
+
+@pytest.mark.parametrize(
+    ("sensor", "place"),
+    [
+        ('driver = "bme280"\noptions = { address = 0x77 }', "bme280 on i2c-1 at 0x77"),
+        ('driver = "sht4x"\nbus = "/dev/i2c-7"', "sht4x on /dev/i2c-7"),
+        ('driver = "host"', "host"),
+    ],
+)
+def test_the_log_can_say_where_a_sensor_is(sensor: str, place: str) -> None:
+    assert parse_config(GOOD.replace('driver = "host"', sensor)).sensor[0].place == place
 
 
 # Refused
@@ -141,6 +158,8 @@ def test_a_sensor_runs_on_the_thread_of_its_bus_or_else_of_its_driver(sensor: st
         ("interval = 0", "[[sensor]]", "sensor[0].interval", ["10ms", "found 0"]),
         ("interval = nan", "[[sensor]]", "sensor[0].interval", ["10ms", "NaN"]),
         ("interval = 1979-05-27", "[[sensor]]", "sensor[0].interval", ["10ms", "1979-05-27"]),
+        ('read_timeout = "1m"', "[[sensor]]", "sensor[0].read_timeout", ['"100ms" to "50s"', '"1m"']),
+        ("read_timeout = 0", "[[sensor]]", "sensor[0].read_timeout", ["100ms", "found 0"]),
         ("qos = 3", "[[sensor]]", "sensor[0].qos", ["0, 1 or 2", "found 3"]),
         ("qos = 1.5", "[[sensor]]", "sensor[0].qos", ["0, 1 or 2", "found 1.5"]),
         ('retain = "yes"', "[[sensor]]", "sensor[0].retain", ["true or false", '"yes"']),

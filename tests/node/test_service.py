@@ -23,6 +23,7 @@ from tests.steps import eventually, steps
 __all__ = ["steps"]  # a fixture for every test here
 
 Server = BrokerServer[ModelBroker]
+Hang = Callable[[], object]
 
 CONFIG = """\
 [node]
@@ -53,9 +54,24 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def service(url: str, *names: str, more: str = "") -> Service:
-    text = CONFIG.format(url=url) + more + "".join(SENSOR.format(name=name) for name in names)
-    return Service(parse_config(text))
+@pytest.fixture
+def hang() -> Iterator[Hang]:
+    """What hangs until the test is over."""
+    over = threading.Event()
+    yield lambda: over.wait(60)
+    over.set()
+
+
+@pytest.fixture
+def quick_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening may take as long as a read, and is tried again at once."""
+    monkeypatch.setattr("device_sdk.node.sensor.OPEN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("device_sdk.node.life_cycle.FIRST_RETRY_S", 0.01)
+
+
+def service(url: str, *names: str, more: str = "", more_of_sensor: str = "") -> Service:
+    sensors = "".join(SENSOR.format(name=name) + more_of_sensor for name in names)
+    return Service(parse_config(CONFIG.format(url=url) + more + sensors))
 
 
 def samples(server: Server, name: str) -> list[dict[str, Any]]:
@@ -125,6 +141,42 @@ def test_a_failing_sensor_is_offline_the_others_go_on_and_it_comes_back(
         assert status(server, "n1/machine/status") == b"online"
         del behaviour["climate"]
         server.wait_for(lambda: status(server, "n1/climate/status") == b"online")
+
+
+def test_a_sensor_that_hangs_is_offline_and_the_others_go_on_and_so_does_it_when_it_works_again(
+    server: Server, behaviour: dict[str, Callable[[], object]], hang: Hang, quick_timeouts: None
+) -> None:
+    more = "read_timeout = 0.1\n"
+    with service(server.url, "machine", "climate", more_of_sensor=more) as node:
+        server.wait_for(lambda: status(server, "n1/climate/status") == b"online")
+        behaviour["climate"] = hang
+        server.wait_for(lambda: status(server, "n1/climate/status") == b"offline")
+        del behaviour["climate"]
+        server.wait_for(lambda: status(server, "n1/climate/status") == b"online")
+        count = len(samples(server, "machine"))
+        server.wait_for(lambda: len(samples(server, "machine")) >= count + 5)
+        assert status(server, "n1/machine/status") == b"online"
+        assert node.healthy
+    numbers = [sample["seq"] for sample in samples(server, "climate")]
+    assert numbers == list(range(len(numbers))), "the sample of the call that hangs is none"
+
+
+def test_a_bus_that_hangs_for_good_fails_and_the_stop_does_not_wait_for_it(
+    server: Server, behaviour: dict[str, Callable[[], object]], hang: Hang, quick_timeouts: None
+) -> None:
+    node = service(server.url, "machine", "climate", more_of_sensor="read_timeout = 0.1\n")
+    node.start()
+    server.wait_for(lambda: status(server, "n1/climate/status") == b"online")
+    behaviour["climate"] = hang
+    server.wait_for(lambda: not node.healthy)
+    assert node.is_alive, "the others go on"
+    server.wait_for(lambda: status(server, "n1/climate/status") == b"offline")
+    count = len(samples(server, "machine"))
+    server.wait_for(lambda: len(samples(server, "machine")) >= count + 5)
+    begin = time.monotonic()
+    assert node.stop() == 0
+    assert time.monotonic() - begin < 8
+    assert status(server, "n1/machine/status") == b"offline"
 
 
 def test_a_package_that_is_not_installed_costs_one_sensor_and_the_log_says_what_to_install(

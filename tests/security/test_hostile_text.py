@@ -25,7 +25,7 @@ from device_sdk.mqtt.message import Subscription
 from device_sdk.mqtt.packets import Connack, Disconnect, Packet, Puback, Publish, Suback, Unsuback
 from device_sdk.net.base import open_transport
 from device_sdk.node.schedule import Schedule
-from device_sdk.node.worker import Sensor
+from device_sdk.node.sensor import Sensor
 from device_sdk.store.sqlite import SqliteStore
 from device_sdk.testing.broker_server import BrokerServer
 from device_sdk.testing.scripted_broker import ScriptedBroker, close, expect, send
@@ -238,7 +238,7 @@ class BadDriver:
 def test_what_a_driver_raises(kind: type[Exception], log: pytest.LogCaptureFixture) -> None:
     driver: Any = BadDriver(kind(LONG))
     sensor = Sensor(
-        "climate", lambda: driver, Schedule(1.0, 0.0), on_readings=lambda _: None, on_online=lambda _: None
+        "climate", lambda: driver, Schedule(1.0, 0.0), on_readings=lambda *_: None, on_online=lambda _: None
     )
     sensor.run()
     assert "sensor climate: backoff" in log.text

@@ -1,0 +1,107 @@
+"""One thread that waits for the deadlines of all calls into drivers.
+
+It sleeps until the earliest deadline that it knows, and without one for ever. A call that ends in time does
+not wake it: with deadlines of 30 s it wakes twice in 30 s at most, however many calls there are.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Condition, Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Call", "Watch"]
+
+_NEVER = float("inf")
+
+
+class Call:
+    """A call that is going on.
+
+    ``abandoned``: it is overdue, and another thread has gone on. ``returned``: it ended after that.
+    """
+
+    __slots__ = ("abandoned", "deadline", "on_overdue", "returned")
+
+    def __init__(self, deadline: float, on_overdue: Callable[[Call], object]) -> None:
+        self.deadline = deadline
+        self.on_overdue = on_overdue
+        self.abandoned = False
+        self.returned = False
+
+
+class Watch:
+    """The calls that are going on, and the thread that abandons those that are overdue. Any thread.
+
+    ``clock``: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._calls: set[Call] = set()
+        self._changed = Condition()
+        self._wakes_at = _NEVER
+        self._stopping = False
+        self._thread = Thread(target=self._run, name="device-sdk watch", daemon=True)
+
+    def begin(self, seconds: float, on_overdue: Callable[[Call], object]) -> Call:
+        """Note the beginning of a call; ``on_overdue`` is called with it if it has not ended in time."""
+        call = Call(self._clock() + seconds, on_overdue)
+        with self._changed:
+            self._calls.add(call)
+            if call.deadline < self._wakes_at:
+                self._changed.notify()
+        return call
+
+    def end(self, call: Call) -> bool:
+        """Note the end of a call; ``False``: it was abandoned, and another thread has gone on."""
+        with self._changed:
+            self._calls.discard(call)
+            return not call.abandoned
+
+    def step(self) -> None:
+        """Abandon the calls that are overdue."""
+        with self._changed:
+            now = self._clock()
+            overdue = [call for call in self._calls if call.deadline <= now]
+            self._calls.difference_update(overdue)
+            for call in overdue:
+                call.abandoned = True
+        for call in overdue:
+            call.on_overdue(call)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. What is overdue later is abandoned by nobody."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of the thread; return whether it has come."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while self._wait():
+            self.step()
+
+    def _wait(self) -> bool:
+        """Wait for the next deadline, or for one that is earlier; return whether to go on."""
+        with self._changed:
+            self._wakes_at = min((call.deadline for call in self._calls), default=_NEVER)
+            left = self._wakes_at - self._clock()
+            if left > 0 and not self._stopping:
+                self._changed.wait(None if left == _NEVER else left)
+            return not self._stopping
