@@ -210,9 +210,8 @@ class Sensor:
         elif CLOSE in self._enter(*outcome):
             self._close(device, guard)
 
-    def hang(self, seconds: float, more: str) -> None:
+    def hang(self, why: str) -> None:
         """Leave the driver to the thread that hangs in it; it is made and opened anew after a while."""
-        why = f"a call to its driver did not return within {seconds:g} s; {more}"
         if RENEW in self._enter("hang", why):
             self._device = Device(self.name, self._make_driver)
 

@@ -6,8 +6,10 @@ not wake it: with deadlines of 30 s it wakes twice in 30 s at most, however many
 
 from __future__ import annotations
 
+import sys
 import time
-from threading import Condition, Thread
+from pathlib import PurePath
+from threading import Condition, Thread, get_ident
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,13 +26,20 @@ class Call:
     ``abandoned``: it is overdue, and another thread has gone on. ``returned``: it ended after that.
     """
 
-    __slots__ = ("abandoned", "deadline", "on_overdue", "returned")
+    __slots__ = ("_thread", "abandoned", "deadline", "on_overdue", "returned")
 
     def __init__(self, deadline: float, on_overdue: Callable[[Call], object]) -> None:
+        self._thread = get_ident()
         self.deadline = deadline
         self.on_overdue = on_overdue
         self.abandoned = False
         self.returned = False
+
+    @property
+    def place(self) -> str:
+        """The line of Python where its thread is at present, for the log."""
+        frame = sys._current_frames().get(self._thread)
+        return f"{PurePath(frame.f_code.co_filename).name}, line {frame.f_lineno}" if frame else "unknown"
 
 
 class Watch:

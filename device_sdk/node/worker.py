@@ -141,14 +141,15 @@ class Worker:
         self._hung = [each for each in self._hung if not each.returned] + [call]
         if self._stopping.is_set():
             return
-        if len(self._hung) >= MAX_HUNG:
-            self._fail(
-                f"{len(self._hung)} calls into drivers never returned, the last of sensor {sensor.name}"
-            )
+        count = len(self._hung)
+        if count >= MAX_HUNG:
+            last = f"the last of sensor {sensor.name} in {call.place}"
+            self._fail(f"{count} calls into drivers never returned, {last}")
             return
         self._abandon_bus()
-        more = f"{self.name} is opened anew ({len(self._hung)} of {MAX_HUNG} times until one comes back)"
-        sensor.hang(seconds, more)
+        why = f"a call to its driver did not return within {seconds:g} s and hangs in {call.place}"
+        advice = "check supply and wires of the device, or give it a longer read_timeout"
+        sensor.hang(f"{why}; {self.name} is opened anew, {count} of {MAX_HUNG} threads hang; {advice}")
         for other in self.sensors:
             if other is not sensor:
                 other.move()

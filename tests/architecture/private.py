@@ -19,6 +19,7 @@ from tests.house.source import FUNCTIONS, Module, Source
 FOREIGN = {
     "_asdict": "namedtuple: public, the underscore only keeps it apart from the fields",
     "_at_fork_reinit": "threading.RLock: no public name makes a lock anew in a forked child",
+    "_current_frames": "sys: no public name tells where another thread is",
     "_is_owned": "threading.RLock: no public name tells whether the calling thread has it",
     "_negotiate_SOCKS4": "PySocks: no public name speaks the handshake on a socket that is connected already",
     "_negotiate_SOCKS5": "PySocks: as above",

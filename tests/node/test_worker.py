@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import termios
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +15,8 @@ import pytest
 from pytest_mock import MockerFixture
 
 from device_sdk.drivers import Driver, Reading
-from device_sdk.errors import ArgumentError, BusError, ChecksumError, DeviceNotFoundError
+from device_sdk.drivers.bus.i2c import transfer_error
+from device_sdk.errors import ArgumentError, BusError, ChecksumError, DeviceNotFoundError, DriverError
 from device_sdk.node.life_cycle import State
 from device_sdk.node.schedule import Schedule
 from device_sdk.node.sensor import Sensor
@@ -99,6 +103,65 @@ def test_three_bad_reads_in_a_row_close_it_and_it_is_opened_again(bench: Bench) 
     assert bench.states(sensor, 1) == ["ok"]
     assert driver.calls[-2:] == ["open", "read"]
     assert bench.online == [("climate", True), ("climate", False), ("climate", True)]
+
+
+def raised_from(error: Exception, cause: Exception | None) -> Exception:
+    try:
+        raise error from cause
+    except type(error) as raised:
+        return raised
+
+
+def raised_in(error: Exception, context: Exception) -> Exception:
+    """As pyserial raises: in the handler of what the system said."""
+    try:
+        try:
+            raise context
+        except type(context):
+            raise error  # noqa: B904
+    except type(error) as raised:
+        return raised
+
+
+def endless() -> Exception:
+    error = DriverError("in a circle")
+    error.__cause__ = DriverError("of causes")
+    error.__cause__.__cause__ = error
+    return error
+
+
+EIO, ENODEV, ENXIO, NACK = (
+    OSError(code, os.strerror(code)) for code in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO)
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (EIO, "backoff"),
+        (ENODEV, "absent"),
+        (ENXIO, "absent"),
+        (transfer_error("/dev/i2c-1", 0x76, errno.ENODEV), "absent"),
+        (raised_from(BusError("it broke"), EIO), "backoff"),
+        (raised_in(OSError("read failed: [Errno 5] Input/output error"), EIO), "backoff"),
+        (raised_from(DriverError("a"), raised_in(DriverError("b"), ENODEV)), "absent"),
+        (termios.error(errno.EIO, "Input/output error"), "backoff"),
+        (raised_from(CRC, NACK), "degraded"),
+        (raised_from(raised_in(CRC, EIO), None), "degraded"),
+        (termios.error(), "degraded"),
+        (endless(), "degraded"),
+        (NACK, "degraded"),
+    ],
+    ids=repr,
+)
+def test_the_first_error_that_says_that_the_port_is_gone_closes_the_driver(
+    bench: Bench, error: Exception, state: str
+) -> None:
+    driver = FakeDriver(reads=[GOOD, error])
+    sensor = bench.add("climate", driver)
+    assert bench.states(sensor, 2) == ["ok", state]
+    assert driver.calls == ["open", "read", "read"] + ["close"] * (state != "degraded")
+    assert bench.states(sensor, 1) == ["ok"]
 
 
 def test_a_sensor_that_never_gave_a_value_is_not_online(bench: Bench) -> None:
