@@ -16,12 +16,13 @@ from device_sdk.node.example import EXAMPLE
 from device_sdk.node.link import make_client
 from device_sdk.node.schema import node_schema
 from device_sdk.node.service import Service
+from device_sdk.node.systemd import Notifier
 from device_sdk.node.tables import NodeConfig
 
 __all__ = ["config", "run"]
 
-# How often the main thread checks that every worker still runs.
-_LOOK_S = 60.0
+# The main thread looks how the node is, and tells systemd: soon after the start, and then so often.
+_FIRST_LOOK_S, _LOOK_S = 1.0, 60.0
 
 log = Log("device_sdk.node")
 
@@ -36,13 +37,21 @@ def run(argv: list[str]) -> int:
     parser.add_argument("config", metavar="CONFIG", type=Path, help="TOML file, see 'device-sdk config'")
     arguments = parser.parse_args(argv)
     service = Service(_load(arguments.config))
+    notifier = Notifier()
     with StopSignals() as signals:
         service.start()
+        notifier.ready()
+        pause = _FIRST_LOOK_S
         while not signals.count and service.is_alive:
-            signals.wait(_LOOK_S)
+            notifier.status(service.status)
+            if service.healthy:
+                notifier.alive()
+            signals.wait(min(pause, notifier.interval or pause))
+            pause = min(2 * pause, _LOOK_S)
         alive = service.is_alive
+        notifier.stopping()
         log.info("stopping: waiting up to %g s for the broker", service.config.node.drain)
-        lost = service.stop(hurry=lambda: signals.count > 1)
+        lost = service.stop(hurry=lambda: _in_a_hurry(signals, notifier))
     if not alive:
         complain("a worker ended by itself, its traceback is above")
         return ExitCode.FAILED
@@ -76,6 +85,11 @@ def config(argv: list[str]) -> int:
     sensors = "1 sensor" if count == 1 else f"{count} sensors"
     say(f"{arguments.config}: no errors; node {checked.node.id}, {sensors}, {transport.description}")
     return ExitCode.OK
+
+
+def _in_a_hurry(signals: StopSignals, notifier: Notifier) -> bool:
+    notifier.alive()  # the drain may take longer than the watchdog waits
+    return signals.count > 1
 
 
 def _load(path: Path) -> NodeConfig:

@@ -16,6 +16,7 @@
 ``encode.py``          readings -> payload
 ``availability.py``    online and offline of node and sensors, retained at the broker; any thread
 ``uplink.py``          the client, and the one that takes its place when the queue's file can be opened
+``systemd.py``         what systemd is told: ready, alive, status, stopping
 ``service.py``         joins the client and the workers, from start to drain
 =====================  ===========================================================================
 

@@ -13,6 +13,7 @@ from device_sdk.drivers.bus import abandon_bus
 from device_sdk.errors import DeviceSdkError
 from device_sdk.node.availability import Availability
 from device_sdk.node.encode import encode_json
+from device_sdk.node.life_cycle import ONLINE
 from device_sdk.node.schedule import Schedule, phase_offset
 from device_sdk.node.sensor import Sensor
 from device_sdk.node.uplink import Uplink
@@ -95,6 +96,21 @@ class Service:
     def healthy(self) -> bool:
         """Whether it is alive and no bus has failed: else a restart helps."""
         return self.is_alive and not any(worker.failed for worker in self.workers)
+
+    @property
+    def status(self) -> str:
+        """How it is, in one line: sensors that are offline, buses that have failed, the connection."""
+        sensors = [sensor for worker in self.workers for sensor in worker.sensors]
+        away = [f"{sensor.name} ({sensor.state})" for sensor in sensors if sensor.state not in ONLINE]
+        words = [f"{len(sensors) - len(away)} of {len(sensors)} sensors online"]
+        words += [f"not {', '.join(away)}"] if away else []
+        words += [f"{worker.name} has failed: restart the node" for worker in self.workers if worker.failed]
+        hung = sum(worker.hung for worker in self.workers)
+        words += [f"{hung} threads hang in drivers"] if hung else []
+        missed = sum(sensor.schedule.missed for sensor in sensors)
+        words += [f"{missed} ticks missed"] if missed else []
+        words += [f"no connection: {self.error}"] if self.error else []
+        return "; ".join(words)
 
     def start(self) -> None:
         """Begin to connect and to sample; returns at once."""

@@ -39,6 +39,7 @@ BOUNDS_WORK = {
     "net/unix.py",
     "node/sensor.py",
     "node/service.py",
+    "node/systemd.py",
     "node/watch.py",
     "node/worker.py",
     "paho/_connection.py",

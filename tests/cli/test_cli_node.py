@@ -20,6 +20,7 @@ from device_sdk.node.example import EXAMPLE
 from device_sdk.node.schema import node_schema
 from device_sdk.testing import BrokerServer, FaultProxy, ModelBroker, ScriptedBroker
 from device_sdk.testing.scripted_broker import expect, send
+from tests.node.manager import Manager
 
 PATIENCE_S = 20.0
 MISTAKES = """\
@@ -46,6 +47,16 @@ interval = "20ms"
 options = {{ function = "lamp:brightness", units = "lx" }}
 """
 
+HANGS = """\
+import time
+reads = 0
+def brightness():
+    global reads
+    reads += 1
+    time.sleep(0 if reads < 3 else 3600)
+    return 320
+"""
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -62,9 +73,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start ``run`` with a function beside the configuration as its only sensor."""
     processes: list[subprocess.Popen[str]] = []
 
-    def started(url: str, drain: str = "10s", *options: str) -> subprocess.Popen[str]:
-        (tmp_path / "lamp.py").write_text("def brightness(): return 320\n")
-        (tmp_path / "node.toml").write_text(GOOD.format(url=url, drain=drain))
+    def started(
+        url: str,
+        drain: str = "10s",
+        *options: str,
+        more: str = "",
+        lamp: str = "def brightness(): return 320\n",
+    ) -> subprocess.Popen[str]:
+        (tmp_path / "lamp.py").write_text(lamp)
+        (tmp_path / "node.toml").write_text(GOOD.format(url=url, drain=drain) + more)
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "device_sdk", "run", str(tmp_path / "node.toml"), *options],
@@ -238,6 +255,49 @@ def test_a_node_that_the_broker_refuses_goes_on_trying_and_ends_with_the_code_fo
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.REFUSED
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(str(tmp_path / "notify"))
+    yield made
+    made.close()
+
+
+def test_systemd_is_told_of_start_life_and_stop(
+    manager: Manager, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
+    monkeypatch.setenv("WATCHDOG_USEC", "400000")
+    with BrokerServer(ModelBroker()) as server:
+        process = start(server.url)
+        assert manager.wait_for("READY=1") == ["READY=1"]
+        manager.wait_for("STATUS=1 of 1 sensors online")
+        fed = manager.wait_for("WATCHDOG=1") + manager.wait_for("WATCHDOG=1")
+        assert "WATCHDOG=1" in fed[-1]
+        process.terminate()
+        assert manager.wait_for("STOPPING=1")[-1] == "STOPPING=1"
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == ExitCode.OK
+
+
+def test_the_watchdog_starves_when_a_bus_has_failed_and_the_node_goes_on_until_it_is_stopped(
+    manager: Manager, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
+    monkeypatch.setenv("WATCHDOG_USEC", "400000")
+    with BrokerServer(ModelBroker()) as server:
+        process = start(server.url, more='read_timeout = "100ms"\n', lamp=HANGS)
+        manager.wait_for("function has failed: restart the node")
+        manager.heard()
+        server.wait_for(lambda: server.broker.retained["n1/lamp/status"].payload == b"offline", PATIENCE_S)
+        with pytest.raises(TimeoutError):
+            manager.wait_for("WATCHDOG=1", seconds=1.0)
+        assert process.poll() is None
+        process.terminate()
+        manager.wait_for("STOPPING=1")
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == ExitCode.OK
 
 
 def test_a_worker_that_dies_ends_the_node_instead_of_leaving_it_half_alive(

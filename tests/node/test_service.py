@@ -170,6 +170,8 @@ def test_a_bus_that_hangs_for_good_fails_and_the_stop_does_not_wait_for_it(
     behaviour["climate"] = hang
     server.wait_for(lambda: not node.healthy)
     assert node.is_alive, "the others go on"
+    assert "1 of 2 sensors online; not climate (failed); bus of climate has failed: " in node.status
+    assert "3 threads hang in drivers" in node.status
     server.wait_for(lambda: status(server, "n1/climate/status") == b"offline")
     count = len(samples(server, "machine"))
     server.wait_for(lambda: len(samples(server, "machine")) >= count + 5)
