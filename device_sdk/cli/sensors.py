@@ -90,7 +90,10 @@ def _discover(arguments: argparse.Namespace) -> None:
         channels = [channel.name for channel in sensor.channels]
         if arguments.json:
             shown = {"driver": sensor.kind, "options": dict(sensor.options), "channels": channels}
-            say_json({**shown, "description": sensor.description})
+            say_json({**shown, "description": sensor.description, "reason": sensor.reason})
+            continue
+        if sensor.reason:
+            say(f"not proposed: {sensor.description}: {', '.join(channels)}", f"    {sensor.reason}")
             continue
         options = " ".join(f"-o {shlex.quote(f'{name}={value}')}" for name, value in sensor.options.items())
         say(f"{sensor.kind} {options}", f"    {sensor.description}: {', '.join(channels)}")

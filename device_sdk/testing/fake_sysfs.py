@@ -1,4 +1,4 @@
-"""A /sys with sensors in it, in a folder: for programs that read hwmon, IIO, 1-wire or thermal zones."""
+"""A /sys with sensors in it, in a folder: for programs that read the sensors of the kernel."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Content = str | int | float
 class FakeSysfsDevice:
     """One device's folder in the tree."""
 
-    def __init__(self, folder: Path, files: Mapping[str, Content]) -> None:
+    def __init__(self, folder: Path, files: Mapping[str, Content], link: Path | None = None) -> None:
         self.folder = folder
         self._files = dict(files)
+        self._link = link
         self.plug()
 
     def set_value(self, file: str, value: Content) -> None:
@@ -40,10 +41,14 @@ class FakeSysfsDevice:
     def remove(self) -> None:
         """Remove the device with all its files."""
         shutil.rmtree(self.folder)
+        if self._link is not None:
+            self._link.unlink()
 
     def plug(self) -> None:
         """Put the device back as it was last, every file readable."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._link is not None:
+            _link(self._link, self.folder)
         for file, value in self._files.items():
             self.set_value(file, value)
 
@@ -54,23 +59,30 @@ class FakeSysfs:
     Files are keyword arguments; a name that is no Python identifier goes into a dict:
     ``**{"in_voltage0-voltage1_raw": 5}``. Values are the kernel's: ``temp1_input=21500`` is 21.5 degrees
     Celsius.
+
+    ``at`` is the device's place on a bus, ``"1-0048"`` for I2C bus 1, address 0x48, ``"pci/0000:01:00.0"``
+    for another bus: the folder is below ``sys/devices`` then, with the links that the kernel makes.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._count: Counter[str] = Counter()
 
-    def hwmon(self, name: str, **files: Content) -> FakeSysfsDevice:
+    def hwmon(self, name: str, at: str = "", /, **files: Content) -> FakeSysfsDevice:
         """Add ``/sys/class/hwmon/hwmonN`` with these files."""
-        return self._numbered("sys/class/hwmon", "hwmon", {"name": name, **files})
+        return self._numbered("sys/class/hwmon", "hwmon", {"name": name, **files}, at, "hwmon")
 
-    def iio(self, name: str, **files: Content) -> FakeSysfsDevice:
+    def iio(self, name: str, at: str = "", /, **files: Content) -> FakeSysfsDevice:
         """Add ``/sys/bus/iio/devices/iio:deviceN`` with these files."""
-        return self._numbered("sys/bus/iio/devices", "iio:device", {"name": name, **files})
+        return self._numbered("sys/bus/iio/devices", "iio:device", {"name": name, **files}, at)
 
     def thermal_zone(self, type_: str, millidegrees: int) -> FakeSysfsDevice:
         """Add ``/sys/class/thermal/thermal_zoneN``."""
         return self._numbered("sys/class/thermal", "thermal_zone", {"type": type_, "temp": millidegrees})
+
+    def power_supply(self, name: str, /, **files: Content) -> FakeSysfsDevice:
+        """Add ``/sys/class/power_supply/NAME`` with these files."""
+        return FakeSysfsDevice(self.root / "sys/class/power_supply" / name, files)
 
     def w1(self, identifier: str, millidegrees: int) -> FakeSysfsDevice:
         """Add a DS18B20, ``/sys/bus/w1/devices/28-...``; :meth:`w1_slave` makes other contents."""
@@ -93,10 +105,28 @@ class FakeSysfs:
         verdict = "YES" if crc_ok else "NO"
         return f"{data} : crc={crc:02x} {verdict}\n{data} t={int(raw * 62.5)}"
 
-    def _numbered(self, folder: str, prefix: str, files: Mapping[str, Content]) -> FakeSysfsDevice:
+    def _numbered(
+        self, folder: str, prefix: str, files: Mapping[str, Content], at: str = "", between: str = ""
+    ) -> FakeSysfsDevice:
         number = self._count[prefix]
         self._count[prefix] += 1
-        return FakeSysfsDevice(self.root / folder / f"{prefix}{number}", files)
+        known = self.root / folder / f"{prefix}{number}"
+        if not at:
+            return FakeSysfsDevice(known, files)
+        bus, _, place = at.rpartition("/")
+        device = self.root / "sys/devices" / (bus or "i2c") / place
+        (self.root / "sys/bus" / (bus or "i2c")).mkdir(parents=True, exist_ok=True)
+        _link(device / "subsystem", self.root / "sys/bus" / (bus or "i2c"))
+        found = FakeSysfsDevice(device / between / known.name, files, known)
+        if between:  # a device of a class
+            _link(found.folder / "device", device)
+        return found
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
 
 
 def _crc8(data: bytes) -> int:

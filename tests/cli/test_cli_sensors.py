@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,19 @@ def test_discover_shows_what_can_be_read_and_how(machine: Path, capsys: pytest.C
     assert "'device-sdk sensors read' and the words above" in advice
     assert main(["sensors", "read", *shlex.split(first)]) == ExitCode.OK
     assert "48.312" in capsys.readouterr().out
+
+
+def test_discover_says_why_a_sensor_is_not_proposed(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(machine / "sys/class/thermal/thermal_zone0", machine / "sys/class/thermal/thermal_zone1")
+    assert main(["sensors", "discover", "--root", str(machine)]) == ExitCode.OK
+    first, why, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("not proposed: cpu thermal, ") and first.endswith(": temperature")
+    assert "2 devices are called 'cpu thermal'" in why
+    assert main(["sensors", "discover", "--json", "--root", str(machine)]) == ExitCode.OK
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["options"], "2 devices" in each["reason"]) for each in found] == [({}, True)] * 2
 
 
 def test_discover_json_is_one_object_per_sensor(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
