@@ -5,7 +5,8 @@ A new driver is a subclass of :class:`Driver` in a module of its own and one lin
 =====================  ======================================================================
 ``base.py``            the contract :class:`Driver`, readings, the table :data:`DRIVERS`
 ``values.py``          from a result to a reading: type, range, precision
-``host.py``            this machine: load, memory, uptime, network counters
+``host.py``            this machine: load, memory, uptime, network counters;
+                       ``host_parts.py``: CPU, disks, supply
 ``sysfs.py``           sensors with a Linux driver; ``sysfs_discover.py`` finds them,
                        ``sysfs_names.py`` by names that stay, ``sysfs_channels.py`` has
                        their units and ranges, ``sysfs_files.py`` reads files

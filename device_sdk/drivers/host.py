@@ -1,6 +1,7 @@
-"""The machine itself as a sensor: load, memory, uptime, network counters.
+"""The machine itself as a sensor: load, memory, uptime, network counters, CPU, disks, supply.
 
-The values are the kernel's own, from ``/proc``; only KiB are converted to bytes.
+The values are the kernel's own; only KiB are converted to bytes. ``host_parts.py`` has what comes from
+elsewhere, and what not every machine has.
 
 Source: Linux ``Documentation/filesystems/proc.rst``, ``man 5 proc``.
 """
@@ -9,24 +10,29 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from device_sdk.drivers.base import Channel, Driver, Reading
-from device_sdk.errors import BusError, DeviceNotFoundError, DriverError
+from device_sdk.drivers.host_parts import Part, check_disks, find_parts
+from device_sdk.drivers.values import Measurement, reading_of
+from device_sdk.errors import ArgumentError, BusError, DeviceNotFoundError, DriverError
 
 __all__ = ["HostDriver"]
 
 # The largest of these files is net/dev with about 130 bytes per interface.
 _MAX_FILE_BYTES = 1 << 20
 
-_LOADAVG = re.compile(r"(\d+\.\d+) (\d+\.\d+) (\d+\.\d+) \d+/\d+ \d+\n?")
-_UPTIME = re.compile(r"(\d+\.\d+) \d+\.\d+\n?")
-_MEMINFO_LINE = re.compile(r"(?P<name>[^:\s]+):\s+(?P<kib>\d+) kB")
+# The numbers are of the kernel, so of 64 bits.
+_DECIMAL = r"\d{1,20}\.\d{1,20}"
+_LOADAVG = re.compile(rf"({_DECIMAL}) ({_DECIMAL}) ({_DECIMAL}) \d+/\d+ \d+\n?", re.ASCII)
+_UPTIME = re.compile(rf"({_DECIMAL}) {_DECIMAL}\n?", re.ASCII)
+_MEMINFO_LINE = re.compile(r"(?P<name>[^:\s]+):\s+(?P<kib>\d{1,20}) kB", re.ASCII)
 
 _LOAD = (
-    Channel("load.1m", "1", "runnable and waiting tasks, mean over 1 minute"),
-    Channel("load.5m", "1", "runnable and waiting tasks, mean over 5 minutes"),
-    Channel("load.15m", "1", "runnable and waiting tasks, mean over 15 minutes"),
+    Channel("load.1m", "1", "runnable and waiting tasks, mean over 1 minute", 0, None, 2),
+    Channel("load.5m", "1", "runnable and waiting tasks, mean over 5 minutes", 0, None, 2),
+    Channel("load.15m", "1", "runnable and waiting tasks, mean over 15 minutes", 0, None, 2),
 )
 _MEMORY = {
     "MemTotal": Channel("memory.total", "B", "RAM that the kernel manages"),
@@ -35,7 +41,7 @@ _MEMORY = {
     "SwapTotal": Channel("swap.total", "B", "swap space"),
     "SwapFree": Channel("swap.free", "B", "unused swap space"),
 }
-_UPTIME_CHANNEL = Channel("uptime", "s", "time since the kernel started")
+_UPTIME_CHANNEL = Channel("uptime", "s", "time since the kernel started", 0, None, 2)
 
 # Column of net/dev after the colon -> counter, unit, description. The kernel prints 16 columns.
 _NETWORK_COLUMNS = 16
@@ -50,12 +56,14 @@ _NETWORK = {
 
 
 class HostDriver(Driver):
-    """The machine itself: load, memory, uptime, network counters.
+    """The machine itself: load, memory, uptime, network, CPU, disks, supply.
 
-    Read from ``/proc/loadavg``, ``/proc/meminfo``, ``/proc/uptime`` and ``/proc/net/dev``.
+    Read from ``/proc/loadavg``, ``/proc/meminfo``, ``/proc/uptime``, ``/proc/net/dev`` and, where there are
+    such, ``/proc/stat``, a thermal zone or monitor of the CPU, the Raspberry Pi's under-voltage flags.
 
-    Units: load ``1`` (dimensionless), memory and swap ``B``, uptime ``s`` with a resolution of 0.01 s,
-    network bytes ``B``, packets and errors ``count``. The counters grow since the interface appeared; on a
+    Units: load ``1`` (dimensionless), memory, swap and disks ``B``, uptime ``s`` with a resolution of 0.01 s,
+    network bytes ``B``, packets and errors ``count``, CPU use ``%`` since the last read (the first: since
+    ``open()``), temperature ``Cel``, flags bool. The counters grow since the interface appeared; on a
     32-bit kernel they wrap at 2**32.
 
     The interfaces are those that ``open()`` found. One that disappears later reads as ``bad``; one that
@@ -63,25 +71,36 @@ class HostDriver(Driver):
     ``loopback`` is true.
 
     Args:
-        root: folder that holds ``proc``; a test passes a tree of its own.
+        root: folder that holds ``proc`` and ``sys``; a test passes a tree of its own.
         loopback: read ``lo`` as well.
+        disks: mount points whose space is read; no other is asked. A network file system whose server does
+            not answer makes ``read()`` wait for it.
+
+    Raises: ArgumentError: ``disks`` has something that is no absolute path.
 
     Duration of one ``read()``: below 1 ms on a PC, a few on a small board.
     """
 
-    def __init__(self, root: str | Path = "/", *, loopback: bool = False) -> None:
-        self._proc = Path(root) / "proc"
+    def __init__(
+        self, root: str | Path = "/", *, loopback: bool = False, disks: Sequence[str] = ("/",)
+    ) -> None:
+        if problem := check_disks(disks):
+            raise ArgumentError("disks", problem)
+        self._root = Path(root)
+        self._proc = self._root / "proc"
         self._loopback = loopback
+        self._disks = tuple(disks)
+        self._parts: list[Part] = []
         self._interfaces: tuple[str, ...] = ()
         self._channels: tuple[Channel, ...] = ()
 
     def channels(self) -> tuple[Channel, ...]:
-        """Return load, memory, swap, uptime and six counters for each interface found by ``open()``."""
+        """Return load, memory, swap, uptime, six counters for each interface, and the parts found."""
         self._require_open()
         return self._channels
 
     def open(self) -> None:
-        """Find the network interfaces and check that every file can be read."""
+        """Find the network interfaces and the parts, and check that every file of ``/proc`` can be read."""
         if self._channels:
             return
         interfaces = tuple(self._read_network())
@@ -90,37 +109,48 @@ class HostDriver(Driver):
             for interface in interfaces
             for counter, unit, description in _NETWORK.values()
         )
-        channels = (*_LOAD, *_MEMORY.values(), _UPTIME_CHANNEL, *network)
-        self._interfaces, self._channels = interfaces, channels
+        always = (*_LOAD, *_MEMORY.values(), _UPTIME_CHANNEL)
+        self._parts = find_parts(self._root, self._disks)
+        parts = tuple(channel for part in self._parts for channel in part.channels)
+        self._interfaces, self._channels = interfaces, (*always, *network, *parts)
         try:
-            self.read()
+            self._measure()
         except DriverError:
             self.close()
             raise
 
     def read(self) -> tuple[Reading, ...]:
-        """Read the four files once and return every channel.
+        """Read each file once and return every channel. A disk or another part that fails is ``bad``.
 
-        Raises: DeviceNotFoundError: a file is missing. BusError: it cannot be read. DriverError: its content
-        is not in the kernel's format; the message names the file, the expected and the found text.
+        Raises: DeviceNotFoundError: one of the four files is missing. BusError: it cannot be read.
+        DriverError: its content is not in the kernel's format; the message names the file, the expected and
+        the found text.
         """
         self._require_open()
         now = time.time()
-        values: list[float | int | None] = [
-            *self._read_load(), *self._read_memory(), self._read_uptime()
-        ]  # fmt: skip
-        counters = self._read_network()
-        for interface in self._interfaces:
-            values.extend(counters.get(interface) or [None] * len(_NETWORK))
+        found = self._measure()
+        for part in self._parts:
+            found += part.read()
         return tuple(
-            Reading(channel.name, value, channel.unit, now, "bad" if value is None else "good")
-            for channel, value in zip(self._channels, values, strict=True)
+            reading_of(channel, got, now) for channel, got in zip(self._channels, found, strict=True)
         )
 
     def close(self) -> None:
         """Forget the interfaces. There is nothing to release: the files are open only while they are read."""
         self._interfaces = ()
+        self._parts = []
         self._channels = ()
+
+    def _measure(self) -> list[Measurement]:
+        values = [*self._read_load(), *self._read_memory(), self._read_uptime()]
+        found = [Measurement(value) for value in values]
+        counters = self._read_network()
+        for interface in self._interfaces:
+            if interface in counters:
+                found += [Measurement(value) for value in counters[interface]]
+            else:
+                found += [Measurement(None, "bad", f"the interface {interface} is gone")] * len(_NETWORK)
+        return found
 
     def _require_open(self) -> None:
         if not self._channels:
@@ -187,4 +217,4 @@ class HostDriver(Driver):
 
 
 def _all_digits(fields: list[str]) -> bool:
-    return all(field.isdigit() for field in fields)
+    return all(field.isascii() and field.isdigit() and len(field) <= 20 for field in fields)

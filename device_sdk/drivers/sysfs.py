@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from device_sdk.drivers.base import Channel, Driver, Reading
-from device_sdk.drivers.sysfs_channels import Measurement, Source
+from device_sdk.drivers.sysfs_channels import Source
 from device_sdk.drivers.sysfs_names import SUBSYSTEMS, find_device
-from device_sdk.drivers.values import measured
+from device_sdk.drivers.values import Measurement, reading_of
 from device_sdk.errors import ArgumentError, DriverError
 
 __all__ = ["SysfsDriver"]
@@ -92,7 +91,7 @@ class SysfsDriver(Driver):
                 first_error = first_error or error
                 failed += 1
                 got = Measurement(None, "bad", str(error))
-            readings.append(_reading(channel, got, now))
+            readings.append(reading_of(channel, got, now))
         if first_error is not None and failed == len(readings):
             raise first_error
         return tuple(readings)
@@ -104,11 +103,3 @@ class SysfsDriver(Driver):
     def _require_open(self) -> None:
         if not self._sources:
             raise DriverError(f"{self._device} is not open: call open() first, or use it in a with statement")
-
-
-def _reading(channel: Channel, got: Measurement, now: float) -> Reading:
-    """Return the worse of two verdicts: of the measurement, and of the range."""
-    reading = measured(channel, got.value, now)
-    if got.quality == "good" or (reading.quality == "bad" and got.quality != "bad"):
-        return reading
-    return replace(reading, quality=got.quality, reason=got.reason)

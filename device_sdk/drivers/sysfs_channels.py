@@ -13,18 +13,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from device_sdk.drivers.base import Channel, Quality, Value
+from device_sdk.drivers.base import Channel
 from device_sdk.drivers.sysfs_files import damaged, label, number, sorted_files, text
-from device_sdk.drivers.values import Range
+from device_sdk.drivers.values import Measurement, Range
 from device_sdk.errors import BusError, ChecksumError, DriverError
 
 __all__ = [
-    "Measurement",
     "Source",
     "hwmon_sources",
     "iio_sources",
@@ -32,15 +30,6 @@ __all__ = [
     "thermal_sources",
     "w1_sources",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """A value of one channel before it becomes a reading."""
-
-    value: Value
-    quality: Quality = "good"
-    reason: str = ""
 
 
 Source = tuple[Channel, Callable[[], Measurement]]

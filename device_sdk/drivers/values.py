@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 import numbers
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, SupportsFloat
 
 from device_sdk.drivers.base import Reading
 
 if TYPE_CHECKING:
-    from device_sdk.drivers.base import Channel
+    from device_sdk.drivers.base import Channel, Quality, Value
 
-__all__ = ["POSSIBLE", "Range", "bad", "clean", "measured", "shown"]
+__all__ = ["POSSIBLE", "Measurement", "Range", "bad", "clean", "measured", "reading_of", "shown"]
 
 
 class Range(NamedTuple):
@@ -97,6 +98,25 @@ def shown(value: object) -> str:
         text = f"a {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A value of one channel with the verdict of whoever measured it, before it becomes a reading."""
+
+    value: Value
+    quality: Quality = "good"
+    reason: str = ""
+
+
+def reading_of(channel: Channel, got: Measurement, time: float) -> Reading:
+    """Make a reading with the worse of two verdicts: that of the measurement, and :func:`measured`."""
+    reading = measured(channel, got.value, time)
+    if got.quality == "good" or (reading.quality == "bad" and got.quality != "bad"):
+        return reading
+    return replace(
+        reading, value=None if got.quality == "bad" else reading.value, quality=got.quality, reason=got.reason
+    )
 
 
 def clean(number: float, precision: int | None = None) -> float:

@@ -22,7 +22,7 @@ def test_list_names_every_driver_with_one_line(capsys: pytest.CaptureFixture[str
     assert main(["sensors", "list"]) == ExitCode.OK
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == sorted(DRIVERS)
-    host = "host           The machine itself: load, memory, uptime, network counters."
+    host = "host           The machine itself: load, memory, uptime, network, CPU, disks, supply."
     assert host in lines
 
 

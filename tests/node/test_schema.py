@@ -94,7 +94,7 @@ def test_the_options_of_each_driver_are_those_of_its_constructor() -> None:
         for rule in SCHEMA["$defs"]["SensorTable"]["allOf"]
     }
     assert rules.keys() == DRIVERS.keys()
-    assert rules["host"].keys() == {"root", "loopback"}
+    assert rules["host"].keys() == {"root", "loopback", "disks"}
     assert rules["bme280"].keys() == {"address"}, "its bus stands beside the driver"
 
 
