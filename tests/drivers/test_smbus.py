@@ -188,11 +188,15 @@ def test_a_single_byte_goes_as_a_block_where_the_adapter_has_only_those() -> Non
 @pytest.mark.parametrize(
     ("write", "read", "words"),
     [
-        (None, 6, "no SMBus command does a read of 6 bytes, and the adapter of /dev/i2c-7 has no plain I2C"),
-        (b"\x00", 33, "no SMBus command does a write of 1 bytes and a read of 33 bytes"),
+        (
+            None,
+            6,
+            "no SMBus command does a read of 6 bytes with 0x76, and the adapter of /dev/i2c-7 has no plain",
+        ),
+        (b"\x00", 33, "no SMBus command does a write of 1 byte and a read of 33 bytes"),
         (b"\x00\x10", 2, "no SMBus command does a write of 2 bytes and a read of 2 bytes"),
         (bytes(34), None, "no SMBus command does a write of 34 bytes.*at most a register and 32 bytes"),
-        (b"", 1, "no SMBus command does a write of 0 bytes and a read of 1 bytes"),
+        (b"", 1, "no SMBus command does a write of 0 bytes and a read of 1 byte with"),
     ],
 )
 def test_what_no_command_does_is_an_error_that_says_so(
@@ -209,7 +213,7 @@ def test_a_command_that_the_adapter_lacks_is_named_and_nothing_else_is_guessed()
     kernel = StubKernel(functions=STUB & ~BLOCKS)
     with kernel.bus() as bus:
         with pytest.raises(
-            BusError, match=r"a read of 6 bytes the adapter .* need the command 'I2C Block Read'"
+            BusError, match=r"a read of 6 bytes with 0x76 the adapter .* need the command 'I2C Block Read'"
         ):
             bus.transfer(0x76, b"\xf7", 6)
         with pytest.raises(BusError, match="need the command 'I2C Block Write'"):

@@ -155,13 +155,13 @@ class SMBus:
         transfer = _in_words(written, read_count)
         if commands:
             missing = " or ".join(f"'{command.name}'" for command in commands)
-            problem = f"for {transfer} the adapter of {{bus}} would need the command {missing}"
+            problem = f"for {transfer} the adapter of {{bus}} would need the command {missing} (EOPNOTSUPP)"
         else:
             problem = (
                 f"no SMBus command does {transfer}, and the adapter of {{bus}} has no plain I2C transfers:"
-                f" at most a register and {MAX_BLOCK} bytes"
+                f" at most a register and {MAX_BLOCK} bytes (EOPNOTSUPP)"
             )
-        raise self._error(address, errno.EOPNOTSUPP, f"{problem} (EOPNOTSUPP); address {{address}}")
+        raise self._error(address, errno.EOPNOTSUPP, problem)
 
     def _select(self, fd: int, address: int) -> None:
         try:
@@ -215,7 +215,12 @@ def _content(command: SMBusCommand, write: bytes | None, read_count: int | None)
 
 def _in_words(written: int | None, read: int | None) -> str:
     parts = {"a write": written, "a read": read}
-    return " and ".join(f"{verb} of {count} bytes" for verb, count in parts.items() if count is not None)
+    verbs = [
+        f"{verb} of {count} byte{'' if count == 1 else 's'}"
+        for verb, count in parts.items()
+        if count is not None
+    ]
+    return f"{' and '.join(verbs)} with {{address}}"
 
 
 def _taken(bus: str, address: int, root: Path) -> str:
