@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from device_sdk.drivers.base import Channel
 from device_sdk.drivers.sysfs_files import damaged, label, number, sorted_files, text
-from device_sdk.drivers.values import Measurement, Range
+from device_sdk.drivers.values import Measurement, Range, clean
 from device_sdk.errors import BusError, ChecksumError, DriverError
 
 __all__ = [
@@ -341,7 +341,7 @@ def thermal_sources(folder: Path) -> list[Source]:
 
 def _thermal_value(path: Path) -> Measurement:
     got = _scaled(number(path), _ZONE)
-    if got.value == 0:
+    if isinstance(got.value, float) and clean(got.value, _ZONE.decimals) == 0:
         why = "exactly 0 degrees is what a zone gives while its sensor is off"
         return Measurement(0.0, "uncertain", why)
     return got

@@ -265,6 +265,12 @@ def test_what_a_zone_gives_without_a_sensor_is_not_good(
     assert read(sysfs, "thermal:soc")["temperature"].quality == quality
 
 
+def test_a_zone_that_is_0_when_it_is_rounded_is_0(sysfs: FakeSysfs) -> None:
+    sysfs.thermal_zone("soc", 1).set_value("temp", "-0.0001")
+    reading = read(sysfs, "thermal:soc")["temperature"]
+    assert (str(reading.value), reading.quality) == ("0.0", "uncertain")
+
+
 # Power supplies
 
 
