@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LONGEST_WAIT", "ahead", "boottime"]
+__all__ = ["EARLIEST", "LONGEST_WAIT", "ahead", "boottime"]
 
 
 def _clock() -> Callable[[], float]:
@@ -34,6 +34,9 @@ boottime = _clock()
 #: Seconds. A wait for a later moment ends after so many, for a look at the clock: after a suspend the kernel
 #: would wait for what was left before it.
 LONGEST_WAIT = 15.0
+
+#: Seconds since 1970-01-01 UTC: this package was made then, so a wall clock that shows less is wrong.
+EARLIEST = 1_796_083_200  # 2026-12-01
 
 _TOLERANCE = 0.001
 

@@ -37,10 +37,12 @@ _URL_PATTERN = "^[A-Za-z][A-Za-z0-9+.-]*:"
 _FEW = range(1, 4)
 
 
-def seconds(example: str, lowest: float, highest: float) -> Meta:
-    """Of a ``float``: seconds, or a text such as the example."""
+def seconds(example: str, lowest: float, highest: float, word: str = "") -> Meta:
+    """Of a ``float``: seconds, or a text such as the example; ``word``: one that the type allows too."""
     bounds = f'"{spell_duration(lowest)}" to' if lowest else "at most"
     description = f'seconds or "{example}", {bounds} "{spell_duration(highest)}"'
+    if word:
+        description += f'; or "{word}"'
     return _duration(example, lowest, highest, description)
 
 

@@ -31,7 +31,14 @@ from device_sdk.errors import (
 from device_sdk.net.base import ParsedUrl, Transport, takes
 from device_sdk.net.layer import Layer, Link
 from device_sdk.net.stack import TCP_STREAM_OPTIONS, tcp_stream
-from device_sdk.net.tls_reasons import CLOSED_EARLY, explain, reason, rejects_certificate
+from device_sdk.net.tls_reasons import (
+    CLOSED_EARLY,
+    clock_problem,
+    explain,
+    failure,
+    reason,
+    rejects_certificate,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -481,6 +488,8 @@ class TlsTransport(Layer):
         except ArgumentError as error:  # a file was fine and has changed
             raise TlsError(f"{cannot_open}: {error}") from error
         self._terms.warn_if_insecure(context, self.description)
+        if problem := clock_problem(context):
+            raise ConnectFailedError(f"{cannot_open}: {problem}")
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         ssl_object = context.wrap_bio(
             incoming,
@@ -501,7 +510,7 @@ class TlsTransport(Layer):
                     link.send_all(outgoing.read())  # the alert puts the reason into the server's log
                 problem = "" if psk is None else psk.explain(error)
                 problem = problem or explain(error, self.server_name, first)
-                raise TlsError(f"{cannot_open}: {problem}") from error
+                raise failure(error, f"{cannot_open}: {problem}") from error
             if outgoing.pending:
                 link.send_all(outgoing.read())
             if not done:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import ssl
 import time
 
+from device_sdk._clock import EARLIEST
 from device_sdk._peers import in_words, looks_like_mqtt, recognise
+from device_sdk.errors import ConnectFailedError, TlsError
 
-__all__ = ["CLOSED_EARLY", "explain", "reason", "rejects_certificate"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["CLOSED_EARLY", "clock_problem", "explain", "failure", "reason", "rejects_certificate"]
 
 CLOSED_EARLY = (
     "the peer closed the connection in the TLS handshake, as a port without TLS does: is it a TLS port, such "
@@ -109,6 +115,29 @@ _REJECTIONS = {
 }
 
 
+# "Not valid yet", of a certificate or of a revocation list: a clock that is set later makes them valid.
+_NOT_YET = {9, 11}
+
+
+def clock_problem(context: ssl.SSLContext, now: Callable[[], float] = time.time) -> str:
+    """Return why no certificate can be checked by this device's clock; empty if it can."""
+    moment = now()
+    if context.verify_mode == ssl.CERT_NONE or moment >= EARLIEST:
+        return ""
+    return (
+        f"this device's clock says {_in_words(moment)} UTC, which is long past: no certificate can be "
+        "checked until it is set, by NTP or from an RTC; tried again meanwhile"
+    )
+
+
+def failure(error: ssl.SSLError, problem: str) -> TlsError:
+    """Return the error to raise; its ``retry`` says that a clock that is set later may help."""
+    failed = TlsError(problem)
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_YET:
+        failed.retry = ConnectFailedError.retry
+    return failed
+
+
 def rejects_certificate(error: ssl.SSLError) -> bool:
     """Whether the peer rejected our certificate: only another certificate can help."""
     return error.reason in _REJECTIONS
@@ -120,12 +149,16 @@ def explain(error: ssl.SSLError, name: str, first: bytes = b"") -> str:
     ``name`` is that of the host; ``first``: the first bytes of the peer, if the handshake is not over.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        now = _in_words(time.time())
         verdict = _VERDICTS.get(error.verify_code, _NO_VERDICT).format(now=now, name=name)
         return f"{verdict} ({error.verify_message.rstrip('.')})"
     if error.reason in _NOT_TLS:
         return f"the peer does not speak TLS on this port{_instead(first)} ({reason(error)})"
     return f"{_REASONS.get(error.reason or '', 'TLS failed')} ({reason(error)})"
+
+
+def _in_words(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment))
 
 
 def _instead(first: bytes) -> str:

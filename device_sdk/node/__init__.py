@@ -13,7 +13,10 @@
 ``samples.py``         the check of what a driver returned
 ``worker.py``          one thread per bus; it owns the sensors of that bus, and is left behind when it hangs
 ``watch.py``           the thread that waits for the deadlines of the calls into drivers
-``encode.py``          readings -> payload
+``outlet.py``          numbers the samples of a sensor, and hands them on
+``sample.py``          a sample that is not encoded yet
+``clock/``             the time of a sample; the room in which it waits for it
+``encode.py``          sample -> payload
 ``availability.py``    online and offline of node and sensors, retained at the broker; any thread
 ``uplink.py``          the client, and the one that takes its place when the queue's file can be opened
 ``systemd.py``         what systemd is told: ready, alive, status, stopping

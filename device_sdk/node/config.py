@@ -53,6 +53,7 @@ def parse_config(text: str, name: str = "the configuration", folder: str | Path 
     topics = _check_topics(tables, faults)
     for index, sensor in enumerate(_sensors(tables)):
         _check_driver(sensor, f"sensor[{index}]", faults)
+    _check_clock(tables, faults)
     broker = _table(tables, "broker")
     password = _check_password(broker, Path(folder), faults)
     if config is not None:
@@ -69,6 +70,7 @@ def _filled_in(config: NodeConfig, password: str | None, topics: dict[str, str])
     return replace(
         config,
         node=replace(config.node, availability=topics["node.availability"]),
+        clock=replace(config.clock, announce=topics["clock.announce"]),
         broker=config.broker if password is None else replace(config.broker, password=password),
         sensor=[
             replace(
@@ -132,7 +134,8 @@ def _check_topics(tables: Mapping[str, Any], faults: Faults) -> dict[str, str]:
     """Fill in every topic; names and topics must be there once."""
     words = {"node": _text(_table(tables, "node").get("id"))}
     wanted: list[tuple[str, object, dict[str, str]]] = [
-        ("node.availability", _table(tables, "node").get("availability", "{node}/status"), words)
+        ("node.availability", _table(tables, "node").get("availability", "{node}/status"), words),
+        ("clock.announce", _table(tables, "clock").get("announce", "{node}/clock"), words),
     ]
     names: dict[str, str] = {}
     for index, sensor in enumerate(_sensors(tables)):
@@ -172,6 +175,21 @@ def _once(seen: dict[str, str], text: str, path: str, faults: Faults) -> bool:
         faults.add(path, f"expected another one than {seen[text]} has, found {shown(text)} again")
         return False
     return True
+
+
+def _check_clock(tables: Mapping[str, Any], faults: Faults) -> None:
+    """The sensor that gives the time must be there; the topic is one to subscribe to."""
+    clock = _table(tables, "clock")
+    name, topic = clock.get("sensor"), clock.get("topic")
+    names = [_text(sensor.get("name")) for sensor in _sensors(tables)]
+    if isinstance(name, str) and name and name not in names:
+        faults.add("clock.sensor", f"no sensor is called {shown(name)}{suggestion(name, names)}")
+    if isinstance(topic, str):
+        try:
+            validate_topic(topic)
+        except ArgumentError as error:
+            problem = str(error).removeprefix("topic: ")
+            faults.add("clock.topic", mismatch("a topic name", topic, hint=f": {problem}"))
 
 
 def _check_driver(sensor: Mapping[str, Any], path: str, faults: Faults) -> None:

@@ -18,6 +18,9 @@ url = "mqtt://127.0.0.1"        # over a serial line: "serial:///dev/ttyUSB0?bau
 # [tls]                         # for a URL such as "mqtts://broker.example"; without it the system's CAs
 # ca_file = "ca.pem"
 
+# [clock]                       # a board without a clock of its own waits for the time before it publishes
+# wait = "10m"                  # at most; "never": until the time is known
+
 [queue]                         # messages that wait while the broker is away
 # file = "greenhouse-1.db"      # survives restarts and power cuts
 max_messages = 10_000

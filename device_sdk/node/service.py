@@ -12,8 +12,9 @@ from device_sdk.drivers.base import driver_class
 from device_sdk.drivers.bus import abandon_bus
 from device_sdk.errors import DeviceSdkError
 from device_sdk.node.availability import Availability
-from device_sdk.node.encode import encode_json
+from device_sdk.node.clock.build import make_gate, with_time
 from device_sdk.node.life_cycle import ONLINE
+from device_sdk.node.outlet import Outlet
 from device_sdk.node.schedule import Schedule, phase_offset
 from device_sdk.node.sensor import Sensor
 from device_sdk.node.uplink import Uplink
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from device_sdk import Client
-    from device_sdk.drivers import Driver, Reading
+    from device_sdk.drivers import Driver
     from device_sdk.engine.events import ClientEvent
+    from device_sdk.node.sample import Sample
     from device_sdk.node.tables import NodeConfig, SensorTable
 
 __all__ = ["Service"]
@@ -58,19 +60,20 @@ class Service:
         self.error: BaseException | None = None
         self._uplink = Uplink(config, self._on_event)
         self._availability = Availability(self._uplink, [sensor.availability for sensor in config.sensor])
-        self._outlets: list[_Outlet] = []
+        self._folding = Folding(log, clock)
+        self._outlets: dict[str, Outlet] = {}
+        self._gate = make_gate(config, self._uplink, self._lose)
         start = clock()
         self._watch = Watch(clock)
         buses: dict[str, tuple[str, list[Sensor]]] = {}
         for table in config.sensor:
             phase = phase_offset(config.node.id, table.name, table.interval)
-            outlet = _Outlet(table, self._uplink, self._availability, clock)
-            self._outlets.append(outlet)
+            outlet = self._outlets[table.topic] = Outlet(table, self._gate, self._availability, clock)
             sensor = Sensor(
                 table.name,
                 partial(_make_driver, table),
                 Schedule(table.interval, start, phase),
-                on_readings=outlet,
+                on_readings=with_time(config, table.name, self._gate, outlet),
                 on_online=partial(self._availability.set, table.availability),
                 place=table.place,
                 read_timeout=table.read_timeout,
@@ -123,6 +126,7 @@ class Service:
         )
         self._uplink.start()
         self._watch.start()
+        self._gate.start()
         for worker in self.workers:
             worker.start()
 
@@ -140,9 +144,11 @@ class Service:
         if drain is None:
             drain = self.config.node.drain
         self._stop_workers()
+        self._gate.stop()
         self._uplink.stop()
-        for outlet in self._outlets:
+        for outlet in self._outlets.values():
             outlet.end()
+        self._folding.sum_up()
         deadline = time.monotonic() + drain
         said = self._say_offline(deadline, hurry)
         reason = self.error
@@ -189,6 +195,14 @@ class Service:
                 return True  # refused: waiting does not help
         return False
 
+    def _lose(self, sample: Sample, error: DeviceSdkError) -> None:
+        outlet = self._outlets.get(sample.topic)  # none if the sensor was in an earlier configuration
+        if outlet is not None:
+            outlet.lose(error)
+        else:
+            text = "a sample on %s that waited for the time is lost: %s"
+            self._folding.warning("lost", sample.topic, text, sample.topic, error)
+
     def _on_event(self, event: ClientEvent) -> None:
         # The client logs its events itself.
         if event.kind == "connected":
@@ -197,57 +211,6 @@ class Service:
         elif event.kind in ("disconnected", "connect_failed"):
             self.error = event.error
             self._availability.disconnected()
-
-
-class _Outlet:
-    """Numbers and publishes the samples of one sensor. Called by its worker."""
-
-    def __init__(
-        self,
-        table: SensorTable,
-        uplink: Uplink,
-        availability: Availability,
-        clock: Callable[[], float],
-    ) -> None:
-        self._table = table
-        self._uplink = uplink
-        self._availability = availability
-        self._seq = 0
-        self._losing = False
-        self._lost = 0  # samples of which the log does not know
-        self._told = False  # by the log that samples are lost, and not yet how many
-        self._folding = Folding(log, clock)
-
-    def __call__(self, readings: tuple[Reading, ...], uptime: float) -> None:
-        table = self._table
-        payload = encode_json(self._seq, readings)
-        self._seq += 1
-        try:
-            self._uplink.publish(table.topic, payload, qos=table.qos, retain=table.retain)
-        except DeviceSdkError as error:
-            self._lose(error)
-            return
-        if self._losing:
-            self._losing = False
-            if self._told:
-                self._tell_lost(", now they are taken again")
-        self._availability.pay()
-
-    def end(self) -> None:
-        """Log the samples that were lost since the log said so."""
-        if self._lost:
-            self._tell_lost("")
-
-    def _lose(self, error: DeviceSdkError) -> None:
-        self._lost += 1
-        if not self._losing:
-            self._losing = True
-            text = "sensor %s: samples are lost from now on: %s"
-            self._told |= self._folding.warning("lost", "", text, self._table.name, error)
-
-    def _tell_lost(self, rest: str) -> None:
-        log.warning("sensor %s: %d samples were lost%s", self._table.name, self._lost, rest)
-        self._lost, self._told = 0, False
 
 
 def _make_driver(table: SensorTable) -> Driver:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from device_sdk.config.convert import Meta, Table
@@ -23,7 +24,7 @@ from device_sdk.net.base import parse_url
 from device_sdk.node.driver_options import default_of, takes_option
 from device_sdk.node.sensor import READ_TIMEOUT_S
 
-__all__ = ["BrokerTable", "NodeConfig", "NodeTable", "QueueTable", "SensorTable", "TlsTable"]
+__all__ = ["BrokerTable", "ClockTable", "NodeConfig", "NodeTable", "QueueTable", "SensorTable", "TlsTable"]
 
 _DAY = 86_400
 _DRIVER = Meta(
@@ -90,6 +91,24 @@ class QueueTable(Table, frozen=True, kw_only=True):
     open_timeout: Annotated[float, seconds("10s", 0.1, 600)] = 10.0
 
 
+class ClockTable(Table, frozen=True, kw_only=True):
+    """``[clock]``: what may tell the time, and how long samples wait for it."""
+
+    wait: Annotated[float, seconds("10m", 0, 31 * _DAY, "never")] | Literal["never"] = 600.0
+    rtc: bool = False
+    topic: Annotated[str, Meta(description="a topic name")] | None = None
+    sensor: Annotated[NotEmpty | None, Meta(description="the name of a sensor")] = None
+    channel: NotEmpty = "time"
+    announce: Topic = "{node}/clock"
+    max_samples: Annotated[int, whole_number(1, 1_000_000)] = 10_000
+    max_bytes: Annotated[int, whole_number(1024, 1 << 30)] = 4 * 1024 * 1024
+
+    @property
+    def patience(self) -> float:
+        """Seconds that samples wait for the time; infinite for ``never``."""
+        return math.inf if self.wait == "never" else self.wait
+
+
 class SensorTable(Table, frozen=True, kw_only=True):
     """``[[sensor]]``: driver, schedule and topics. Topics are filled in by :func:`load_config`.
 
@@ -147,3 +166,4 @@ class NodeConfig(Table, frozen=True, kw_only=True):
     sensor: Annotated[list[SensorTable], Meta(min_length=1, description="at least one [[sensor]]")]
     queue: QueueTable = QueueTable()
     tls: TlsTable = TlsTable()
+    clock: ClockTable = ClockTable()

@@ -21,7 +21,7 @@ from device_sdk.store.memory import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from device_sdk import Client, Delivery
+    from device_sdk import Client, Delivery, Message
     from device_sdk.engine.events import ClientEvent
     from device_sdk.net.base import Transport
     from device_sdk.node.tables import NodeConfig
@@ -53,6 +53,7 @@ class Uplink:
         self._lock = threading.Lock()  # while there are two clients
         self._stopped = threading.Event()
         self._round = 0  # of the present client
+        self._listening: list[tuple[str, Callable[[Message], object]]] = []
         try:
             self.client, self.transport = self._make(self._store)
         except StoreUnavailableError as error:
@@ -72,6 +73,15 @@ class Uplink:
             return self.client.publish(topic, payload, qos=qos, retain=retain)
         with self._lock:
             return self.client.publish(topic, payload, qos=qos, retain=retain)
+
+    def listen(self, topic: str, handler: Callable[[Message], object]) -> None:
+        """As :meth:`Client.subscribe`, without retained messages; before :meth:`start`."""
+        self._listening.append((topic, handler))
+        self.client.subscribe(topic, on_message=handler, retain_handling=2)
+
+    def clock_was_set(self) -> None:
+        """Try to connect at once: a certificate that was not valid yet may be now."""
+        self.client.reconnect_now()
 
     def stop(self) -> None:
         """Look for the file no more; the present client stays. Waits for a change that is going on."""
@@ -102,6 +112,8 @@ class Uplink:
                 text = "%s; samples are still kept in memory"
                 folding.warning("file", str(error), text, error)
                 continue
+            for topic, handler in self._listening:
+                found[0].subscribe(topic, on_message=handler, retain_handling=2)
             self._settle()
             with self._lock:
                 if self._stopped.is_set():

@@ -22,6 +22,9 @@ id = "hil-node"
 [broker]
 url = "mqtt://127.0.0.1"
 
+[clock]
+wait = 0
+
 [[sensor]]
 name = "climate"
 driver = "bme280"

@@ -24,6 +24,9 @@ id = "hil-node"
 url = "mqtt://127.0.0.1"
 reconnect_longest = "1s"
 
+[clock]
+wait = 0
+
 [[sensor]]
 name = "climate"
 driver = "bme280"

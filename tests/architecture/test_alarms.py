@@ -289,6 +289,17 @@ ALARMS = {
             unwatched=BY_USERS,
         ),
     ],
+    "0036": [
+        Alarm(
+            "A sample arrives with a time of 1970 or of the last shutdown",
+            ("tests/node/clock/test_wall_clock.py", "tests/node/clock/test_gate.py"),
+        ),
+        Alarm(
+            "a sample that was taken before a kill is missing after the time is known",
+            ("tests/system/test_node_clock.py",),
+        ),
+        Alarm("users of boards with a battery ask why nothing arrives for ten minutes", unwatched=BY_USERS),
+    ],
 }
 
 # 0007 is an index.

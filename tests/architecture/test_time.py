@@ -11,8 +11,15 @@ import device_sdk
 
 PACKAGE = Path(device_sdk.__file__).parent
 
-# They write a time for people, or keep one over the end of the process.
-WRITERS = {"cli/demo/command.py", "cli/pubsub.py", "engine/outgoing/endings.py", "store/clock.py"}
+# They write a time for people, keep one over the end of the process, or judge and give the time of samples.
+WRITERS = {
+    "cli/demo/command.py",
+    "cli/pubsub.py",
+    "engine/outgoing/endings.py",
+    "net/tls_reasons.py",
+    "node/clock/wall_clock.py",
+    "store/clock.py",
+}
 ROOMS_OF_READINGS = ("drivers", "testing")
 
 # Monotonic time stands still in suspend. It bounds work (opening a stream, a write to disk) and waits of the

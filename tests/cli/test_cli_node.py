@@ -38,6 +38,8 @@ GOOD = """\
 [node]
 id = "n1"
 drain = "{drain}"
+[clock]
+wait = 0
 [broker]
 url = "{url}"
 [[sensor]]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from device_sdk.drivers import Reading
 from device_sdk.errors import DriverError
 from device_sdk.node.encode import encode_json
+from device_sdk.node.sample import Sample
 from device_sdk.node.samples import MAX_READINGS, checked
 from device_sdk.node.schedule import Schedule
 from device_sdk.node.sensor import Sensor
@@ -139,4 +140,5 @@ def test_what_passes_can_be_encoded_and_what_does_not_is_a_driver_error(readings
         passed = checked(readings)
     except DriverError:
         return
-    assert json.loads(encode_json(0, passed))["readings"].keys() == {each.channel for each in readings}
+    sample = Sample("t", 1, False, 0, "boot", 1.0, passed)
+    assert json.loads(encode_json(sample, None))["readings"].keys() == {each.channel for each in readings}

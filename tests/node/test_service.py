@@ -28,6 +28,8 @@ Hang = Callable[[], object]
 CONFIG = """\
 [node]
 id = "n1"
+[clock]
+wait = 0
 [broker]
 url = "{url}"
 reconnect_longest = 1

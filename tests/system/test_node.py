@@ -30,6 +30,8 @@ PATIENCE_S = 20.0
 CONFIG = """\
 [node]
 id = "n1"
+[clock]
+wait = 0
 [broker]
 url = "mqtt://127.0.0.1"
 keep_alive = 2
