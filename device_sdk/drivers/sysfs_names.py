@@ -33,7 +33,8 @@ __all__ = ["SUBSYSTEMS", "Device", "Subsystem", "devices", "find_device"]
 class Subsystem:
     """The place of a kernel subsystem's devices, and the function that finds their channels.
 
-    ``name_file`` holds the name of the device; an empty text: the folder has that name.
+    ``name_file`` holds the name of the device; an empty text: the folder has that name. ``numbered`` matches
+    names in which drivers count their devices.
     """
 
     folder: str
@@ -41,11 +42,12 @@ class Subsystem:
     name_file: str
     sources: Callable[[Path], list[Source]]
     when_none: str
+    numbered: str = ""
 
 
 _NONE = "this machine has none"
 SUBSYSTEMS: dict[str, Subsystem] = {
-    "hwmon": Subsystem("sys/class/hwmon", r"hwmon\d+", "name", hwmon_sources, _NONE),
+    "hwmon": Subsystem("sys/class/hwmon", r"hwmon\d+", "name", hwmon_sources, _NONE, r".+_phy\d+"),
     "iio": Subsystem(
         "sys/bus/iio/devices", r"iio:device\d+", "name", iio_sources,
         f"{_NONE}: is the sensor's kernel driver loaded?",
@@ -55,7 +57,10 @@ SUBSYSTEMS: dict[str, Subsystem] = {
         f"{_NONE}: enable 1-wire (Raspberry Pi: dtoverlay=w1-gpio in /boot/firmware/config.txt)",
     ),
     "thermal": Subsystem("sys/class/thermal", r"thermal_zone\d+", "type", thermal_sources, _NONE),
-    "power_supply": Subsystem("sys/class/power_supply", "[ -~]+", "", power_supply_sources, _NONE),
+    "power_supply": Subsystem(
+        "sys/class/power_supply", "[ -~]+", "", power_supply_sources, _NONE,
+        r"hid-.+|(hidpp|wacom|sony_controller)_battery_.+",
+    ),
 }  # fmt: skip
 """The kernel's subsystems by the word that begins a device's name."""
 
@@ -127,7 +132,9 @@ def find_device(kind: str, wanted: str, root: Path) -> Device:
 def _judged(device: Device, count: Counter[str]) -> Device:
     stable = next((name for name in device.names if count[name] == 1), "")
     reason = ""
-    if not stable:
+    if re.fullmatch(SUBSYSTEMS[device.kind].numbered, device.name, re.ASCII) and device.name:
+        stable, reason = "", f"no name stays: the driver has counted the number in {device.name!r}"
+    elif not stable:
         twins = f"{count[device.name]} devices are called {device.name!r}" if device.name else "no name"
         where = f"more than one of them on {device.place}" if device.name and device.place else "on no bus"
         reason = (

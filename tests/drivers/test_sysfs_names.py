@@ -111,6 +111,16 @@ def test_a_name_that_cannot_be_written_is_none(sysfs: FakeSysfs, content: str) -
     assert value(sysfs, "hwmon:hwmon0") == 1.0
 
 
+def test_a_name_in_which_the_driver_counts_its_devices_is_not_proposed_but_found(sysfs: FakeSysfs) -> None:
+    sysfs.hwmon("mt7921_phy0", "pci/0000:04:00.0", temp1_input=30_000)
+    sysfs.power_supply("hid-0018:04F3:2C62.0001-battery", capacity=50)
+    assert proposed(sysfs) == []
+    assert {sensor.reason.partition("number in ")[2] for sensor in discover(sysfs.root)} == {
+        "'mt7921_phy0'", "'hid-0018:04F3:2C62.0001-battery'"
+    }  # fmt: skip
+    assert value(sysfs, "hwmon:mt7921_phy0") == 30.0
+
+
 # The place
 
 
