@@ -157,12 +157,30 @@ def _place(folder: Path) -> str:
     link = folder / "device"
     linked = link.exists()
     at = Path(os.path.realpath(link)) if linked else Path(os.path.realpath(folder)).parent
-    while at.name and at.name not in ("devices", "class", "bus", "virtual"):
-        subsystem = Path(os.path.realpath(at / "subsystem"))
-        if not (at / "subsystem").exists():
-            if linked:
-                return at.name
-        elif subsystem.parent.name == "bus" and subsystem.name not in _NUMBERING:
-            return at.name
-        linked, at = False, at.parent
+    for each in (at, *at.parents):
+        if each.name in _OUTSIDE:
+            return ""
+        bus = _bus(each)
+        if bus and bus not in _NUMBERING:
+            return _of_adapter(each) if bus == "i2c" else each.name
+        if linked and each == at and not (each / "subsystem").exists():
+            return each.name
     return ""
+
+
+_OUTSIDE = ("", "devices", "class", "bus", "virtual")
+
+
+def _bus(device: Path) -> str:
+    """Return the bus of a device below ``/sys/devices``; empty for one of a class, or of none."""
+    subsystem = Path(os.path.realpath(device / "subsystem"))
+    return subsystem.name if subsystem.parent.name == "bus" and (device / "subsystem").exists() else ""
+
+
+def _of_adapter(chip: Path) -> str:
+    """Return the place of an I2C chip: where its adapter is on USB, that socket, and the chip's address.
+
+    The number of such a bus is that of this boot.
+    """
+    socket = next((each.name for each in chip.parents if _bus(each) == "usb"), "")
+    return f"{socket}/{chip.name.rpartition('-')[2]}" if socket else chip.name

@@ -177,6 +177,24 @@ def test_a_bus_that_numbers_its_devices_is_no_place(sysfs: FakeSysfs) -> None:
     assert proposed(sysfs) == ["hwmon:corsaircpro@1-1:1.0", "hwmon:corsaircpro@1-2:1.0"]
 
 
+@pytest.mark.parametrize("sockets", [("1-1:1.0", "1-2:1.0"), ("1-2:1.0", "1-1:1.0")])
+def test_chips_on_usb_adapters_are_told_apart_by_the_socket_and_not_by_the_number_of_the_bus(
+    sysfs: FakeSysfs, sockets: tuple[str, str]
+) -> None:
+    for number, socket in enumerate(sockets):
+        interface = sysfs.root / "sys/devices/usb1" / socket
+        chip = interface / f"i2c-{number + 5}" / f"{number + 5}-0048"
+        link(interface / "subsystem", sysfs.root / "sys/bus/usb")
+        link(chip.parent / "subsystem", sysfs.root / "sys/bus/i2c")
+        link(chip / "subsystem", sysfs.root / "sys/bus/i2c")
+        link(sysfs.root / f"sys/class/hwmon/hwmon{number}", chip / f"hwmon/hwmon{number}")
+        link(chip / f"hwmon/hwmon{number}/device", chip)
+        (chip / f"hwmon/hwmon{number}/name").write_text("lm75\n")
+        (chip / f"hwmon/hwmon{number}/temp1_input").write_text(f"2{socket[2]}000\n")
+    assert sorted(proposed(sysfs)) == ["hwmon:lm75@1-1:1.0/0048", "hwmon:lm75@1-2:1.0/0048"]
+    assert value(sysfs, "hwmon:lm75@1-2:1.0/0048") == 22.0
+
+
 def test_the_target_of_the_link_device_is_the_place_in_a_tree_without_buses(sysfs: FakeSysfs) -> None:
     for number, place in enumerate(("1-0048", "1-0049")):
         folder = sysfs.root / f"sys/class/hwmon/hwmon{number}"
