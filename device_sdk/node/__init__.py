@@ -10,7 +10,7 @@
 ``schedule.py``        the ticks of a sensor
 ``life_cycle.py``      the states of a sensor and every transition between them
 ``sensor.py``          one sensor: its driver object, its schedule and its state
-``samples.py``         the check of what a driver returned
+``readings.py``        the check of what a driver returned
 ``worker.py``          one thread per bus; it owns the sensors of that bus, and is left behind when it hangs
 ``watch.py``           the thread that waits for the deadlines of the calls into drivers
 ``outlet.py``          numbers the samples of a sensor, and hands them on

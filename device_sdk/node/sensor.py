@@ -18,7 +18,7 @@ from device_sdk._folding import Folding, without_numbers
 from device_sdk._log import Log
 from device_sdk.errors import DeviceNotFoundError, DeviceSdkError, DriverError
 from device_sdk.node.life_cycle import CLOSE, ONLINE, RENEW, LifeCycle, State
-from device_sdk.node.samples import Sample, checked
+from device_sdk.node.readings import Taken, checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,8 @@ class Device:
     def make(self) -> Failure | None:
         """Make the driver, if there is none."""
         try:
-            self._driver = self._driver or self._make()
+            if self._driver is None:
+                self._driver = self._make()
         except BaseException as error:
             return self._failure(error)
         return None
@@ -98,11 +99,11 @@ class Device:
         self.is_open = True
         return None
 
-    def read(self, uptime: Callable[[], float]) -> Sample | Failure:
+    def read(self, uptime: Callable[[], float]) -> Taken | Failure:
         """Read the open driver once."""
         try:
             now = uptime()
-            return Sample(checked(self._made().read()), now)
+            return Taken(checked(self._made().read()), now)
         except BaseException as error:
             return self._failure(error)
 
@@ -195,7 +196,7 @@ class Sensor:
         self._enter("open")
         device = self._device
         opening = max(self._read_timeout, OPEN_TIMEOUT_S)
-        calls: list[tuple[float, Callable[[], Sample | Failure | None]]] = []
+        calls: list[tuple[float, Callable[[], Taken | Failure | None]]] = []
         if not device.is_open:
             calls = [(opening, device.make), (opening, device.open)]
         calls.append((self._read_timeout, partial(device.read, self._uptime)))
@@ -203,8 +204,8 @@ class Sensor:
             outcome = guard(device, seconds, call)
             if outcome is not None:
                 break
-        if isinstance(outcome, Sample):
-            outcome = self._taken(outcome)
+        if isinstance(outcome, Taken):
+            outcome = self._hand_over(outcome)
         if outcome is None:
             self._enter("measure")
         elif CLOSE in self._enter(*outcome):
@@ -250,15 +251,15 @@ class Sensor:
             text = "sensor %s: closing it failed: %s"
             self._glitches.warning("closing", without_numbers(failure.why), text, self.name, failure.why)
 
-    def _taken(self, sample: Sample) -> Failure | None:
+    def _hand_over(self, taken: Taken) -> Failure | None:
         """Hand a sample over; one in which every channel is bad is a failed read all the same."""
         try:
-            self._on_readings(*sample)
+            self._on_readings(*taken)
         except Exception as error:
             log.debug("sensor %s", self.name, error=error)
             return Failure("miss", _words(error))
-        if all(reading.quality == "bad" for reading in sample.readings):
-            reason = sample.readings[0].reason
+        if all(reading.quality == "bad" for reading in taken.readings):
+            reason = taken.readings[0].reason
             return Failure("miss", "no channel could be measured" + (f": {reason}" if reason else ""))
         return None
 

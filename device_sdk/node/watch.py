@@ -7,6 +7,7 @@ not wake it: with deadlines of 30 s it wakes twice in 30 s at most, however many
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from pathlib import PurePath
 from threading import Condition, Thread, get_ident
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Watch"]
 
 _NEVER = float("inf")
+_STANDARD_LIBRARY = f"{PurePath(threading.__file__).parent}/"
 
 
 class Call:
@@ -37,9 +39,13 @@ class Call:
 
     @property
     def place(self) -> str:
-        """The line of Python where its thread is at present, for the log."""
+        """The line of Python where its thread is at present, not one of the standard library; for the log."""
         frame = sys._current_frames().get(self._thread)
-        return f"{PurePath(frame.f_code.co_filename).name}, line {frame.f_lineno}" if frame else "unknown"
+        if frame is None:
+            return "a thread that has ended"
+        while frame.f_back is not None and _is_standard(frame.f_code.co_filename):
+            frame = frame.f_back
+        return f"{PurePath(frame.f_code.co_filename).name}, line {frame.f_lineno}"
 
 
 class Watch:
@@ -114,3 +120,7 @@ class Watch:
             if left > 0 and not self._stopping:
                 self._changed.wait(None if left == _NEVER else left)
             return not self._stopping
+
+
+def _is_standard(file: str) -> bool:
+    return file.startswith("<") or (file.startswith(_STANDARD_LIBRARY) and "-packages/" not in file)

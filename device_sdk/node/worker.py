@@ -149,7 +149,7 @@ class Worker:
         self._abandon_bus()
         why = f"a call to its driver did not return within {seconds:g} s and hangs in {call.place}"
         advice = "check supply and wires of the device, or give it a longer read_timeout"
-        sensor.hang(f"{why}; {self.name} is opened anew, {count} of {MAX_HUNG} threads hang; {advice}")
+        sensor.hang(f"{why}; another thread goes on with {self.name}, {count} of {MAX_HUNG} hang; {advice}")
         for other in self.sensors:
             if other is not sensor:
                 other.move()

@@ -50,10 +50,13 @@ def test_another_thread_goes_on_at_once_and_what_comes_late_is_dropped(
     assert (bus.sensor("quick").state, bus.online["quick"]) == (State.OK, True)
     assert (bus.abandoned, bus.worker.hung, bus.worker.failed) == (1, 1, False)
     (line,) = [line for line in caplog.messages if "slow" in line]
-    assert "sensor slow: backoff: a call to its driver did not return within 30 s and hangs in " in line
+    assert (
+        "sensor slow: backoff: a call to its driver did not return within 30 s and hangs in hanging.py, line "
+        in line
+    )
     assert line.endswith(
-        f"; {bus.worker.name} is opened anew, 1 of 3 threads hang; check supply and wires of the device, "
-        "or give it a longer read_timeout"
+        f"; another thread goes on with {bus.worker.name}, 1 of 3 hang; check supply and wires of the "
+        "device, or give it a longer read_timeout"
     )
     bus.clock.advance(1)
     bus.sample_of(("slow", 2))
@@ -111,7 +114,10 @@ def test_the_third_thread_that_hangs_is_the_last_and_the_bus_has_failed(
     assert bus.online == {"slow": False, "quick": False}
     assert len(bus.threads()) == MAX_HUNG, "and none beside them"
     (line,) = [line for line in caplog.messages if "has failed" in line]
-    assert "has failed: 3 calls into drivers never returned, the last of sensor slow in " in line
+    assert (
+        "has failed: 3 calls into drivers never returned, the last of sensor slow in hanging.py, line "
+        in line
+    )
     assert line.endswith(
         "Offline until the node is restarted: slow, quick. Check supply and wires of the device"
     )
@@ -165,6 +171,20 @@ def test_without_a_thread_to_go_on_the_bus_has_failed(
     monkeypatch.undo()
     assert bus.worker.failed
     assert "the system gives no thread for it (can't start new thread)" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_of_this_package_ends_the_thread_and_that_is_seen(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object) -> None:
+        raise AssertionError("a defect")
+
+    monkeypatch.setattr(Sensor, "run", defect)
+    assert bus.worker.is_alive
+    bus.worker.start()
+    assert bus.worker.join(PATIENCE_S)
+    assert not bus.worker.is_alive
 
 
 class _Ending(BaseException):

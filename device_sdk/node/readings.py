@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import math
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from device_sdk.drivers.base import Quality, Reading
 from device_sdk.errors import DriverError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["MAX_READINGS", "Sample", "checked"]
+__all__ = ["MAX_READINGS", "Taken", "checked"]
 
 MAX_READINGS = 4096
 """Readings of one sample at most: a generator may have no end."""
 
 _MAX_BITS = 1024  # of a whole number, as a float has them
 _QUALITIES = get_args(Quality)
+_EXACT = frozenset({bool, int, float, str, type(None)})
+_TO_EXACT: tuple[tuple[type, Callable[[Any], object]], ...] = (
+    (int, int.__int__),
+    (float, float.__float__),
+    (str, str.__str__),
+)
 
 
-class Sample(NamedTuple):
-    """The readings of one read. ``uptime``: seconds of ``CLOCK_BOOTTIME`` just before it."""
+class Taken(NamedTuple):
+    """The readings of one read, checked. ``uptime``: seconds of ``CLOCK_BOOTTIME`` just before it."""
 
     readings: tuple[Reading, ...]
     uptime: float
@@ -40,11 +46,12 @@ def checked(result: object) -> tuple[Reading, ...]:
         raise DriverError("it gave no readings")
     if len(found) > MAX_READINGS:
         raise DriverError(f"read() returned more than {MAX_READINGS} readings")
-    readings: list[Reading] = []
+    readings = []
     names = set()
-    for place, reading in enumerate(found):
-        if not isinstance(reading, Reading):
-            raise DriverError(f"read() returned {_shown(reading)} in place {place}, expected a Reading")
+    for place, each in enumerate(found):
+        if not isinstance(each, Reading):
+            raise DriverError(f"read() returned {_shown(each)} in place {place}, expected a Reading")
+        reading = _plain(each)
         problem = _problem(reading)
         if not problem and reading.channel in names:
             problem = "a second reading of this channel"
@@ -53,6 +60,29 @@ def checked(result: object) -> tuple[Reading, ...]:
         names.add(reading.channel)
         readings.append(reading)
     return tuple(readings)
+
+
+def _plain(reading: Reading) -> Reading:
+    """Return a reading without subclasses, of it or of its fields: their methods are code of others."""
+    fields = (
+        reading.channel,
+        reading.value,
+        reading.unit,
+        reading.time,
+        reading.quality,
+        reading.reason,
+    )
+    if type(reading) is Reading and all(type(field) in _EXACT for field in fields):
+        return reading
+    plain: tuple[Any, ...] = tuple(map(_exact, fields))
+    return Reading(*plain)
+
+
+def _exact(value: object) -> object:
+    for kind, exact in _TO_EXACT:
+        if type(value) not in _EXACT and isinstance(value, kind):
+            return exact(value)
+    return value
 
 
 def _iterable(result: object) -> Iterable[object]:

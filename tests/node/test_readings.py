@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +14,16 @@ from hypothesis import strategies as st
 from device_sdk.drivers import Reading
 from device_sdk.errors import DriverError
 from device_sdk.node.encode import encode_json
-from device_sdk.node.sample import Sample
-from device_sdk.node.samples import MAX_READINGS, checked
+from device_sdk.node.readings import MAX_READINGS, checked
+from device_sdk.node.sample import Sample, pack, unpack
 from device_sdk.node.schedule import Schedule
 from device_sdk.node.sensor import Sensor
 from device_sdk.testing import ManualClock
 from tests.node.fakes import GOOD, FakeDriver, reading
+
+
+def encoded(readings: tuple[Reading, ...]) -> Any:
+    return json.loads(encode_json(Sample("n1/climate", 1, False, 0, "", 12.5, readings), 2.5))
 
 
 def made(**fields: Any) -> Reading:
@@ -109,6 +114,70 @@ def test_every_value_that_a_reading_may_have_passes(value: Any) -> None:
     assert checked(iter(sample)) == sample
 
 
+class Half(float):
+    """A float as the libraries of scientists have them, with a mind of its own."""
+
+    def __round__(self, *_: object) -> Any:
+        raise AssertionError("code of others behind the check")
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Word(str):
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        raise AssertionError("code of others behind the check")
+
+
+class Turning(Reading):
+    """Another value each time."""
+
+    @property
+    def value(self) -> Any:
+        return next(VALUES)
+
+
+VALUES = iter([1.5, float("nan")])
+
+
+def test_what_passes_has_no_code_of_others_in_it() -> None:
+    turning = object.__new__(Turning)
+    for name, value in {"channel": "b", "unit": "1", "time": 1.0, "quality": "good", "reason": ""}.items():
+        object.__setattr__(turning, name, value)
+    sample = checked(
+        [
+            made(channel=Word("a"), value=Half(1.5), time=Half(2.5)),
+            turning,
+            made(channel="c", value=Level.HIGH),
+        ]
+    )
+    assert encoded(sample) == {
+        "seq": 0,
+        "time": 2.5,
+        "readings": {
+            "a": {"value": 1.5, "unit": "Cel"},
+            "b": {"value": 1.5, "unit": "1"},
+            "c": {"value": 3, "unit": "Cel"},
+        },
+    }
+    assert {type(each) for each in sample} == {Reading}
+    assert [type(each.value) for each in sample] == [float, float, int]
+
+
+def test_a_text_that_a_subclass_pretends_to_be_fine_is_looked_at_itself() -> None:
+    class Fine(str):
+        __slots__ = ()
+
+        def encode(self, *_: object) -> bytes:
+            return b"fine"
+
+    with pytest.raises(DriverError, match="the unit"):
+        checked([made(unit=Fine("\ud800"))])
+
+
 ANYTHING = st.one_of(
     st.none(),
     st.booleans(),
@@ -140,5 +209,6 @@ def test_what_passes_can_be_encoded_and_what_does_not_is_a_driver_error(readings
         passed = checked(readings)
     except DriverError:
         return
-    sample = Sample("t", 1, False, 0, "boot", 1.0, passed)
-    assert json.loads(encode_json(sample, None))["readings"].keys() == {each.channel for each in readings}
+    assert encoded(passed)["readings"].keys() == {each.channel for each in readings}
+    packed = pack(Sample("t", 1, False, 0, "boot", 1.0, passed))
+    assert [each.value for each in unpack("t", 1, False, packed).readings] == [each.value for each in passed]
