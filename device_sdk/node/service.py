@@ -109,9 +109,9 @@ class Service:
         words += [f"not {', '.join(away)}"] if away else []
         words += [f"{worker.name} has failed: restart the node" for worker in self.workers if worker.failed]
         hung = sum(worker.hung for worker in self.workers)
-        words += [f"{hung} threads hang in drivers"] if hung else []
+        words += [f"threads that hang in drivers: {hung}"] if hung else []
         missed = sum(sensor.schedule.missed for sensor in sensors)
-        words += [f"{missed} ticks missed"] if missed else []
+        words += [f"ticks missed: {missed}"] if missed else []
         words += [f"no connection: {self.error}"] if self.error else []
         return "; ".join(words)
 
