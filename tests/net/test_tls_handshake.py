@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from device_sdk._clock import EARLIEST
 from device_sdk.errors import ConnectFailedError, TlsError, TransportClosedError
+from device_sdk.net import tls_reasons
 from device_sdk.net.base import open_transport
 from device_sdk.net.memory import MemoryListener, MemoryTransport
 from device_sdk.net.tls import TLSOptions, TlsTransport
+from device_sdk.net.tls_reasons import clock_problem
 from device_sdk.testing.certificates import KEY_PASSWORD, Certificate, Certificates
 from tests.net.test_tcp import TcpRig
 from tests.net.test_tls import TlsPeer, TlsRig, server_context
@@ -93,6 +96,48 @@ def test_each_bad_certificate_is_named_with_what_to_do(
     rig = make_rig(server=server_context(getattr(certificates, kind)))
     for _ in range(2):  # it is not accepted the second time either
         assert re.search(rf"the broker's certificate\b.*{verdict}", refusal(rig))
+
+
+# The clock of a device that has none with a battery.
+
+
+def test_a_clock_that_was_never_set_can_check_no_certificate() -> None:
+    problem = clock_problem(ssl.create_default_context(), lambda: 200.0)
+    assert "this device's clock says 1970-01-01 00:03 UTC" in problem
+    assert "by NTP" in problem
+
+
+def test_a_clock_that_may_be_right_and_a_context_that_checks_nothing_are_no_problem() -> None:
+    assert not clock_problem(ssl.create_default_context(), lambda: float(EARLIEST))
+    unchecked = ssl.create_default_context()
+    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+    assert not clock_problem(unchecked, lambda: 200.0)
+
+
+def test_an_attempt_before_the_clock_is_set_says_so_and_the_next_one_comes_soon(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as early:
+        early.setattr(tls_reasons, "EARLIEST", 1 << 40)
+        with pytest.raises(
+            ConnectFailedError, match="no certificate can be checked until it is set"
+        ) as caught:
+            make_rig().transport.open(soon())
+    assert caught.value.retry == "soon"
+    make_rig().connect()
+
+
+@pytest.mark.parametrize(("kind", "retry"), [("not_yet_valid", "soon"), ("expired", "never")])
+def test_a_certificate_that_time_makes_valid_is_tried_again_soon(
+    make_rig: MakeRig, certificates: Certificates, kind: str, retry: str
+) -> None:
+    rig = make_rig(server=server_context(getattr(certificates, kind)))
+    server = threading.Thread(target=rig._serve, daemon=True)
+    server.start()
+    with pytest.raises(TlsError) as caught:
+        rig.transport.open(soon())
+    assert caught.value.retry == retry
+    rig.accept().below.close()
 
 
 def test_a_client_certificate_is_not_accepted_from_a_server(
