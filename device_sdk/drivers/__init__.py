@@ -7,9 +7,7 @@ A new driver is a subclass of :class:`Driver` in a module of its own and one lin
 ``values.py``          from a result to a reading: type, range, precision
 ``host.py``            this machine: load, memory, uptime, network counters;
                        ``host_parts.py``: CPU, disks, supply
-``sysfs.py``           sensors with a Linux driver; ``sysfs_discover.py`` finds them,
-                       ``sysfs_names.py`` by names that stay, ``sysfs_channels.py`` has
-                       their units and ranges, ``sysfs_files.py`` reads files
+``sysfs/``             sensors with a Linux driver, by names that stay; finds them
 ``circuitpython/``     any CircuitPython driver on I2C; BME280 and SHT4x
 ``function.py``        a Python function as a sensor
 ``bus/``               I2C buses, shared by name; each has one lock, for all threads
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
         driver_class,
         open_driver,
     )
-    from device_sdk.drivers.sysfs_discover import Discovered, discover
+    from device_sdk.drivers.sysfs.discover import Discovered, discover
 
 __all__ = [
     "DRIVERS",
@@ -49,7 +47,7 @@ __all__ = [
     "open_driver",
 ]
 
-_HOMES = {**dict.fromkeys(__all__, "base"), "Discovered": "sysfs_discover", "discover": "sysfs_discover"}
+_HOMES = {**dict.fromkeys(__all__, "base"), "Discovered": "sysfs.discover", "discover": "sysfs.discover"}
 
 
 def __getattr__(name: str) -> object:

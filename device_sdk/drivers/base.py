@@ -42,7 +42,7 @@ DRIVERS: dict[str, str] = {
     "function": "device_sdk.drivers.function:FunctionDriver",
     "host": "device_sdk.drivers.host:HostDriver",
     "sht4x": "device_sdk.drivers.circuitpython:SHT4xDriver",
-    "sysfs": "device_sdk.drivers.sysfs:SysfsDriver",
+    "sysfs": "device_sdk.drivers.sysfs.driver:SysfsDriver",
 }
 """Every driver: kind -> ``"module:Class"``. A module is imported when its kind is requested."""
 

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from device_sdk.drivers.base import Channel, Reading
-from device_sdk.drivers.sysfs_channels import Source
-from device_sdk.drivers.sysfs_files import damaged, number, text
-from device_sdk.drivers.sysfs_names import SUBSYSTEMS, devices
+from device_sdk.drivers.sysfs.channels import Source
+from device_sdk.drivers.sysfs.files import damaged, number, text
+from device_sdk.drivers.sysfs.names import SUBSYSTEMS, devices
 from device_sdk.drivers.values import Measurement, reading_of
 from device_sdk.errors import BusError, DriverError
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from device_sdk.drivers import Reading
 from device_sdk.drivers.host import HostDriver
 from device_sdk.drivers.sysfs import SysfsDriver
-from device_sdk.drivers.sysfs_names import SUBSYSTEMS
+from device_sdk.drivers.sysfs.names import SUBSYSTEMS
 from device_sdk.errors import DriverError
 
 HERE = {

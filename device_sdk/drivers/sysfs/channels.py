@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from device_sdk.drivers.base import Channel
-from device_sdk.drivers.sysfs_files import damaged, label, number, sorted_files, text
+from device_sdk.drivers.sysfs.files import damaged, label, number, sorted_files, text
 from device_sdk.drivers.values import Measurement, Range, clean
 from device_sdk.errors import BusError, ChecksumError, DriverError
 

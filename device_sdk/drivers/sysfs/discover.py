@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_sdk.drivers.base import Channel
-from device_sdk.drivers.sysfs_names import SUBSYSTEMS, Device, devices
+from device_sdk.drivers.sysfs.names import SUBSYSTEMS, Device, devices
 from device_sdk.errors import DriverError
 
 __all__ = ["Discovered", "discover"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_sdk._text import did_you_mean
-from device_sdk.drivers.sysfs_channels import (
+from device_sdk.drivers.sysfs.channels import (
     Source,
     hwmon_sources,
     iio_sources,
@@ -23,7 +23,7 @@ from device_sdk.drivers.sysfs_channels import (
     thermal_sources,
     w1_sources,
 )
-from device_sdk.drivers.sysfs_files import label
+from device_sdk.drivers.sysfs.files import label
 from device_sdk.errors import ArgumentError, DeviceNotFoundError
 
 __all__ = ["SUBSYSTEMS", "Device", "Subsystem", "devices", "find_device"]

@@ -1,8 +1,8 @@
 """Sensors that the Linux kernel reads: hwmon, IIO, 1-wire, thermal zones, power supplies; no library needed.
 
 A device is named by its subsystem and its own name, ``"thermal:cpu-thermal"``, because the numbers in
-``hwmon0`` or ``iio:device1`` change from boot to boot: ``sysfs_names.py`` finds it, ``sysfs_channels.py``
-makes channels from its files. :func:`~device_sdk.drivers.sysfs_discover.discover` lists the devices.
+``hwmon0`` or ``iio:device1`` change from boot to boot: ``names.py`` finds it, ``channels.py``
+makes channels from its files. :func:`~device_sdk.drivers.sysfs.discover.discover` lists the devices.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from device_sdk.drivers.base import Channel, Driver, Reading
-from device_sdk.drivers.sysfs_channels import Source
-from device_sdk.drivers.sysfs_names import SUBSYSTEMS, find_device
+from device_sdk.drivers.sysfs.channels import Source
+from device_sdk.drivers.sysfs.names import SUBSYSTEMS, find_device
 from device_sdk.drivers.values import Measurement, reading_of
 from device_sdk.errors import ArgumentError, DriverError
 
