@@ -245,6 +245,7 @@ class Connection:
     def react(self, events: list[Event], now: float) -> None:
         """Put messages where handlers find them, end deliveries, and tell ``on_event`` of the rest."""
         append, outgoing = self._events.append, self._outgoing
+        postponed = outgoing.postponed.topics
         received = acknowledged = 0
         event: Any
         for event in events:
@@ -259,6 +260,8 @@ class Connection:
                     outgoing.report_ended((event,))
                 if event.on_done is not None:
                     event.on_done.set()
+                if postponed:
+                    outgoing.postponed.ended(event, now)
             elif kind is Greeting:
                 outgoing.presence.answered(event)
             elif kind is PublishPostponed and type(event.message) is Greeting:
@@ -274,7 +277,7 @@ class Connection:
             stats.received += received
         stats.acknowledged += acknowledged
         outbox = outgoing.outbox
-        if outbox.backlog.messages or outbox.max_buffered < 0 or outgoing.postponed:
+        if outbox.backlog.messages or outbox.max_buffered < 0 or postponed:
             outgoing.fill(now)
         if outgoing.journal is not None:
             outgoing.journal.hand_over()

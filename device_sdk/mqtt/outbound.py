@@ -182,6 +182,11 @@ class Outbound:
         """So many messages may be in flight."""
         self.window = window
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more message may be in flight; those that are left out have no place in the window."""
+        return len(self._session) - len(self.left_out) < self.window
+
     def resume(self, sent: Container[Outgoing] = ()) -> None:
         """Go on with the exchanges that the server has not finished, at most ``window`` messages at a time.
 

@@ -10,6 +10,7 @@ import pytest
 from device_sdk.mqtt.packets import Puback, Pubcomp, Publish, Pubrec
 from device_sdk.store.base import StorePolicy
 from device_sdk.store.memory import MemoryStore
+from tests.calls import Calls
 from tests.engine.rig import Packets, Rig, payloads, set_pages
 from tests.engine.test_queue_bounds import numbers, queued
 
@@ -286,3 +287,78 @@ def test_drop_oldest_may_drop_those_held_behind_it() -> None:
     refuse(rig, rig.sent()[0])
     behind = [rig.publish(payload) for payload in numbers(1, 4)]
     assert [one.state for one in behind] == ["dropped", "queued", "queued"]
+
+
+def postponed(topics: int, **options: Any) -> Rig:
+    """So many topics, each with one message over the quota."""
+    rig = rig_with(None, inflight=20, policy=StorePolicy(max_messages=10_000), **options)
+    for number in range(topics):
+        rig.publish(b"x", topic=f"full/{number}")
+    packets = rig.sent()
+    while packets:
+        packets = [again for packet in packets for again in refuse(rig, packet)] + rig.sent()
+    return rig
+
+
+def test_an_acknowledgement_costs_the_same_however_many_topics_are_postponed() -> None:
+    costs = []
+    for topics in (40, 1_200):
+        rig = postponed(topics)
+        for payload in numbers(0, 12):
+            rig.publish(payload, topic="free")
+        waiting = rig.sent()
+        with Calls("call") as calls:
+            for packet in waiting:
+                rig.feed(Puback(packet.packet_id))
+        costs.append(calls.total)
+    assert costs[1] < 1.1 * costs[0], costs
+
+
+def test_each_postponed_topic_costs_the_same_however_many_there_are() -> None:
+    costs = []
+    for topics in (40, 1_200):
+        rig = postponed(topics)
+        arrived = 0
+        with Calls("call") as calls:
+            packets = rig.advance(1.1)
+            while packets:
+                arrived += len(packets)
+                packets = [packet for one in packets for packet in rig.feed(Puback(one.packet_id))]
+                packets += rig.sent()
+        assert arrived == topics
+        with rig.engine.lock:
+            assert rig.engine.stats().in_flight == 0
+            assert rig.deadline() is None
+        costs.append(calls.total / topics)
+    assert costs[1] < 1.2 * costs[0], costs
+
+
+def test_one_that_is_due_and_finds_no_room_expires_in_its_time() -> None:
+    rig = rig_with(None, inflight=1)
+    short = rig.publish(b"0", expiry=5, topic="full")
+    refuse(rig, rig.sent()[0])
+    rig.publish(b"1", topic="free")
+    [packet] = rig.sent()
+    behind = rig.publish(b"2", topic="full")
+    assert rig.advance(4) == []
+    assert not short.done
+    assert rig.advance(2) == []
+    assert short.state == "expired"
+    packets = rig.feed(Puback(packet.packet_id)) + rig.sent()
+    assert (payloads(packets), behind.state) == ([b"2"], "sent")
+
+
+def test_several_of_qos_2_follow_each_other() -> None:
+    rig = rig_with(None)
+    deliveries = [rig.publish(payload, 2) for payload in numbers(0, 3)]
+    for packet in rig.sent():
+        refuse(rig, packet)
+    arrived: list[bytes] = []
+    packets = rig.advance(1.1)
+    while packets:
+        arrived += payloads(packets)
+        ids = [packet.packet_id or 0 for packet in packets if packet.type == "publish"]
+        packets = rig.feed(*(Pubrec(one) for one in ids)) + rig.feed(*(Pubcomp(one) for one in ids))
+        packets = [packet for packet in packets if packet.type == "publish"] + rig.sent()
+    assert arrived == numbers(0, 3)
+    assert {one.state for one in deliveries} == {"acknowledged"}

@@ -292,7 +292,7 @@ class Publisher:
             alone = suspicion is not None and suspicion.careful is not None
             self.presence.begin(self.online, now, alone=alone)
             if suspicion is not None:
-                self.report_ended(suspicion.step(now))
+                self.report_ended(self.postponed.pass_over(suspicion.step(now), now))
                 self.presence.begin(self.online, now, alone=alone)
         if self.postponed:  # after the step, which may have come to the end of a message that was alone
             may_send = suspicion is None or not suspicion.is_judging
