@@ -111,7 +111,7 @@ class Engine:
         )  # fmt: skip
         self.incoming = Subscriber(
             lock, session, events, self.consumers,
-            InHand(inbox_limit, inbox_bytes, options.maximum_packet_size),
+            InHand(inbox_limit, inbox_bytes, options.maximum_packet_size), suspicion=self.outgoing.suspicion,
             use_identifiers=use_identifiers, acknowledge=acknowledge, held=HeldBounds(inbox_bytes, options),
         )  # fmt: skip
         brokers = Brokers(transport, reconnect, draw, return_to_first=return_to_first,

@@ -32,7 +32,8 @@ class ClientEvent:
 
     Kinds: ``connected``, ``disconnected``, ``connect_failed``, ``session_lost``, ``dropped``, ``expired``,
     ``refused``, ``cancelled``,
-    ``suspect`` (a message for which the server may end connections; its topic is the value),
+    ``suspect`` (a message or a topic filter for which the server may end connections; the topic or the filter
+    is the value),
     ``will_refused`` (the broker takes CONNECT without the will only; its topic is the value),
     ``postponed`` (a message exceeded the broker's quota, and is published again later; its topic is the
     value), ``held`` (messages are beyond a limit of this broker, and wait), ``no_birth``, ``no_farewell``

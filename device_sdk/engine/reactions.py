@@ -7,7 +7,6 @@ from device_sdk.engine.connecting.back_off import classify
 from device_sdk.engine.connecting.take_overs import TakeOvers
 from device_sdk.engine.connecting.versions import OLDER
 from device_sdk.engine.life_cycle import CLOSING, CONNECTED, CONNECTING, WAITING
-from device_sdk.engine.outgoing.poison import OTHER_REASONS
 from device_sdk.errors import TransportClosedError
 from device_sdk.mqtt.events import (
     AuthReceived,
@@ -238,13 +237,11 @@ class Reactions:
             self._events.notify("server_reference", text, event.error, reference)
 
     def _judge(self, connection: Connection, event: ConnectionEnded, now: float) -> None:
-        """Note an end for which a message of ours may be the reason."""
+        """Note an end for which something that we have sent may be the reason."""
         suspicion, accepted_at = self._outgoing.suspicion, connection.accepted_at
         if suspicion is not None and accepted_at is not None and self._life.state != CLOSING:
             held = connection.stream.held_at_end(event, connection.protocol.output)
-            suspicion.ended(connection.protocol, event, accepted_at, now, held)
-            if held is not None and event.reason_code not in OTHER_REASONS:
-                self._outgoing.presence.ended_by_server(now - accepted_at, event.error, now)
+            suspicion.ended(connection.protocol, self._outgoing.presence, event, accepted_at, now, held)
 
     def _on_session_over(self, connection: Connection, event: ConnectionEnded, now: float) -> None:
         """Connect again at once: with a clean start [MQTT-3.2.2-4], or after one. MQTT 5.0 §3.2.2.1.1."""

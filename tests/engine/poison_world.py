@@ -125,9 +125,11 @@ class PoisonWorld(LifeWorld):
         version: str = "5.0",
         store: Store | None = None,
         inflight: int = 20,
+        session_expiry: int = 0xFFFF_FFFF,
         **options: Any,
     ) -> None:
         self.version, self.store, self.inflight = version, store, inflight
+        self.session_expiry = session_expiry
         self.told: list[ClientEvent] = []
         self.clock = ManualClock()
         super().__init__(1, 1, **{"clean_start": None, **options})
@@ -138,7 +140,7 @@ class PoisonWorld(LifeWorld):
         if not isinstance(self.places[0], PoisonPlace):
             self.places: list[Any] = [PoisonPlace("b0", self.clock, self.version)]
         self.keeps = self.store  # type: ignore[assignment]
-        options = ConnectOptions("c", version=self.version, keep_alive=60, session_expiry=0xFFFF_FFFF)
+        options = ConnectOptions("c", version=self.version, keep_alive=60, session_expiry=self.session_expiry)
         self.opening = None
         self.give_up_at = 0.0
         self.turns = 0

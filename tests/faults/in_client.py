@@ -152,10 +152,10 @@ IN_CLIENT = (
     Fault(
         "a full window holds SUBSCRIBE back",
         v5("MQTT-3.3.4-8", "MQTT-4.9.0-3"),
-        "engine/incoming/subscriber.py",
-        "        if self._online is not None:\n            for request, error in",
-        "        if self._online is not None and len(self._session) < self._online.window:\n"
-        "            for request, error in",
+        "engine/incoming/asking.py",
+        "        if self.online is None:\n            return\n        if self._outbox",
+        "        if self.online is None or not self.online.outbound.has_room:\n            return\n"
+        "        if self._outbox",
     ),
     Fault(
         "a full window holds QoS 0 back",
@@ -191,9 +191,9 @@ IN_CLIENT = (
     Fault(
         "a request without an answer is not asked again",
         v5("MQTT-3.8.4-1", "MQTT-3.10.4-4") + v311("MQTT-3.8.4-1", "MQTT-3.10.4-4"),
-        _ROUTER,
-        "        self._unsent[:0] = self._sent.values()\n",
-        "",
+        "engine/incoming/request_line.py",
+        "in (*self.sent.values(), *self.unsent) if one is not witness]",
+        "in self.unsent if one is not witness]",
     ),
     Fault(
         "the subscriptions of a lost session are not asked for again",

@@ -1,4 +1,4 @@
-"""Messages for which a real Mosquitto closes the connection, through a real kernel."""
+"""Messages and filters for which a real broker closes the connection, through a real kernel."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from queue import Queue
 
 import pytest
 
-from device_sdk import Client, Message, ReconnectPolicy, Will
+from device_sdk import Client, Message, ReconnectPolicy, Subscription, Will
 from device_sdk.engine.events import ClientEvent
-from device_sdk.errors import PublishRefused
+from device_sdk.errors import PublishRefused, SubscribeRefused
 from device_sdk.store.inspect import QueueReader
-from device_sdk.testing.broker_process import MosquittoBroker
+from device_sdk.testing.broker_process import IotcoreBroker, MosquittoBroker
 from tests.system.mosquitto_with import MosquittoWith
 
 SOON = ReconnectPolicy(first=0.05, longest=0.2)
@@ -104,3 +104,26 @@ def test_a_birth_that_is_too_large_is_named_and_the_messages_arrive(small: Mosqu
             delivery.wait(30)
         client.publish("t", b"last", qos=1).wait(30)
         assert client.state == "connected"
+
+
+@pytest.mark.parametrize("version", ["5.0", "3.1.1"])
+def test_a_filter_that_a_broker_ends_connections_for_is_refused_and_the_others_are_served(
+    version: str,
+) -> None:
+    """It is rumqttd, and does so if the filter begins with $."""
+    if not IotcoreBroker.available():
+        pytest.skip("needs the package iotcore")
+    arrived: Queue[str] = Queue()
+
+    def note(message: Message) -> None:
+        arrived.put(message.topic)
+
+    with IotcoreBroker() as broker, Client(broker.url(version), version=version, reconnect=SOON) as client:
+        request = client.subscribe([Subscription(one, 1) for one in ("a/#", "$SYS/#", "b")], on_message=note)
+        with pytest.raises(SubscribeRefused, match=r"^\$SYS/#: the broker ended \d connections"):
+            request.wait(30)
+        assert [code >= 0x80 for code in request.reason_codes] == [False, True, False]
+        for topic in ("a/1", "b"):
+            client.publish(topic, b"x", qos=1).wait(10)
+            assert arrived.get(timeout=10) == topic
+        assert client.stats.reconnects < 10

@@ -5,10 +5,15 @@ File                      Its object                                  State that
 ========================  ==========================================  =====================================
 ``subscriber.py``         :class:`Subscriber`: the engine talks to    whether received messages are sorted
                           this one
-``router.py``             :class:`Router`: filters, handlers, and     wanted subscriptions, requests that
-                          what is to be asked of the server           wait or are under way
+``router.py``             :class:`Router`: filters, handlers, and     wanted subscriptions
+                          what is to be asked of the server
+``request_line.py``       :class:`RequestLine`: what is asked next    requests that wait or are under way
+``asking.py``             :class:`Asking`: sends them, one by one if  the connection that takes requests
+                          the judgement wants it
 ``subscribe_request.py``  :class:`SubscribeRequest`: one SUBSCRIBE    its answer
                           or UNSUBSCRIBE
+``filter_judge.py``       :class:`FilterJudge`: which filter was the  ends in a row, a suspect
+                          reason for ends of connections
 ``subscription_ids.py``   :class:`SubscriptionIds`                    which identifier stands for which
                                                                       filters
 ``in_hand.py``            :class:`InHand`: when reading pauses        messages not finished, their bytes

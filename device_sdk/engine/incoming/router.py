@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk.engine.incoming.request_line import RequestLine
 from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
 from device_sdk.engine.incoming.subscription_ids import SubscriptionIds
 from device_sdk.errors import SubscribeRefused
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Protocol as Contract
 
     from device_sdk.engine.consumers import Consumers
+    from device_sdk.engine.incoming.filter_judge import FilterJudge
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.events import SubscribeAcknowledged
     from device_sdk.mqtt.message import Message
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Router"]
 
 _ROUTE_CACHE_SIZE = 1_000
+_DO_NOT_SEND_RETAINED = 2  # Retain Handling, MQTT 5.0 §3.8.3.1
 _UNANSWERED = 1_000  # SUBSCRIBE and UNSUBSCRIBE at once: packet identifiers are left for messages
 _FILTERS_PER_PACKET = 8  # in what we repeat by ourselves: AWS IoT Core ends the connection above it
 
@@ -42,8 +45,12 @@ _FILTERS_PER_PACKET = 8  # in what we repeat by ourselves: AWS IoT Core ends the
 class Router:
     """The wanted subscriptions of one client. Runs under the engine's lock, :meth:`route` excepted."""
 
-    def __init__(self, lock: threading.RLock, consumers: Consumers, *, use_identifiers: bool = False) -> None:
+    def __init__(
+        self, lock: threading.RLock, consumers: Consumers, *, use_identifiers: bool = False,
+        judge: FilterJudge | None = None,
+    ) -> None:  # fmt: skip
         self._lock = lock
+        self._judge = judge
         self._consumers = consumers
         self.wanted: dict[str, Subscription] = {}
         self._properties: dict[str, dict[str, Any]] = {}  # of the SUBSCRIBE, for filters that have some
@@ -52,8 +59,7 @@ class Router:
         self._tree = FilterTree()
         self._handlers: dict[str, list[Handler]] = {}
         self._cache: dict[str, tuple[Handler, ...]] = {}
-        self._unsent: list[SubscribeRequest] = []  # on this connection
-        self._sent: dict[int, SubscribeRequest] = {}
+        self.requests = RequestLine()
 
     def subscribe(
         self,
@@ -65,6 +71,8 @@ class Router:
         for subscription in subscriptions:
             topic_filter = subscription.topic
             self.wanted[topic_filter] = subscription
+            if self._judge is not None:
+                self._judge.want(topic_filter)
             self._properties.pop(topic_filter, None)
             if properties:
                 self._properties[topic_filter] = properties
@@ -74,7 +82,7 @@ class Router:
         self._cache = {}
         topics = [subscription.topic for subscription in subscriptions]
         request = SubscribeRequest(subscriptions, topics, self._consumers, sent_properties=properties)
-        self._unsent.append(request)
+        self.requests.unsent.append(request)
         return request
 
     def has_subscriptions(self) -> bool:
@@ -94,7 +102,7 @@ class Router:
         for topic_filter in topic_filters:
             self._forget(topic_filter)
         request = SubscribeRequest(None, topic_filters, self._consumers, sent_properties=properties)
-        self._unsent.append(request)
+        self.requests.unsent.append(request)
         return request
 
     def route(self, topic: str) -> tuple[Handler, ...]:
@@ -123,30 +131,78 @@ class Router:
                     return tuple(dict.fromkeys(found))
         return self.route(message.topic)
 
-    def send(self, protocol: Protocol) -> list[tuple[SubscribeRequest, DeviceSdkError]]:
-        """Send waiting requests while few are unanswered; return those that this server cannot take."""
+    def send(
+        self, protocol: Protocol, only: SubscribeRequest | None = None
+    ) -> list[tuple[SubscribeRequest, DeviceSdkError]]:
+        """Send waiting requests while few are unanswered, or ``only`` this one.
+
+        Returns: those that this server cannot take.
+        """
         failed: list[tuple[SubscribeRequest, DeviceSdkError]] = []
-        while self._unsent and len(self._sent) < _UNANSWERED:
-            request = self._unsent.pop(0)
-            lacking = self._lacking(protocol, request)
-            if lacking is not None:
-                failed.append((request, lacking))
-                continue
-            try:
-                if request.subscriptions is None:
-                    packet_id = protocol.unsubscribe(request.topic_filters, request.sent_properties)
-                else:
-                    packet_id = self._send_subscribe(protocol, request, request.subscriptions)
-            except ValueError as error:  # larger than the server's Maximum Packet Size
-                if request.is_repeat and len(request.topic_filters) > 1:
-                    self._unsent[:0] = self._halves(request)
-                    continue
-                refusal = SubscribeRefused(str(error), 0x95)
-                self._refuse(request, request.topic_filters, refusal)
-                failed.append((request, refusal))
-            else:
-                self._sent[packet_id] = request
+        if only is not None:
+            self.requests.unsent.remove(only)
+            self._send_one(protocol, only, failed)
+            return failed
+        while self.requests.unsent and len(self.requests.sent) < _UNANSWERED:
+            self._send_one(protocol, self.requests.unsent.pop(0), failed)
         return failed
+
+    def _send_one(
+        self,
+        protocol: Protocol,
+        request: SubscribeRequest,
+        failed: list[tuple[SubscribeRequest, DeviceSdkError]],
+    ) -> None:
+        lacking = self._lacking(protocol, request)
+        if lacking is not None:
+            failed.append((request, lacking))
+            return
+        try:
+            if request.subscriptions is None:
+                packet_id = protocol.unsubscribe(request.topic_filters, request.sent_properties)
+            else:
+                packet_id = self._send_subscribe(protocol, request, request.subscriptions)
+        except ValueError as error:  # larger than the server's Maximum Packet Size
+            if request.is_repeat and len(request.topic_filters) > 1:
+                self.requests.unsent[:0] = self._halves(request)
+                return
+            refusal = SubscribeRefused(str(error), 0x95)
+            self._refuse(request, request.topic_filters, refusal)
+            failed.append((request, refusal))
+        else:
+            self.requests.sent[packet_id] = request
+
+    # One by one
+
+    def ask_witness(self, judge: FilterJudge, version: str) -> SubscribeRequest | None:
+        """Ask again for a filter that the server has, in MQTT 5.0 without its retained messages.
+
+        Returns: the request, if there is such a filter.
+        """
+        for topic_filter, known in self.wanted.items():
+            if judge.leaves_out(topic_filter) or judge.is_refused(topic_filter):
+                continue
+            wanted = Subscription(
+                known.topic,
+                known.qos,
+                no_local=known.no_local,
+                retain_as_published=known.retain_as_published,
+                retain_handling=_DO_NOT_SEND_RETAINED if version == "5.0" else 0,
+            )
+            properties = self._properties.get(topic_filter, {})
+            witness = SubscribeRequest(
+                [wanted], [topic_filter], self._consumers, sent_properties=properties, is_repeat=True
+            )
+            self.requests.add_witness(witness)
+            return witness
+        return None
+
+    def refuse(self, topic_filter: str, error: SubscribeRefused) -> list[SubscribeRequest]:
+        """End the requests for a filter that has ended connections; return them."""
+        refused = self.requests.take_out(topic_filter)
+        for request in refused:
+            self._refuse(request, [topic_filter], error)
+        return refused
 
     def _lacking(self, protocol: Protocol, request: SubscribeRequest) -> SubscribeRefused | None:
         """Refuse the filters of a kind that this server does not have; the others are asked for alone."""
@@ -162,7 +218,7 @@ class Router:
         self._refuse(request, refused, error)
         rest = [each for each in subscriptions if not kinds[each.topic]]
         if rest:
-            self._unsent.insert(0, self._part(request, rest))
+            self.requests.unsent.insert(0, self._part(request, rest))
         return error
 
     def _refuse(self, request: SubscribeRequest, refused: list[str], error: SubscribeRefused) -> None:
@@ -174,7 +230,8 @@ class Router:
         if request.subscriptions is not None and not request.is_repeat:
             for topic_filter in refused:
                 self._forget(topic_filter)
-        request.finish([], error)
+        has_all = len(refused) == len(request.topic_filters)
+        request.finish([error.reason_code] * len(refused) if has_all else [], error)
 
     def _send_subscribe(
         self, protocol: Protocol, request: SubscribeRequest, subscriptions: list[Subscription]
@@ -192,10 +249,13 @@ class Router:
         """A connection begins: everything wanted is asked for again unless the server still has it."""
         if session_present:
             return
-        asked = {
-            topic for request in self._unsent if request.subscriptions for topic in request.topic_filters
-        }
-        again = [wanted for topic, wanted in self.wanted.items() if topic not in asked]
+        judge = self._judge
+        asked = self.requests.asked
+        again = [
+            wanted
+            for topic, wanted in self.wanted.items()
+            if topic not in asked and not (judge is not None and judge.is_refused(topic))
+        ]
         repeats: list[SubscribeRequest] = []  # of nobody
         for wanted in again:
             properties = self._properties.get(wanted.topic, {})
@@ -208,7 +268,7 @@ class Router:
                 last = SubscribeRequest([], [], self._consumers, sent_properties=properties, is_repeat=True)
                 repeats.append(last)
             last.add(wanted)
-        self._unsent[:0] = repeats
+        self.requests.unsent[:0] = repeats
 
     def _part(self, request: SubscribeRequest, subscriptions: list[Subscription]) -> SubscribeRequest:
         """Return a request for some of the subscriptions of another one; nobody waits for it."""
@@ -225,14 +285,15 @@ class Router:
 
     def disconnected(self) -> None:
         """A connection ended: what was not answered is asked again on the next one."""
-        self._unsent[:0] = self._sent.values()
-        self._sent.clear()
+        self.requests.disconnected()
 
     def answered(self, answer: SubscribeAcknowledged, version: str) -> SubscribeRequest | None:
         """A SUBACK or UNSUBACK came: finish its request, forget the filters that were refused."""
-        request = self._sent.pop(answer.packet_id, None)
+        request = self.requests.sent.pop(answer.packet_id, None)
         if request is None:
             return None
+        if self._judge is not None and request.subscriptions is not None:
+            self._judge.answered(request.topic_filters)
         codes = zip(request.topic_filters, answer.reason_codes, strict=True)
         refused = [(topic, code) for topic, code in codes if code >= 0x80]
         error = subscribe_refused(refused, answer.properties, version) if refused else None
@@ -244,10 +305,9 @@ class Router:
 
     def close(self, error: DeviceSdkError) -> None:
         """End everything that waits."""
-        for request in (*self._unsent, *self._sent.values()):
+        for request in (*self.requests.unsent, *self.requests.sent.values()):
             request.finish([], error)
-        self._unsent.clear()
-        self._sent.clear()
+        self.requests.clear()
         if self.inbox is not None:
             self.inbox.close()
 

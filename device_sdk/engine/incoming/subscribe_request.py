@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SubscribeRequest"]
 
+_UNSPECIFIED_ERROR = 0x80
+
 
 class SubscribeRequest:
     """A SUBSCRIBE or UNSUBSCRIBE and its answer; it is sent as soon as there is a connection.
@@ -28,6 +30,8 @@ class SubscribeRequest:
 
     __slots__ = (
         "_consumers",
+        "_parts",
+        "_whole",
         "answered",
         "error",
         "is_repeat",
@@ -56,6 +60,21 @@ class SubscribeRequest:
         self.error: DeviceSdkError | None = None
         self.answered: Any = consumers.event()  # set once it is done
         self._consumers = consumers
+        self._parts: list[SubscribeRequest] = []
+        self._whole: SubscribeRequest | None = None
+
+    def split(self) -> list[SubscribeRequest]:
+        """Return a SUBSCRIBE for each topic filter; this one is done when all of them are. For the engine."""
+        if self.subscriptions is None or len(self.subscriptions) < 2:
+            return [self]
+        for wanted in self.subscriptions:
+            part = SubscribeRequest(
+                [wanted], [wanted.topic], self._consumers,
+                sent_properties=self.sent_properties, is_repeat=self.is_repeat,
+            )  # fmt: skip
+            part._whole = self
+            self._parts.append(part)
+        return list(self._parts)
 
     def add(self, wanted: Subscription) -> None:
         """Ask for one more, before it is sent. For the engine."""
@@ -102,3 +121,12 @@ class SubscribeRequest:
         self.properties = properties or {}
         self.error = error
         self.answered.set()
+        if self._whole is not None:
+            self._whole._part_done()
+
+    def _part_done(self) -> None:
+        if not all(part.done for part in self._parts):
+            return
+        errors = [part.error for part in self._parts if part.error is not None]
+        codes = [code for part in self._parts for code in part.reason_codes or [_UNSPECIFIED_ERROR]]
+        self.finish(codes, errors[0] if errors else None, self._parts[-1].properties)

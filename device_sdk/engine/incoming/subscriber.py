@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sdk.engine.incoming.asking import Asking
 from device_sdk.engine.incoming.manual_ack import HeldBounds, ManualAcks
 from device_sdk.engine.incoming.router import Router
 from device_sdk.errors import ClosedError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from device_sdk.engine.incoming.calls import Calls
     from device_sdk.engine.incoming.in_hand import InHand
     from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
+    from device_sdk.engine.outgoing.suspicion import Suspicion
     from device_sdk.errors import DeviceSdkError
     from device_sdk.mqtt.events import MessageSkipped, SubscribeAcknowledged, UnsubscribeAcknowledged
     from device_sdk.mqtt.message import Subscription
@@ -37,9 +39,9 @@ class Subscriber:
         "_closed",
         "_consumers",
         "_events",
-        "_online",
         "_pauses",
         "_session",
+        "asking",
         "calls",
         "in_hand",
         "manual",
@@ -58,14 +60,20 @@ class Subscriber:
         use_identifiers: bool = False,
         acknowledge: Callable[[AckToken], object] | None = None,
         held: HeldBounds | None = None,
+        suspicion: Suspicion | None = None,
     ) -> None:
-        self.router = Router(lock, consumers, use_identifiers=use_identifiers)
+        judge = outbox = None
+        if suspicion is not None:
+            judge, outbox = suspicion.filters, suspicion.outbox
+        self.router = Router(lock, consumers, use_identifiers=use_identifiers, judge=judge)
+        self.asking = Asking(self.router, session, events, judge, outbox)
+        if suspicion is not None:
+            suspicion.attend(self.asking)
         self.in_hand = in_hand
         self.calls: Calls | None = None  # the requests that wait for their responses, from the first one on
         self.sorts = False
         self._session = session
         self._events = events
-        self._online: Protocol | None = None
         self._consumers = consumers
         self._pauses = 0
         self.manual: ManualAcks | None = None
@@ -99,7 +107,7 @@ class Subscriber:
         for wanted in subscriptions:
             options = (wanted.qos, wanted.no_local, wanted.retain_as_published, wanted.retain_handling)
             self._session.record(("subscribed", wanted.topic, *options))
-        self._send_requests()
+        self.asking.go_on()
         return request
 
     def unsubscribe(
@@ -110,27 +118,16 @@ class Subscriber:
         request = self.router.unsubscribe(topic_filters, properties)
         for topic_filter in topic_filters:
             self._session.record(("unsubscribed", topic_filter))
-        self._send_requests()
+        self.asking.go_on()
         return request
-
-    def _send_requests(self) -> None:
-        if self._online is not None:
-            for request, error in self.router.send(self._online):
-                self._report_refused(request, error)
 
     def on_answer(self, event: SubscribeAcknowledged | UnsubscribeAcknowledged, version: str) -> None:
         """Finish the request that a SUBACK or UNSUBACK answers."""
         request = self.router.answered(event, version)
+        self.asking.answered()
         if request is not None and request.error is not None:
-            self._report_refused(request, request.error)
-        self._send_requests()
-
-    def _report_refused(self, request: SubscribeRequest, error: DeviceSdkError) -> None:
-        """Report a refused request; the store forgets what is not wanted any more."""
-        self._events.notify("subscribe_refused", str(error), error)
-        for topic_filter in request.topic_filters:
-            if topic_filter not in self.router.wanted:
-                self._session.record(("unsubscribed", topic_filter))
+            self.asking.report(request, request.error)
+        self.asking.go_on()
 
     # Received messages
 
@@ -191,17 +188,16 @@ class Subscriber:
 
     def connected(self, protocol: Protocol, *, has_all: bool) -> None:
         """Ask on this connection from now on. ``has_all``: the server still has what was asked before."""
-        self._online = protocol
         self.router.connected(has_all)
-        self._send_requests()
+        self.asking.begin(protocol)
 
     def disconnecting(self) -> None:
         """Ask for nothing any more on this connection, which has its DISCONNECT."""
-        self._online = None
+        self.asking.stop()
 
     def disconnected(self) -> None:
         """Ask again on the next connection what was not answered on this one."""
-        self._online = None
+        self.asking.stop()
         if self.manual is not None:
             self.manual.forget()
         self._session.requests.clear()

@@ -11,11 +11,12 @@ from device_sdk.mqtt.session import EXPIRED, QUEUED, REFUSED
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.engine.events import Events
+    from device_sdk.engine.incoming.asking import Asking
+    from device_sdk.engine.incoming.subscribe_request import SubscribeRequest
     from device_sdk.engine.outgoing.delivery import Delivery
     from device_sdk.engine.outgoing.outbox import Outbox
     from device_sdk.engine.outgoing.poison import Poison, Suspect
     from device_sdk.mqtt.protocol import Protocol
-    from device_sdk.mqtt.session import Session
 
 __all__ = ["Careful"]
 
@@ -32,12 +33,17 @@ _PATIENCE = 30.0  # seconds for PINGRESP, if keep alive leaves as many: some ser
 
 
 class _Control:
-    """A connection without the suspect. ``asks_topic``: other messages of its topic are let through."""
+    """A connection without the suspect. ``asks_topic``: other messages of its topic are let through.
 
-    __slots__ = ("asks_topic", "has_answer", "suspect")
+    ``excluded``: the topics that it leaves out as well, to its end: else a message would overtake those of
+    its topic that were left out before.
+    """
 
-    def __init__(self, suspect: Suspect) -> None:
+    __slots__ = ("asks_topic", "excluded", "has_answer", "suspect")
+
+    def __init__(self, suspect: Suspect, excluded: set[bytes]) -> None:
         self.suspect = suspect
+        self.excluded = frozenset(excluded)
         self.has_answer = False
         self.asks_topic = False
 
@@ -50,8 +56,8 @@ class Careful:
     """
 
     __slots__ = (
-        "_accepted_at", "_acknowledged", "_answered_at", "_candidates", "_control", "_events", "_is_careful",
-        "_outbox", "_poison", "_protocol", "_session", "_stepped_over",
+        "_accepted_at", "_acknowledged", "_answered_at", "_asking", "_candidates", "_control", "_events",
+        "_is_careful", "_outbox", "_poison", "_protocol", "_stepped_over",
         "alone", "alone_since", "deadline",
     )  # fmt: skip
 
@@ -59,31 +65,33 @@ class Careful:
         self,
         poison: Poison,
         protocol: Protocol,
-        session: Session,
         outbox: Outbox,
         events: Events,
         now: float,
+        asking: Asking | None = None,
     ) -> None:
         self.alone: Delivery | None = None
         self.alone_since = now
         self.deadline: float | None = None
         self._poison = poison
         self._protocol = protocol
-        self._session = session
         self._outbox = outbox
         self._stepped_over = SteppedOver(outbox.backlog)
         self._events = events
+        self._asking = asking
         self._accepted_at = now
         self._acknowledged = events.stats.acknowledged
         self._is_careful = poison.is_careful
         self._candidates = {id(message): message for message in poison.candidates}
-        self._control = None if poison.suspect is None else _Control(poison.suspect)
+        self._control = None if poison.suspect is None else _Control(poison.suspect, poison.excluded)
         self._answered_at = _NOT_ASKED
 
     @property
     def is_over(self) -> bool:
         """Whether everything can go its usual way again."""
         if self.alone is not None or self._control is not None or self._poison.is_watchful:
+            return False
+        if self._asking is not None and not self._asking.is_over:
             return False
         first = self._stepped_over.first()
         return not (self._protocol.outbound.repeats or (first is not None and id(first) in self._candidates))
@@ -102,6 +110,8 @@ class Careful:
         control = self._control
         if control is not None and self._is_passed(control, now):
             self._end_control(control, now, ended)
+        if self._asking is not None:
+            self._asking.decide(now)
         if poison.watches_qos0 and self._has_proved_qos0(now):
             poison.qos0_proved()
         while self.alone is None and self._advance(now, ended):
@@ -128,7 +138,8 @@ class Careful:
         if alone is not None:
             if alone.flags >= 2:
                 # One that exceeded the server's quota is still in flight, without a packet.
-                answered = self._session.in_flight.get(alone.packet_id) is not alone or alone.packet is None
+                sent = self._protocol.session.in_flight.get(alone.packet_id)
+                answered = sent is not alone or alone.packet is None
             else:
                 answered = now >= self._answered_at
             if answered:
@@ -162,12 +173,22 @@ class Careful:
             moments.append(self._accepted_at + self._control.suspect.lasted)
         if self._poison.watches_qos0:
             moments.append(self._accepted_at + self._poison.qos0_life)
+        if self._asking is not None and (due := self._asking.deadline(now)) is not None:
+            moments.append(due)
         return min((moment for moment in moments if moment > now), default=None)
 
     # The next message
 
     def _advance(self, now: float, ended: list[Delivery]) -> bool:
         """Do something about the next message; return whether there may be more to do now."""
+        asking = self._asking
+        if asking is not None:
+            if asking.is_waiting(now):
+                return False
+            if (request := asking.next()) is not None:
+                return self._is_quiet() and self._ask_for(asking, request, now)
+            if asking.holds_messages(now):
+                return False
         repeat = next(iter(self._protocol.outbound.repeats.values()), None)
         if repeat is None and detours(self._outbox) & BIRTH:
             return False
@@ -191,7 +212,7 @@ class Careful:
         if control is not None:
             suspect = control.suspect
             same_topic = topic_field == suspect.topic_field
-            if message is suspect.message or topic_field in poison.excluded:
+            if message is suspect.message or topic_field in control.excluded:
                 return _LEFT
             if same_topic and not control.asks_topic:
                 return _LEFT
@@ -199,6 +220,8 @@ class Careful:
             return _REFUSED
         if control is not None or poison.is_bad(topic_field) or id(message) in self._candidates:
             return _ALONE
+        if poison.suspect is not None and message is poison.suspect.message:
+            return _ALONE  # once more, on whatever connection since it was found
         if (is_repeat and self._is_careful) or (message.flags < 2 and poison.watches_qos0):
             return _ALONE
         return _TOGETHER
@@ -213,7 +236,7 @@ class Careful:
         return True
 
     def _refuse(self, message: Delivery, error: PublishRefused, ended: list[Delivery]) -> None:
-        if self._session.in_flight.get(message.packet_id) is message:
+        if self._protocol.session.in_flight.get(message.packet_id) is message:
             self._protocol.outbound.give_up(message)
         elif message.status == QUEUED:
             self._stepped_over.take_out(message)
@@ -238,9 +261,21 @@ class Careful:
 
     def _is_free(self) -> bool:
         """Whether nothing is unanswered on this connection."""
-        session, outbound = self._session, self._protocol.outbound
+        return self._is_quiet() and not self._protocol.session.requests
+
+    def _is_quiet(self) -> bool:
+        """Whether no message is unanswered."""
+        session, outbound = self._protocol.session, self._protocol.outbound
         waiting = len(session.in_flight) - len(outbound.held) - len(outbound.left_out) - len(outbound.repeats)
-        return not (waiting or session.released or session.requests)
+        return not (waiting or session.released)
+
+    def _ask_for(self, asking: Asking, request: SubscribeRequest, now: float) -> bool:
+        """Send a SUBSCRIBE or UNSUBSCRIBE; return whether it was possible now."""
+        if asking.wants_ping and not self._ask(now):
+            return False
+        self._answered_at = _NOT_ASKED
+        asking.send(request, now)
+        return True
 
     def _ask(self, now: float) -> bool:
         """Return whether the server has answered a PINGREQ, and send one if none was sent."""
@@ -268,7 +303,7 @@ class Careful:
 
     def _send(self, message: Delivery, now: float, ended: list[Delivery], *, is_repeat: bool) -> bool:
         """Send a message, or end it if its time is over; return whether it was possible now."""
-        outbox, protocol, session = self._outbox, self._protocol, self._session
+        outbox, protocol, session = self._outbox, self._protocol, self._protocol.session
         if is_repeat:
             outbound = protocol.outbound
             if len(session) - len(outbound.left_out) - len(outbound.repeats) >= outbound.window:

@@ -11,7 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from device_sdk.engine.outgoing.delivery import Delivery
 
-__all__ = ["OTHER_REASONS", "End", "Poison", "Suspect"]
+__all__ = [
+    "CAREFUL_AFTER", "ENOUGH_ENDS", "ENOUGH_NAMED", "LONGEST_LIFE", "OTHER_REASONS", "End", "Poison",
+    "Suspect",
+]  # fmt: skip
 
 #: DISCONNECT for which no message of ours is the reason: our protocol error, the server is busy, shuts down
 #: or saw nothing of us for too long, another client has our name, too many messages at once or too fast, a
@@ -20,14 +23,14 @@ OTHER_REASONS = frozenset({0x82, 0x89, 0x8B, 0x8D, 0x8E, 0x93, 0x96, 0x97, 0x98,
 #: DISCONNECT that names a fault of a PUBLISH: topic, alias, size, payload format, RETAIN, QoS.
 _NAMED_REASONS = frozenset({0x90, 0x94, 0x95, 0x99, 0x9A, 0x9B})
 
-_CAREFUL_AFTER = 2  # ends in a row
+CAREFUL_AFTER = 2  # ends in a row
 #: Ends with one message alone in flight that make it suspect; with a reason that names it; of a bad topic.
-_ENOUGH_ENDS, _ENOUGH_NAMED, _ENOUGH_BAD_TOPIC = 3, 2, 1
+ENOUGH_ENDS, ENOUGH_NAMED, _ENOUGH_BAD_TOPIC = 3, 2, 1
 _UNSENT_AFTER = 3  # verdicts on one topic
 _HOUR = 3600.0
 _HOURLY_PROBES = 24  # then daily
 _SHORT_LIFE = 10.0  # seconds
-_LONGEST_LIFE = 60.0  # seconds that a connection of any age counts for, where another one has to live as long
+LONGEST_LIFE = 60.0  # seconds that a connection of any age counts for, where another one has to live as long
 
 
 class End:
@@ -36,10 +39,22 @@ class End:
     ``reason``: in words; ``reason_code``: of DISCONNECT; ``lived``: seconds from CONNACK on; ``unanswered``:
     the messages of QoS 1 and 2 that had reached the server and were not answered; ``qos0``: whether there may
     have been messages of QoS 0; ``alone``: the message that was unanswered and nothing else, for ``since``
-    seconds.
+    seconds; ``greeted``: birth was unanswered; ``is_bare``: no message or SUBSCRIBE was; ``is_clear``: no
+    message was, nor birth, and all that was sent had reached the server.
     """
 
-    __slots__ = ("alone", "lived", "qos0", "reason", "reason_code", "since", "unanswered")
+    __slots__ = (
+        "alone",
+        "greeted",
+        "is_bare",
+        "is_clear",
+        "lived",
+        "qos0",
+        "reason",
+        "reason_code",
+        "since",
+        "unanswered",
+    )
 
     def __init__(
         self, reason: str, reason_code: int | None, lived: float, unanswered: list[Delivery], *, qos0: bool
@@ -51,6 +66,7 @@ class End:
         self.qos0 = qos0
         self.alone: Delivery | None = None
         self.since = lived
+        self.greeted = self.is_bare = self.is_clear = False
 
 
 class Suspect:
@@ -72,7 +88,7 @@ class Suspect:
         self.qos = alone.qos
         self.size = len(alone.payload)
         self.ends = count.ends
-        self.named = count.named >= _ENOUGH_NAMED
+        self.named = count.named >= ENOUGH_NAMED
         self.is_proven = self.named or is_bad or self.message is None
         self.is_controlled = False  # a connection without it was well
         self.of_topic = True
@@ -93,6 +109,10 @@ class Suspect:
     def control(self) -> None:
         """A connection without the suspect was well."""
         self.is_controlled = True
+
+    def begin(self) -> None:
+        """Another connection begins, and not because the suspect has ended the last one."""
+        self.is_controlled = self.is_proven and self.is_controlled
 
     def prove(self) -> None:
         """The suspect has ended the connection that was well without it."""
@@ -155,7 +175,7 @@ class Poison:
     @property
     def is_careful(self) -> bool:
         """Whether the messages that the last connections left unanswered are to be sent one by one."""
-        return self._ends >= _CAREFUL_AFTER
+        return self._ends >= CAREFUL_AFTER
 
     def is_bad(self, topic_field: bytes) -> bool:
         """Whether there was a verdict on the topic: its messages are sent one by one."""
@@ -186,8 +206,8 @@ class Poison:
             self._ends += 1
         if end.qos0:
             self._qos0_ends += 1
-            self._qos0_lived = max(self._qos0_lived, min(end.lived, _LONGEST_LIFE))
-            self.watches_qos0 = self._qos0_ends >= _CAREFUL_AFTER
+            self._qos0_lived = max(self._qos0_lived, min(end.lived, LONGEST_LIFE))
+            self.watches_qos0 = self._qos0_ends >= CAREFUL_AFTER
         alone = end.alone
         if alone is None:
             return None
@@ -197,10 +217,10 @@ class Poison:
             count = self._qos0_counts.setdefault(alone.topic_field, _Count())
         count.ends += 1
         count.named += end.reason_code in _NAMED_REASONS
-        count.lasted = max(count.lasted, min(end.since, _LONGEST_LIFE))
+        count.lasted = max(count.lasted, min(end.since, LONGEST_LIFE))
         is_bad = self.is_bad(alone.topic_field)
-        needed = _ENOUGH_BAD_TOPIC if is_bad else _ENOUGH_ENDS
-        if count.ends >= needed or count.named >= _ENOUGH_NAMED:
+        needed = _ENOUGH_BAD_TOPIC if is_bad else ENOUGH_ENDS
+        if count.ends >= needed or count.named >= ENOUGH_NAMED:
             self.suspect = Suspect(alone, count, end, is_bad=is_bad)
         return self.suspect
 
@@ -226,6 +246,11 @@ class Poison:
         self._qos0_counts.clear()
 
     # The control: a connection without the suspect
+
+    def begin(self) -> None:
+        """A connection begins: that an earlier one was well without the suspect says nothing for this one."""
+        if self.suspect is not None:
+            self.suspect.begin()
 
     def control_ended(self, end: End | None) -> None:
         """A connection without the suspect is over, or one on which it came again; ``end``: it counts."""

@@ -44,7 +44,7 @@ class Presence:
         self._trials: dict[str, BirthTrial] = {}  # by server
         self._trial = BirthTrial()
         self._place = AT_ONCE
-        # Birth of QoS 0, when it was said, and how many messages had been acknowledged.
+        # Birth of QoS 0, when it was said, and how many messages had been sent before it and acknowledged.
         self._unproved: tuple[Greeting, float, int] | None = None
         self._greetings = greetings or Greetings("5.0")
         self._session = session
@@ -95,30 +95,33 @@ class Presence:
             self.due = None
             self._outbox.detour(BIRTH, True)
 
-    def begin(self, protocol: Protocol, now: float, *, alone: bool) -> None:
+    def begin(self, protocol: Protocol, now: float, *, alone: bool) -> bool:
         """Say birth as soon as everything is repeated and the window has room; then what waits may follow.
 
         ``alone``: nothing else may be unanswered then. What is in flight with QoS 2 on its topic comes first:
-        servers publish that when PUBREL arrives.
+        servers publish that when PUBREL arrives. Returns: whether it was said, and has no answer.
         """
         birth, session, outbound = self._birth, self._session, protocol.outbound
         if birth is None or self.due is not None or outbound.repeats:
-            return
+            return False
         sent = [
             one
             for packet_id, one in session.in_flight.items()
             if one.packet is not None and packet_id not in outbound.left_out
         ]
-        if birth.flags >= 2 and len(session) >= protocol.outbound.window:
-            return
-        if (alone and sent) or any(one.flags >= 4 and one.topic_field == birth.topic_field for one in sent):
-            return
+        if birth.flags >= 2 and not outbound.has_room:
+            return False
+        if (alone and (sent or session.requests)) or any(
+            one.flags >= 4 and one.topic_field == birth.topic_field for one in sent
+        ):
+            return False
         self._birth = None
         if self._say(birth, protocol):
             if birth.flags < 2:
-                self._unproved = birth, now, self._events.stats.acknowledged
+                self._unproved = birth, now, self._events.stats.acknowledged + len(session)
             self._outbox.replay.outdate(birth.topic_field, self._replaced_through)
         self._outbox.detour(BIRTH, False)
+        return birth.flags < 2
 
     def take_leave(self, protocol: Protocol | None) -> bool:
         """Say the farewell as the last message of this connection, if there is one.
@@ -134,7 +137,7 @@ class Presence:
         if protocol.gate:
             self._tell(farewell, LocalProtocolError("what is to be sent before it waits for the store"))
             return False
-        if len(self._session) >= protocol.outbound.window:
+        if not protocol.outbound.has_room:
             fitted.flags &= 1  # QoS 0 needs no room in the window, and DISCONNECT follows it
         self.said = self._say(fitted, protocol)
         return self.said
@@ -152,21 +155,32 @@ class Presence:
         greeting.error = error
         self.answered(greeting)
 
-    def ended_by_server(self, lived: float, error: DeviceSdkError, now: float) -> None:
-        """The server has ended the connection after ``lived`` seconds, for a reason that may be birth."""
+    def ended_by_server(
+        self, lived: float, error: DeviceSdkError, now: float, *, is_found: bool = False
+    ) -> None:
+        """The server has ended the connection after ``lived`` seconds, for a reason that may be birth.
+
+        ``is_found``: one message or topic filter alone was unanswered.
+        """
         on = next((one for one in self._unanswered if one.name == "birth"), None)
         if self._unproved is not None:
-            birth, said_at, acknowledged = self._unproved
-            if acknowledged == self._events.stats.acknowledged and now < said_at + _SHORT_LIFE:
-                on = birth
+            if self.is_unproved(now):
+                on = self._unproved[0]
             else:
                 self._trial.answered()
         if on is None:
-            if self.due is not None:
+            if self.due is not None and not is_found:
                 self._trial.ended_before()
         elif self._trial.ended_on(lived, now, late=self._place == LATE):
             text = f"the broker ended connections while it was unanswered ({error}), and not without it"
             self._tell(on, DeviceSdkError(f"{text}; it is left out for an hour or more"))
+
+    def is_unproved(self, now: float) -> bool:
+        """Whether birth of QoS 0 was said, and nothing shows that the server has taken it."""
+        if self._unproved is None:
+            return False
+        _, said_at, before = self._unproved
+        return self._events.stats.acknowledged <= before and now < said_at + _SHORT_LIFE
 
     def disconnected(self) -> None:
         """The connection is over, and with it everything that was said on it."""

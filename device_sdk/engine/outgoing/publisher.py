@@ -289,11 +289,11 @@ class Publisher:
         outbox, suspicion = self.outbox, self.suspicion
         if outbox.max_buffered < 0:
             outbox.want_fill(False)
-            alone = suspicion is not None and suspicion.careful is not None
-            self.presence.begin(self.online, now, alone=alone)
-            if suspicion is not None:
-                self.report_ended(self.postponed.pass_over(suspicion.step(now), now))
-                self.presence.begin(self.online, now, alone=alone)
+            if suspicion is None:
+                self.presence.begin(self.online, now, alone=False)
+            else:
+                ended = suspicion.step(self.online, self.presence, now)
+                self.report_ended(self.postponed.pass_over(ended, now))
         if self.postponed:  # after the step, which may have come to the end of a message that was alone
             may_send = suspicion is None or not suspicion.is_judging
             self.report_ended(self.postponed.publish(self.online, now, may_send=may_send))
