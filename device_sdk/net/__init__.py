@@ -11,6 +11,7 @@ Read ``base.py`` first, then ``attempt.py`` and one of the streams.
 ``unix.py``           ``unix:``
 ``memory.py``         ``memory:``, inside one process; one lock for all of these streams
 ``serial.py``         ``serial:``, ``rfc2217:``, ``socket:``; a remote port has two threads of its own
+``link/``             ``framing=link`` of a serial line: frames that are checked and repeated
 ``serial_errors.py``  advice for a serial port that cannot be opened
 ``proxy.py``          TCP through SOCKS or HTTP CONNECT; ``socks.py`` has the SOCKS dialogues
 ``stack.py``          the bottom of a stack: TCP, directly or through a proxy
@@ -19,6 +20,7 @@ Read ``base.py`` first, then ``attempt.py`` and one of the streams.
 ``tls.py``            ``mqtts:``, and the option ``tls`` of any other URL
 ``tls_psk.py``        TLS with a key that both sides have instead of certificates
 ``tls_reasons.py``    TLS failures in words, with advice
+``watch.py``          a descriptor that wakes its owner without data on the line
 ``websocket.py``      ``ws:``, ``wss:``; ``upgrade.py`` has their HTTP handshake, ``pieces.py`` large frames
 ``srv.py``            ``mqtt+srv:``, ``mqtts+srv:``: servers announced in the DNS
 ====================  ================================================================================

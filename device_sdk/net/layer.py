@@ -169,7 +169,13 @@ class Link:
         self._unread = b""
 
     def recv(self) -> bytes:
-        """Wait for bytes and return them; ``b""`` when the peer has closed.
+        """Wait for bytes and return them; ``b""`` when the peer has closed. Raises: as :meth:`recv_until`."""
+        while (data := self.recv_until(None)) is None:
+            pass
+        return data
+
+    def recv_until(self, moment: float | None) -> bytes | None:
+        """As :meth:`recv`, but ``None`` once the moment (monotonic seconds) has come.
 
         Raises: ConnectFailedError: the deadline has passed. TransportClosedError: reset, or aborted.
         """
@@ -179,9 +185,9 @@ class Link:
             with self._attempt.lock:
                 self._attempt.check()
                 data = self._inner.recv()
-            if data is not None:
+            if data is not None or (moment is not None and time.monotonic() >= moment):
                 return data
-            self._wait()
+            self._wait(moment)
 
     def send_all(self, data: bytes) -> None:
         """Send all of it, waiting for room. Raises: as :meth:`recv`."""
@@ -206,15 +212,15 @@ class Link:
         data, self._unread = self._unread, b""
         return data
 
-    def _wait(self) -> None:
-        """Wait as an owner does, once."""
+    def _wait(self, moment: float | None = None) -> None:
+        """Wait as an owner does, once, and not beyond that moment."""
         inner = self._inner
         with self._attempt.lock:
             self._attempt.check()
             fd, wants_write, due = inner.fileno(), inner.wants_write(), inner.next_deadline()
         if time.monotonic() >= self._deadline:
             raise ConnectFailedError(f"cannot open {self._description}: timed out in the handshake")
-        until = self._deadline if due is None else min(due, self._deadline)
+        until = min(each for each in (self._deadline, due, moment) if each is not None)
         wanted = select.POLLIN | (select.POLLOUT if wants_write else 0)
         writable = wants_write and self._attempt.poll(fd, wanted, until) & ~select.POLLIN
         with self._attempt.lock:

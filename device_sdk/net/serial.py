@@ -1,8 +1,8 @@
-"""MQTT over a serial line: ``serial:///dev/ttyUSB0?baud=115200&rtscts=1``, the bytes as they are.
+"""MQTT over a serial line: ``serial:///dev/ttyUSB0?baud=115200&rtscts=1``, the bytes as they are or framed.
 
 A port of this machine, or one behind a network: ``rfc2217://host:port`` also configures the remote port,
 ``socket://host:port`` leaves it as it is. Needs the extra ``serial``. The wire has no checksum, no end of
-stream and no connections; docs/serial.md describes the consequences.
+stream and no connections; docs/serial.md describes the consequences, and ``framing=link`` adds all three.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from device_sdk._load import load
 from device_sdk._text import did_you_mean
 from device_sdk.errors import (
     ArgumentError,
@@ -30,8 +31,9 @@ from device_sdk.errors import (
     TransportError,
 )
 from device_sdk.net.attempt import StreamAttempt, StreamLife
-from device_sdk.net.base import ParsedUrl, Transport
+from device_sdk.net.base import ParsedUrl, Transport, takes
 from device_sdk.net.serial_errors import GONE, explain
+from device_sdk.net.watch import Watch
 
 try:
     # By name: the unrelated package "serial" could be imported as well.
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["SerialTransport"]
+__all__ = ["SerialTransport", "serial_stream"]
 
 READ_BYTES = 65536
 # At an orderly close, output in the kernel, such as a DISCONNECT, gets this long to leave. By itself Linux
@@ -73,7 +75,43 @@ _WHY_NOT = {
     "xonxoff": "; MQTT is binary and XON/XOFF would swallow two of its byte values: use rtscts=1",
 }
 _BAUD_RATES = range(50, 20_000_001)
+# Options of framing=link, and of no other: what both ends may agree on at most, and the default.
+_LINK_SIZES = {"frame": (range(64, 1025), 256), "window": (range(1, 65), 8)}
+_LINK = "device_sdk.net.link.layer:LinkTransport"
 _TAKES = {"serial": set(_OPTIONS), "rfc2217": set(_OPTIONS) - {"exclusive"}, "socket": set[str]()}
+
+
+@takes()
+def serial_stream(url: ParsedUrl) -> Transport:
+    """Return the stream of a serial URL: the port itself, or with ``framing=link`` a link on top of it.
+
+    ``framing``: raw (the default) or link. With link ``frame`` is the largest frame in bytes (64..1024,
+    default 256) and ``window`` the frames on their way (1..64, default 8); ``socket://`` then takes ``baud``,
+    the rate of the line behind it. The other options are those of :class:`SerialTransport`.
+
+    Raises: ArgumentError: an option or a value, by its name.
+    """
+    query = dict(url.query)
+    framing = query.pop("framing", "raw")
+    if framing not in ("raw", "link"):
+        raise ArgumentError("framing", f"must be raw or link; not {framing!r}")
+    sizes = {}
+    for name, (allowed, default) in _LINK_SIZES.items():
+        text = query.pop(name, None)
+        if text is not None and framing == "raw":
+            raise ArgumentError(name, "is an option of framing=link")
+        sizes[name] = default if text is None else _number(name, text, allowed, str(default))
+    if framing == "raw":
+        return SerialTransport(_with_query(url, query))
+    baud: int = _value("baud", query.get("baud", "115200"), {})
+    if url.scheme == "socket":
+        query.pop("baud", None)
+    link: Transport = load(_LINK)(SerialTransport(_with_query(url, query)), baud=baud, **sizes)
+    return link
+
+
+def _with_query(url: ParsedUrl, query: dict[str, str]) -> ParsedUrl:
+    return ParsedUrl(url.scheme, url.host, url.port, url.path, query, url.user_name, url.password)
 
 
 class SerialTransport(Transport):
@@ -113,7 +151,7 @@ class SerialTransport(Transport):
             self._connect = lambda attempt, deadline: _open_remote(remote, settings, attempt, deadline)
         self._life = StreamLife()  # its lock guards all of these, and nothing done under it blocks
         self._line: _Line | None = None
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
         self._blocked = False
 
     def open(self, deadline: float) -> None:
@@ -130,7 +168,7 @@ class SerialTransport(Transport):
                 try:
                     with self._life.lock:
                         attempt.check()
-                        self._watch = _Watch(line.fd)
+                        self._watch = Watch(line.fd)
                         self._line = line
                         self._blocked = False
                         attempt.succeed()
@@ -230,34 +268,6 @@ class SerialTransport(Transport):
         else:
             reason = str(error.strerror)
         return TransportClosedError(f"{self.description}: {reason} ({name})")
-
-
-class _Watch:
-    """The descriptor that the owner polls: data on the line, room if asked for, or a wake-up."""
-
-    __slots__ = ("_epoll", "_line", "_wake", "fileno")
-
-    def __init__(self, line: int) -> None:
-        self._line = line
-        self._epoll = select.epoll()
-        self.fileno = self._epoll.fileno
-        try:
-            self._epoll.register(line, select.EPOLLIN)
-            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        except OSError:
-            self._epoll.close()
-            raise
-        self._epoll.register(self._wake, select.EPOLLIN)
-
-    def also_room(self, wanted: bool) -> None:
-        self._epoll.modify(self._line, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
-
-    def wake(self) -> None:
-        os.eventfd_write(self._wake, 1)
-
-    def close(self) -> None:
-        self._epoll.close()
-        os.close(self._wake)
 
 
 class _Line(ABC):
@@ -424,12 +434,14 @@ def _parse_settings(url: ParsedUrl) -> dict[str, Any]:
 
 def _value(name: str, text: str, values: dict[str, Any]) -> Any:
     if name == "baud":
-        if text.isascii() and text.isdecimal() and len(text) < 9 and int(text) in _BAUD_RATES:
-            return int(text)
-        raise ArgumentError(
-            name, f"must be {_BAUD_RATES[0]}..{_BAUD_RATES[-1]}, such as 115200; not {text!r}"
-        )
+        return _number(name, text, _BAUD_RATES, "115200")
     if text not in values:
         allowed = ", ".join(values)
         raise ArgumentError(name, f"must be one of {allowed}; not {text!r}{_WHY_NOT.get(name, '')}")
     return values[text]
+
+
+def _number(name: str, text: str, allowed: range, example: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) < 9 and int(text) in allowed:
+        return int(text)
+    raise ArgumentError(name, f"must be {allowed[0]}..{allowed[-1]}, such as {example}; not {text!r}")

@@ -300,6 +300,18 @@ ALARMS = {
         ),
         Alarm("users of boards with a battery ask why nothing arrives for ten minutes", unwatched=BY_USERS),
     ],
+    "0037": [
+        Alarm(
+            "Bytes that were delivered and not sent",
+            ("tests/net/test_link_session.py::test_ends_that_restart_at_any_moment_never_mix_two_epochs",),
+        ),
+        Alarm(
+            "frames that are repeated on a quiet line",
+            ("tests/net/test_link_session.py::test_a_quiet_line_at_any_rate_repeats_nothing",),
+        ),
+        Alarm("boards that cannot keep a window of frames", unwatched=BY_USERS),
+        Alarm("a line with less than 80 % of its rate for bulk data", unwatched=BY_BENCHMARKS),
+    ],
 }
 
 # 0007 is an index.

@@ -38,6 +38,7 @@ BOUNDS_WORK = {
     "engine/incoming/calls.py",
     "net/attempt.py",
     "net/layer.py",
+    "net/link/layer.py",
     "net/lookup.py",
     "net/memory.py",
     "net/serial.py",
