@@ -12,8 +12,10 @@ __all__ = ["did_you_mean", "nearest"]
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
-    """Return the known name that is near, ``""`` if none is."""
-    return next(iter(difflib.get_close_matches(wrong, list(known), n=1)), "")
+    """Return the known name that is near, in upper or lower case, ``""`` if none is."""
+    folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(wrong.casefold(), list(folded), n=1)
+    return folded[near[0]] if near else ""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

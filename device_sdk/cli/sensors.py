@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import time
@@ -21,7 +22,7 @@ from device_sdk.cli.common import (
 from device_sdk.cli.terminal import say, say_json
 from device_sdk.drivers import DRIVERS, discover, driver_class, open_driver
 from device_sdk.drivers.bus import list_buses
-from device_sdk.errors import ArgumentError
+from device_sdk.errors import ArgumentError, DriverError
 from device_sdk.node.driver_options import option_problems
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ def _discover(arguments: argparse.Namespace) -> None:
 
 def _read(arguments: argparse.Namespace) -> None:
     options = dict(arguments.options)
+    if arguments.kind == "function":
+        # A function beside the user, as beside a node's configuration. Behind all that is installed.
+        sys.path.append(os.getcwd())
     if arguments.root is not None:
         options["root"] = arguments.root
     problems = [f"{name}: {problem}" for name, problem in option_problems(arguments.kind, options)]
@@ -118,34 +122,50 @@ def _read(arguments: argparse.Namespace) -> None:
     # Without a count Ctrl-C is the way to end it.
     until_interrupted = suppress(KeyboardInterrupt) if count is None else nullcontext()
     with open_driver(arguments.kind, **options) as driver, until_interrupted:
-        _sample(driver, arguments.kind, show, arguments.interval or 1.0, count)
+        last = _sample(driver, arguments.kind, show, arguments.interval or 1.0, count)
+        if all(reading.quality == "bad" for reading in last):
+            reason = last[0].reason if last else "it has none"
+            raise DriverError(
+                f"no channel of {arguments.kind} could be measured" + (reason and f": {reason}")
+            )
 
 
-def _sample(driver: Driver, kind: str, show: Show, interval: float, count: int | None) -> None:
-    """Read and show every ``interval`` seconds, ``count`` times or for ever."""
+def _sample(driver: Driver, kind: str, show: Show, interval: float, count: int | None) -> tuple[Reading, ...]:
+    """Read and show every ``interval`` seconds, ``count`` times or for ever; return the last readings."""
     ticker = Ticker(interval)
     begin = time.monotonic()
     done = 0
+    readings: tuple[Reading, ...] = ()
     while done != count:
         time.sleep(max(0.0, begin + ticker.next - time.monotonic()))
         ticker.due(time.monotonic() - begin)
-        show(kind, driver.read())
+        readings = driver.read()
+        show(kind, readings)
         sys.stdout.flush()
         done += 1
+    return readings
 
 
 def _print_json(kind: str, readings: tuple[Reading, ...]) -> None:
     sample = {
         "driver": kind,
-        "time": readings[0].time,
-        "readings": {r.channel: {"value": r.value, "unit": r.unit, "quality": r.quality} for r in readings},
+        "time": readings[0].time if readings else None,
+        "readings": {
+            r.channel: {"value": r.value, "unit": r.unit, "quality": r.quality}
+            | ({"reason": r.reason} if r.reason else {})
+            for r in readings
+        },
     }
     say_json(sample)
 
 
 def _print_table(kind: str, readings: tuple[Reading, ...]) -> None:
-    rows = [("CHANNEL", "VALUE", "UNIT", "QUALITY")]
-    rows += [(r.channel, "-" if r.value is None else str(r.value), r.unit, r.quality) for r in readings]
-    name, value, unit, _ = (max(len(row[column]) for row in rows) for column in range(4))
+    reason = "REASON" if any(r.reason for r in readings) else ""
+    rows = [("CHANNEL", "VALUE", "UNIT", "QUALITY", reason)]
+    rows += [
+        (r.channel, "-" if r.value is None else str(r.value), r.unit, r.quality, r.reason) for r in readings
+    ]
+    name, value, unit, quality, _ = (max(len(row[column]) for row in rows) for column in range(5))
     for row in rows:
-        say(f"{row[0]:<{name}}  {row[1]:>{value}}  {row[2]:<{unit}}  {row[3]}")
+        line = f"{row[0]:<{name}}  {row[1]:>{value}}  {row[2]:<{unit}}  {row[3]:<{quality}}  {row[4]}"
+        say(line.rstrip())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from device_sdk._load import load
-from device_sdk._text import did_you_mean
+from device_sdk.drivers.kinds import kind_hint
 from device_sdk.errors import ArgumentError
 
 __all__ = [
@@ -125,13 +125,13 @@ class Driver(ABC):
 def driver_class(kind: str) -> type[Driver]:
     """Return the class behind a kind of :data:`DRIVERS`.
 
-    Raises: ArgumentError: there is no such kind; the message lists the kinds and suggests the nearest.
+    Raises: ArgumentError: there is no such kind; the message lists the kinds and says what to write.
     """
     target = DRIVERS.get(kind)
     if target is None:
         there_is = ", ".join(sorted(DRIVERS))
         raise ArgumentError(
-            "kind", f"no driver is called {kind!r}, there is: {there_is}{did_you_mean(kind, DRIVERS)}"
+            "kind", f"no driver is called {kind!r}, there is: {there_is}{kind_hint(kind, DRIVERS)}"
         )
     found: type[Driver] = load(target)
     return found

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_sdk._text import did_you_mean
 from device_sdk.config.convert import convert_table, replace
 from device_sdk.config.faults import Faults, mismatch, shown, suggestion
 from device_sdk.config.toml import line_numbers, parse_toml, read_text
 from device_sdk.drivers.base import DRIVERS
+from device_sdk.drivers.kinds import kind_hint
 from device_sdk.errors import ArgumentError, ConfigError, MissingDependency
 from device_sdk.mqtt.topics import validate_filter, validate_topic
 from device_sdk.net.base import open_transport
@@ -198,7 +198,7 @@ def _check_driver(sensor: Mapping[str, Any], path: str, faults: Faults) -> None:
         return
     if kind not in DRIVERS:
         known = f"one of {', '.join(sorted(DRIVERS))}"
-        faults.add(f"{path}.driver", mismatch(known, kind, hint=did_you_mean(kind, DRIVERS)))
+        faults.add(f"{path}.driver", mismatch(known, kind, hint=kind_hint(kind, DRIVERS)))
         return
     if "bus" in options and takes_option(kind, "bus"):
         faults.add(f"{path}.options.bus", 'write it beside the driver: bus = "i2c-1"')

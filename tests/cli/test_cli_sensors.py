@@ -29,7 +29,7 @@ def test_list_names_every_driver_with_one_line(capsys: pytest.CaptureFixture[str
 def test_read_shows_a_table_with_units(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sensors", "read", "host"]) == ExitCode.OK
     heading, *rows = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["CHANNEL", "VALUE", "UNIT", "QUALITY"]
+    assert heading.split()[:4] == ["CHANNEL", "VALUE", "UNIT", "QUALITY"]
     table = {row.split()[0]: row.split()[1:] for row in rows}
     assert table["load.1m"][1:] == ["1", "good"]
     assert int(table["memory.total"][0]) > 0
@@ -53,8 +53,55 @@ def test_a_channel_without_a_value_shows_a_dash(
 ) -> None:
     gone = (Reading("net.wwan0.rx_bytes", None, "B", 0.0, "bad"),)
     monkeypatch.setattr(HostDriver, "read", lambda self: gone)
-    assert main(["sensors", "read", "host"]) == ExitCode.OK
+    assert main(["sensors", "read", "host"]) == ExitCode.SENSOR
     assert capsys.readouterr().out.splitlines()[1].split() == ["net.wwan0.rx_bytes", "-", "B", "bad"]
+
+
+@pytest.fixture
+def lamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with lamp_beside_me.py, which one is in; nothing of it stays."""
+    (tmp_path / "lamp_beside_me.py").write_text(
+        "left = [None, 5.0]\ndef nothing(): return None\ndef once(): return {'a': None, 'b': left.pop()}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.delitem(sys.modules, "lamp_beside_me", raising=False)
+    return tmp_path
+
+
+def test_no_channel_that_could_be_measured_is_an_error_with_its_reason(
+    lamp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = ["sensors", "read", "function", "-o", "function=lamp_beside_me:nothing"]
+    assert main(read) == ExitCode.SENSOR
+    shown = capsys.readouterr()
+    assert [line.split() for line in shown.out.splitlines()] == [
+        ["CHANNEL", "VALUE", "UNIT", "QUALITY", "REASON"], ["value", "-", "1", "bad", "no", "value"]
+    ]  # fmt: skip
+    assert shown.err == "device-sdk: no channel of function could be measured: no value\n"
+    assert main([*read, "--json"]) == ExitCode.SENSOR
+    assert json.loads(capsys.readouterr().out)["readings"]["value"]["reason"] == "no value"
+
+
+def test_one_channel_that_could_be_measured_is_a_success(
+    lamp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    units = 'units={a="V", b="V"}'
+    assert (
+        main(["sensors", "read", "function", "-o", "function=lamp_beside_me:once", "-o", units])
+        == ExitCode.OK
+    )
+    assert capsys.readouterr().out.splitlines()[2].split() == ["b", "5.0", "V", "good"]
+
+
+def test_a_function_beside_the_user_is_found_behind_what_is_installed(lamp: Path) -> None:
+    (lamp / "json.py").write_text("raise RuntimeError('not this one')\n")
+    before = list(sys.path)
+    assert main(["sensors", "read", "function", "-o", "function=lamp_beside_me:nothing"]) == ExitCode.SENSOR
+    assert sys.path == [*before, str(lamp)]
+    sys.path.remove(str(lamp))
+    assert main(["sensors", "read", "host", "-o", "loopback=true"]) == ExitCode.OK
+    assert sys.path == before, "only for functions"
 
 
 def test_a_sensor_that_is_not_there_is_one_line_and_its_own_exit_code(

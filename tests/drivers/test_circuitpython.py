@@ -177,10 +177,72 @@ def test_an_absent_sensor_tells_which_addresses_the_chip_can_have(
         BME280Driver(bus, 0x77).open()
 
 
-def test_another_chip_at_the_address_is_not_the_device(bus: FakeI2CBus, bme280: FakeBME280) -> None:
+def test_another_chip_at_the_address_is_named_with_its_driver(bus: FakeI2CBus, bme280: FakeBME280) -> None:
     bus.add(0x76, FakeBME280(chip_id=0x58))
-    with pytest.raises(DeviceNotFoundError, match="Chip ID 0x58"):
+    with pytest.raises(DeviceNotFoundError, match="Chip ID 0x58") as caught:
         BME280Driver(bus).open()
+    assert str(caught.value).endswith(
+        "; a BMP280 is at 0x76, not the chip of this driver; it has a CircuitPython driver: the kind"
+        " 'circuitpython' with driver = 'adafruit_bmp280:Adafruit_BMP280_I2C'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("identifier", "named"), [(0x60, "the kind 'bme280' reads it"), (0x61, "adafruit_bme680:")]
+)
+def test_the_chip_is_named_for_a_driver_of_another_one(
+    bus: FakeI2CBus, chips: ModuleType, identifier: int, named: str
+) -> None:
+    def refuse(i2c: FakeI2CBus, address: int = 0x76) -> object:
+        raise RuntimeError("no BMP388")
+
+    bus.add(0x76, FakeBME280(chip_id=identifier))
+    with pytest.raises(DeviceNotFoundError, match=named):
+        driver_for(chips, bus, refuse).open()
+
+
+def test_the_other_address_of_a_chip_is_tried_when_it_is_not_found(
+    bus: FakeI2CBus, bme280: FakeBME280
+) -> None:
+    with pytest.raises(DeviceNotFoundError, match=r"nothing answers at 0x77: .*; a BME280 answers at 0x76$"):
+        BME280Driver(bus, 0x77).open()
+
+
+def test_a_chip_that_no_register_names_is_a_chip(bus: FakeI2CBus, chips: ModuleType) -> None:
+    def refuse(i2c: FakeI2CBus, address: int = 0x44) -> object:
+        raise ValueError("odd")
+
+    bus.add(0x44, FakeSHT4x())
+    with pytest.raises(DeviceNotFoundError, match="a chip is at 0x44; is it the chip of this driver"):
+        driver_for(chips, bus, refuse).open()
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("adafruit_dht:DHT22", r"wants a GPIO pin, its 'pin', .*dtoverlay=dht11,gpiopin=4"),
+        ("adafruit_hx711.hx711:HX711", r"wants a GPIO pin, its 'data_pin', .*kind 'function'"),
+        ("adafruit_ds18x20:DS18X20", r"wants a 1-wire bus, its 'bus', .*dtoverlay=w1-gpio"),
+        ("adafruit_bme280.basic:Adafruit_BME280_SPI", r"wants an SPI bus, its 'spi'"),
+        ("adafruit_pm25.uart:PM25_UART", r"wants a serial line, its 'uart'"),
+    ],
+)
+def test_a_driver_for_other_wires_says_which_and_what_to_do(bus: FakeI2CBus, path: str, words: str) -> None:
+    pytest.importorskip(path.partition(":")[0], reason="needs adafruit-circuitpython-dht, -hx711, -ds18x20")
+    with pytest.raises(ArgumentError, match=f"driver: {path} {words}"):
+        CircuitPythonDriver(path, bus).open()
+
+
+def test_a_driver_that_takes_the_bus_for_something_else_says_so(bus: FakeI2CBus, chips: ModuleType) -> None:
+    def construct(line: Any) -> object:
+        return line.id
+
+    with pytest.raises(
+        ArgumentError, match=r"wants something else \('FakeI2CBus' object has no attribute 'id'"
+    ):
+        driver_for(chips, bus, construct).open()
+    with pytest.raises(ArgumentError, match="takes no I2C bus"):
+        driver_for(chips, bus, lambda: None).open()
 
 
 def test_a_stuck_bus_is_not_mistaken_for_an_absent_sensor(bus: FakeI2CBus, bme280: FakeBME280) -> None:

@@ -260,7 +260,7 @@ def test_another_chip_at_the_address_is_not_the_device(
     driver.close()
     registers = chip.words if isinstance(chip, FakeTMP117) else chip.registers
     registers[identifier] = 0x42
-    with pytest.raises(DeviceNotFoundError, match="check the wiring and the address"):
+    with pytest.raises(DeviceNotFoundError, match=r"a chip is at 0x..; is it the chip of this driver"):
         driver.open()
 
 

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from device_sdk._load import load_object
 from device_sdk._text import did_you_mean
 from device_sdk.drivers.bus import I2CBus
 from device_sdk.drivers.circuitpython.faults import is_absent, translated
+from device_sdk.drivers.circuitpython.identify import found_instead
+from device_sdk.drivers.kinds import KERNEL
 from device_sdk.errors import ArgumentError, DriverError, MissingDependency
 
 __all__ = ["Call", "Maker", "check_call", "has_value", "listed", "parse_calls", "resolved"]
 
 # How the constructors of CircuitPython drivers call the address.
 _ADDRESS_PARAMETERS = ("address", "addr", "device_address", "i2c_address", "i2c_addr")
+
+# A word in the first parameter of a constructor -> what it wants instead of an I2C bus.
+_OTHER_WIRES = {
+    "pin": "a GPIO pin",
+    "digitalinout": "a GPIO pin",
+    "uart": "a serial line",
+    "spi": "an SPI bus",
+    "onewirebus": "a 1-wire bus",
+}
+_BY_FUNCTION = "the kind 'function' reads it by a function of yours that makes its object"
 
 _CONSTANT = re.compile(r"([a-z_]\w*)(?:\.\w+)*:[A-Za-z_][\w.]*")
 
@@ -83,10 +97,11 @@ class Maker:
     def load(self) -> Any:
         """Return the class.
 
-        Raises: MissingDependency, ArgumentError: there is none. DriverError: importing it failed.
+        Raises: MissingDependency, ArgumentError: there is none, or it is not for I2C. DriverError: importing
+        it failed.
         """
         try:
-            return load_object(self.path, "driver")
+            factory = load_object(self.path, "driver")
         except ArgumentError:
             raise
         except ModuleNotFoundError as error:
@@ -97,6 +112,12 @@ class Maker:
                 f"importing {self.path} failed: {type(error).__name__}: {error}; if Blinka does not know"
                 " this board, set BLINKA_OS_AGNOSTIC=1 in the environment"
             ) from error
+        try:
+            parameters = inspect.signature(factory).parameters
+        except (TypeError, ValueError) as error:
+            raise ArgumentError("driver", f"{self.path} is no class of a driver: {error}") from None
+        self._check_wires(next(iter(parameters.values()), None))
+        return factory
 
     def make(self, factory: Any, bus: I2CBus) -> Any:
         """Make the object on a bus that is locked, set it up and start it.
@@ -104,10 +125,10 @@ class Maker:
         Raises: DriverError, DeviceNotFoundError: the chip is not there or does not work. ArgumentError: an
         argument, a setting or a method does not exist.
         """
+        parameters = inspect.signature(factory).parameters
         arguments = resolved(self._arguments, self.path, "arguments")
+        name = next((name for name in _ADDRESS_PARAMETERS if name in parameters), None)
         if self._address is not None:
-            parameters = inspect.signature(factory).parameters
-            name = next((name for name in _ADDRESS_PARAMETERS if name in parameters), None)
             if name is None:
                 raise ArgumentError("address", f"{self.path} takes no address, only {', '.join(parameters)}")
             arguments[name] = self._address
@@ -115,7 +136,10 @@ class Maker:
             inspect.signature(factory).bind(bus, **arguments)
         except TypeError as error:
             raise ArgumentError("arguments", f"{self.path}: {error}") from None
-        with translated(self.place, is_absent, self._advice):
+        address = arguments.get(name, parameters[name].default) if name else None
+        where = address if isinstance(address, int) else None
+        advice = partial(found_instead, bus, where, self._addresses)
+        with translated(self.place, is_absent, advice), self._without_bus(bus):
             chip = factory(bus, **arguments)
         for name, value in resolved(self._settings, self.path, "settings").items():
             if not has_value(chip, name):
@@ -128,9 +152,30 @@ class Maker:
                 getattr(chip, call.name)(**resolved(call.arguments, self.path, "start"))
         return chip
 
-    def _advice(self) -> str:
-        which = f", which is {listed(self._addresses)} for this chip" if self._addresses else ""
-        return f"check the wiring and the address{which}"
+    def _check_wires(self, first: inspect.Parameter | None) -> None:
+        """Raise ArgumentError if the class wants a pin, or another bus than I2C."""
+        if first is None:
+            raise ArgumentError("driver", f"{self.path} takes no I2C bus, nor anything else")
+        annotation = inspect.formatannotation(first.annotation)
+        words = {*first.name.lower().split("_"), *re.findall(r"\w+", annotation.lower())}
+        wires = [what for word, what in _OTHER_WIRES.items() if word in words]
+        if wires and "i2c" not in words:
+            raise ArgumentError("driver", self._other_wires(f"{wires[0]}, its {first.name!r}"))
+
+    @contextmanager
+    def _without_bus(self, bus: I2CBus) -> Iterator[None]:
+        """Raise ArgumentError for a class that takes our bus for something else."""
+        try:
+            yield
+        except (AttributeError, TypeError) as error:
+            if type(bus).__name__ not in str(error):
+                raise
+            raise ArgumentError("driver", self._other_wires(f"something else ({error})")) from error
+
+    def _other_wires(self, what: str) -> str:
+        module = self.path.partition(":")[0].partition(".")[0]
+        advice = KERNEL.get(module.removeprefix("adafruit_"), _BY_FUNCTION)
+        return f"{self.path} wants {what}, and not an I2C bus; {advice}"
 
     def _missing(self, module: str) -> Exception:
         if self._addresses:
