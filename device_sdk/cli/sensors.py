@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     read.add_argument("--json", action="store_true", help="one JSON object per sample and line")
     read.add_argument("--interval", type=positive_seconds, metavar="S", help="go on reading every S seconds")
     read.add_argument("--count", type=positive_int, metavar="N", help="stop after N samples")
+    read.add_argument(
+        "--unchanged-after", type=positive_seconds, metavar="S",
+        help="with --interval: a number that stays exactly the same for S seconds is uncertain",
+    )  # fmt: skip
     read.add_argument("--root", metavar="PATH", help="the same as -o root=PATH")
     for action in (find, read):
         add_log_level(action, default=argparse.SUPPRESS)
@@ -121,7 +125,8 @@ def _read(arguments: argparse.Namespace) -> None:
     count = arguments.count or (None if arguments.interval else 1)
     # Without a count Ctrl-C is the way to end it.
     until_interrupted = suppress(KeyboardInterrupt) if count is None else nullcontext()
-    with open_driver(arguments.kind, **options) as driver, until_interrupted:
+    driver = open_driver(arguments.kind, unchanged_after=arguments.unchanged_after, **options)
+    with driver, until_interrupted:
         last = _sample(driver, arguments.kind, show, arguments.interval or 1.0, count)
         if all(reading.quality == "bad" for reading in last):
             reason = last[0].reason if last else "it has none"

@@ -5,6 +5,8 @@ A new driver is a subclass of :class:`Driver` in a module of its own and one lin
 =====================  ======================================================================
 ``base.py``            the contract :class:`Driver`, readings, the table :data:`DRIVERS`
 ``values.py``          from a result to a reading: type, range, precision
+``staleness.py``       values that never change although the chip has stopped
+``kinds.py``           chips that are no kind of driver, and what to write for each
 ``host.py``            this machine: load, memory, uptime, network counters;
                        ``host_parts.py``: CPU, disks, supply
 ``sysfs/``             sensors with a Linux driver, by names that stay; finds them
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         Reading,
         Value,
         driver_class,
+        make_driver,
         open_driver,
     )
     from device_sdk.drivers.sysfs.discover import Discovered, discover
@@ -44,6 +47,7 @@ __all__ = [
     "Value",
     "discover",
     "driver_class",
+    "make_driver",
     "open_driver",
 ]
 

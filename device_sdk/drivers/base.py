@@ -11,8 +11,9 @@ A driver is synchronous and belongs to one thread at a time, its caller's. Its l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from device_sdk._load import load
 from device_sdk.drivers.kinds import kind_hint
@@ -26,8 +27,11 @@ __all__ = [
     "Reading",
     "Value",
     "driver_class",
+    "make_driver",
     "open_driver",
 ]
+
+_AGING = "device_sdk.drivers.staleness:Aging"
 
 Value = float | int | bool | str | None
 """The value of a channel. ``None`` only together with the quality ``"bad"``; never NaN or infinity."""
@@ -84,7 +88,13 @@ class Reading:
 
 
 class Driver(ABC):
-    """Base of all drivers. Not thread-safe: one thread at a time."""
+    """Base of all drivers. Not thread-safe: one thread at a time.
+
+    ``unchanged_after``: seconds after which a number that stays exactly the same is not credible for what it
+    measures, and ``uncertain``; ``None``: it may stay for ever. :func:`make_driver` applies it.
+    """
+
+    unchanged_after: ClassVar[float | None] = None
 
     @abstractmethod
     def channels(self) -> tuple[Channel, ...]:
@@ -137,12 +147,36 @@ def driver_class(kind: str) -> type[Driver]:
     return found
 
 
+def make_driver(kind: str, options: Mapping[str, object], unchanged_after: float | None = None) -> Driver:
+    """Create the driver of this kind with its options; it is not opened.
+
+    Args:
+        kind: a key of :data:`DRIVERS`.
+        options: arguments of the class.
+        unchanged_after: in place of the class's; 0: numbers may stay the same for ever.
+
+    Raises: ArgumentError: no such kind, no such time. TypeError: the driver has no such option.
+    """
+    if not (unchanged_after is None or (isinstance(unchanged_after, int | float) and unchanged_after >= 0)):
+        raise ArgumentError("unchanged_after", f"expected seconds, 0 or more, found {unchanged_after!r:.80}")
+    found = driver_class(kind)
+    driver = found(**options)
+    after = found.unchanged_after if unchanged_after is None else unchanged_after
+    if not after:
+        return driver
+    aging: Driver = load(_AGING)(driver, after)
+    return aging
+
+
 def open_driver(kind: str, **options: object) -> Driver:
     """Create the driver of this kind with its options, open it and return it.
+
+    An option ``unchanged_after`` is that of :func:`make_driver`.
 
     Raises: ArgumentError: no such kind. TypeError: the driver has no such option. DriverError: what
     :meth:`Driver.open` raises.
     """
-    driver = driver_class(kind)(**options)
+    unchanged_after = options.pop("unchanged_after", None)
+    driver = make_driver(kind, options, unchanged_after)  # type: ignore[arg-type] # it is checked there
     driver.open()
     return driver

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from device_sdk._folding import Folding
 from device_sdk._log import Log
-from device_sdk.drivers.base import driver_class
+from device_sdk.drivers.base import make_driver
 from device_sdk.drivers.bus import abandon_bus
 from device_sdk.errors import DeviceSdkError
 from device_sdk.node.availability import Availability
@@ -214,4 +214,4 @@ class Service:
 
 
 def _make_driver(table: SensorTable) -> Driver:
-    return driver_class(table.driver)(**table.driver_options)
+    return make_driver(table.driver, table.driver_options, table.unchanged_after)

@@ -124,6 +124,7 @@ class SensorTable(Table, frozen=True, kw_only=True):
     availability: Topic = "{node}/{sensor}/status"
     qos: Annotated[int, whole_number(0, 2)] = 1
     retain: bool = False
+    unchanged_after: Annotated[float, seconds("1h", 0, 31 * _DAY)] | None = None
     options: dict[str, Any] = {}
 
     @property

@@ -23,6 +23,8 @@ class _Chip:
 class _ChipDriver(CircuitPythonDriver):
     """A chip that needs no configuration but the bus; a subclass only sets ``chip`` and ``addresses``."""
 
+    # The noise of each of these is several of its digits.
+    unchanged_after = 3600.0
     chip: ClassVar[_Chip]
 
     def __init__(self, bus: str | I2CBus = "i2c-1", address: int | None = None) -> None:
