@@ -9,7 +9,7 @@ from typing import Any
 
 from device_sdk._load import load_object
 from device_sdk.drivers.base import Channel, Driver, Reading
-from device_sdk.drivers.values import measured, shown
+from device_sdk.drivers.values import check_unit, measured, shown
 from device_sdk.errors import ArgumentError, BusError, DeviceSdkError, DriverError, ReadTimeoutError
 
 __all__ = ["FunctionDriver"]
@@ -52,7 +52,12 @@ class FunctionDriver(Driver):
         self._place = (
             function if isinstance(function, str) else getattr(function, "__qualname__", repr(function))
         )
-        self._units = {"value": units} if isinstance(units, str) else dict(units or {})
+        if not isinstance(units, Mapping | str | None):
+            raise ArgumentError("units", f"expected a unit, or a table of units, found {shown(units)}")
+        if not isinstance(arguments, Mapping | None):
+            raise ArgumentError("arguments", f"expected a table, found {shown(arguments)}")
+        given = {"value": units} if isinstance(units, str) else dict(units or {})
+        self._units = {str(name): check_unit(unit, f"units.{name}") for name, unit in given.items()}
         self._arguments = dict(arguments or {})
         self._call: Callable[..., object] | None = None
         self._channels: tuple[Channel, ...] = ()

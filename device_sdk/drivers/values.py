@@ -15,11 +15,22 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, SupportsFloat
 
 from device_sdk.drivers.base import Reading
+from device_sdk.errors import ArgumentError
 
 if TYPE_CHECKING:
     from device_sdk.drivers.base import Channel, Quality, Value
 
-__all__ = ["POSSIBLE", "Measurement", "Range", "bad", "clean", "measured", "reading_of", "shown"]
+__all__ = [
+    "POSSIBLE",
+    "Measurement",
+    "Range",
+    "bad",
+    "check_unit",
+    "clean",
+    "measured",
+    "reading_of",
+    "shown",
+]
 
 
 class Range(NamedTuple):
@@ -53,6 +64,18 @@ POSSIBLE: dict[str, Range] = {
 """Unit -> the numbers that can be true at all. Units that are not here, such as V or Pa (a difference of
 pressures may be negative), have no such range."""
 
+# What people write -> the SenML name.
+_MEANT = {
+    **dict.fromkeys(("°c", "degc", "celsius", "deg c", "cel"), "Cel"),
+    **dict.fromkeys(("%rh", "% rh", "rh"), "%RH"),
+    "lux": "lx",
+    **dict.fromkeys(("ohms", "ohm", "Ω"), "Ohm"),
+    **dict.fromkeys(("volt", "volts"), "V"),
+    **dict.fromkeys(("pascal", "pa"), "Pa"),
+    "meter": "m",
+    "seconds": "s",
+}
+
 _USUAL = {"%RH": Range(0, 100)}
 
 # Removes what binary fractions leave (0.23099999999999998), and keeps every digit of a 32-bit counter.
@@ -83,6 +106,21 @@ def measured(channel: Channel, value: object, time: float) -> Reading:
             return Reading(channel.name, plain, channel.unit, time)
         case number:
             return _judged(channel, number, time)
+
+
+def check_unit(unit: object, argument: str) -> str:
+    """Return a unit that a user gave.
+
+    Any name may be one, for not every unit has a SenML name; but what has one is called by it.
+
+    Raises: ArgumentError: it is no text, or another name of a SenML unit.
+    """
+    if not isinstance(unit, str) or not unit:
+        raise ArgumentError(argument, f"expected the name of a unit, found {shown(unit)}")
+    meant = _MEANT.get(unit.lower(), unit)
+    if meant != unit:
+        raise ArgumentError(argument, f"the SenML name of {unit!r} is {meant!r}")
+    return unit
 
 
 def bad(channel: Channel, time: float, reason: str) -> Reading:

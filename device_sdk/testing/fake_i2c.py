@@ -154,6 +154,7 @@ class FakeI2CBus(I2CBus):
         self._devices: dict[int, FakeI2CDevice] = {}
         self._unplugged: set[int] = set()
         self._nacks: dict[int, int] = {}
+        self._cuts: dict[int, int] = {}
         self._fault = 0
 
     def add(self, address: int, device: FakeI2CDevice) -> None:
@@ -179,6 +180,17 @@ class FakeI2CBus(I2CBus):
         with self.locked():
             self._devices[address].power_on()
             self._unplugged.discard(address)
+
+    def cut(self, address: int, after: int) -> None:
+        """Unplug a chip in the middle of its next read: bytes after the first ``after`` are 0xFF.
+
+        Nobody pulls the wire down then, and the controller cannot know.
+
+        Raises: KeyError: no chip was ever added there.
+        """
+        with self.locked():
+            self._devices[address]
+            self._cuts[address] = after
 
     def nack(self, address: int, count: int = 1) -> None:
         """Leave the next ``count`` transactions with this address without acknowledge."""
@@ -223,6 +235,12 @@ class FakeI2CBus(I2CBus):
         try:
             if write is not None:
                 device.write(write)
-            return 0, b"" if read_count is None else device.read(read_count)
+            if read_count is None:
+                return 0, b""
+            answer = device.read(read_count)
+            if address in self._cuts:
+                self._unplugged.add(address)
+                answer = answer[: self._cuts.pop(address)].ljust(read_count, b"\xff")
+            return 0, answer
         except NoAcknowledge:
             return errno.EREMOTEIO, b""

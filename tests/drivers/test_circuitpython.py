@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,6 +20,7 @@ from device_sdk.drivers.circuitpython import (
     BME280Driver,
     CircuitPythonDriver,
     SHT4xDriver,
+    guard,
 )
 from device_sdk.errors import (
     ArgumentError,
@@ -30,6 +31,7 @@ from device_sdk.errors import (
     MissingDependency,
     ReadTimeoutError,
 )
+from device_sdk.testing import ManualClock
 from device_sdk.testing.fake_bme280 import FakeBME280
 from device_sdk.testing.fake_i2c import FakeI2CBus
 from device_sdk.testing.fake_sht4x import FakeSHT4x
@@ -238,7 +240,7 @@ def test_a_driver_that_takes_the_bus_for_something_else_says_so(bus: FakeI2CBus,
         return line.id
 
     with pytest.raises(
-        ArgumentError, match=r"wants something else \('FakeI2CBus' object has no attribute 'id'"
+        ArgumentError, match=r"wants something else \('GuardedBus' object has no attribute 'id'"
     ):
         driver_for(chips, bus, construct).open()
     with pytest.raises(ArgumentError, match="takes no I2C bus"):
@@ -841,3 +843,102 @@ def test_a_driver_that_is_not_open_says_so(chips: ModuleType, bus: FakeI2CBus) -
     driver.close()
     with pytest.raises(DriverError, match="not open"):
         driver.read()
+
+
+# Drivers that wait for ever, chips that restart
+
+
+def test_a_driver_that_waits_for_its_chip_for_ever_is_ended(
+    chips: ModuleType, bus: FakeI2CBus, bme280: FakeBME280, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    monkeypatch.setattr(guard, "time", SimpleNamespace(monotonic=lambda: clock.advance(0.5)))
+
+    class Waiting:
+        def __init__(self, i2c: FakeI2CBus) -> None:
+            self._i2c = i2c
+
+        @property
+        def temperature(self) -> float:
+            while True:
+                try:
+                    self._i2c.writeto(0x76, b"\xf3")
+                except Exception:
+                    pass
+
+    with driver_for(chips, bus, Waiting) as sensor:
+        for _ in range(2):
+            with pytest.raises(ReadTimeoutError, match=r"on i2c-9: its driver waits .* than 20 s"):
+                sensor.read()
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert elsewhere.submit(bus.try_lock).result(timeout=10), "the bus is free"
+
+
+def test_a_bme280_that_restarted_measures_right(bus: FakeI2CBus, bme280: FakeBME280) -> None:
+    with BME280Driver(bus) as sensor:
+        before = values(sensor)
+        bme280.power_on()
+        assert values(sensor) == before
+
+
+def test_the_bus_of_a_chip_is_the_same_bus_with_the_same_lock(bus: FakeI2CBus) -> None:
+    guarded = guard.GuardedBus(bus)
+    assert guarded.try_lock()
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert not elsewhere.submit(bus.try_lock).result(timeout=10)
+    guarded.unlock()
+    bus.add(0x44, FakeSHT4x())
+    assert guarded.scan() == [0x44]
+    guarded.deinit()
+    assert guarded.scan() == [0x44], "it belongs to others, too"
+
+
+@pytest.mark.parametrize("watch", ["gain", [True], [256], [""], [None], 5])
+def test_a_wrong_watch_is_an_argument_error(watch: Any) -> None:
+    with pytest.raises(ArgumentError, match="watch: expected a list of properties and registers"):
+        CircuitPythonDriver("chips:Chip", "i2c-1", watch=watch)
+
+
+def test_what_cannot_be_watched_is_an_argument_error(chips: ModuleType, bus: FakeI2CBus) -> None:
+    with pytest.raises(ArgumentError, match="has no property 'gian'; did you mean 'gain'"):
+        driver_for(chips, bus, methods_chip(), watch=["gian"]).open()
+    with pytest.raises(ArgumentError, match="watch: a register needs an address"):
+        driver_for(chips, bus, methods_chip(), watch=[0x10]).open()
+
+
+# Options of a wrong type, unit or name
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"driver": 5}, "driver: expected 'package.module:Class', found 5"),
+        ({"bus": 5}, "bus: expected the name of a bus or an I2CBus, found 5"),
+        ({"address": "0x76"}, "address: expected 0x08 to 0x77, found '0x76'"),
+        ({"address": True}, "address: expected 0x08 to 0x77, found True"),
+        ({"arguments": 5}, "arguments: expected a table of names and values, found 5"),
+        ({"settings": {5: 1}}, "settings: expected a table of names and values"),
+        (
+            {"channels": {"temperature": {"unit": "°C"}}},
+            "channels.temperature.unit: the SenML name of '°C' is 'Cel'",
+        ),
+        ({"channels": {"lux": {"unit": "Lux"}}}, "channels.lux.unit: the SenML name of 'Lux' is 'lx'"),
+    ],
+)
+def test_a_wrong_option_says_what_was_expected(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        CircuitPythonDriver(**{"driver": "chips:Chip", "bus": "i2c-4711", **options}).open()
+
+
+def test_a_value_whose_class_raises_costs_its_channel(chips: ModuleType, bus: FakeI2CBus) -> None:
+    class Odd(float):
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("no comparison")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    chip = chip_class(temperature=lambda: 1.0, CO2=lambda: Odd(5.0))
+    with driver_for(chips, bus, chip) as sensor:
+        temperature, co2 = sensor.read()
+    assert (temperature.quality, co2.quality) == ("good", "bad")
+    assert co2.reason == "the value cannot be read: RuntimeError: no comparison"

@@ -204,3 +204,18 @@ def test_a_driver_that_is_not_open_says_so() -> None:
     for use in (driver.read, driver.channels):
         with pytest.raises(DriverError, match="not open"):
             use()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"units": ["Cel"]}, r"units: expected a unit, or a table of units, found \['Cel'\]"),
+        ({"units": {"a": 5}}, "units.a: expected the name of a unit, found 5"),
+        ({"units": ""}, "units.value: expected the name of a unit, found ''"),
+        ({"units": {"a": "celsius"}}, "units.a: the SenML name of 'celsius' is 'Cel'"),
+        ({"arguments": "x"}, "arguments: expected a table, found 'x'"),
+    ],
+)
+def test_an_option_of_a_wrong_type_or_unit_says_so(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        FunctionDriver(lambda: 5.0, **options)

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from device_sdk.drivers import Driver, driver_class
-from device_sdk.errors import BusError, ChecksumError, DeviceNotFoundError, ReadTimeoutError
+from device_sdk.errors import (
+    BusError,
+    ChecksumError,
+    DeviceNotFoundError,
+    DriverError,
+    ReadTimeoutError,
+)
 from device_sdk.node.config import parse_config
 from device_sdk.testing import ManualClock
 from device_sdk.testing.fake_i2c import FakeI2CBus, FakeI2CDevice
@@ -244,7 +250,7 @@ def test_a_property_that_raises_costs_its_own_channel(
 def test_minus_256_degrees_is_no_temperature(
     bus: FakeI2CBus, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver, chip = open_chip("tmp117", bus, clock, monkeypatch)
+    driver, chip = open_chip("tmp117", bus, clock, monkeypatch, watch=[])
     chip.power_on()
     assert qualities(driver)["temperature"] == "bad"
     chip.word = 0x0F80  # 31 degrees
@@ -262,6 +268,32 @@ def test_another_chip_at_the_address_is_not_the_device(
     registers[identifier] = 0x42
     with pytest.raises(DeviceNotFoundError, match=r"a chip is at 0x..; is it the chip of this driver"):
         driver.open()
+
+
+@pytest.mark.parametrize("name", ["ina219", "lps22hb", "tmp117", "tsl2591", "veml7700"])
+def test_a_chip_that_restarted_is_found_out_and_set_up_again(
+    name: str, bus: FakeI2CBus, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, chip = open_chip(name, bus, clock, monkeypatch)
+    before = values(driver)
+    chip.power_on()  # its supply failed for a moment
+    with pytest.raises(DriverError, match=r"on i2c-1: the chip has restarted, \w+ was .* check its supply"):
+        driver.read()
+    clock.advance(2)
+    assert values(driver) == before
+    assert values(driver) == before
+
+
+@pytest.mark.parametrize("after", range(7))
+def test_a_chip_that_vanishes_in_the_middle_of_a_read_gives_no_values(
+    after: int, bus: FakeI2CBus, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, _ = open_chip("aht20", bus, clock, monkeypatch)
+    bus.cut(0x38, after)
+    with pytest.raises(BusError, match="0x38"):
+        driver.read()
+    bus.plug(0x38)
+    assert qualities(driver) == {"temperature": "good", "humidity": "good"}
 
 
 # The doubles themselves, by the examples of the data sheets

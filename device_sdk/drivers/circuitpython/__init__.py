@@ -10,6 +10,9 @@ not know, or a fake bus, works as well. The packages come with the extra ``blink
 ``sources.py``    asks the chip's object for each property or method, and takes its results apart
 ``ready.py``      chips that say when there is something new
 ``making.py``     imports the driver's class, and makes and sets up the object of a chip
+``guard.py``      bounds the time of a call, and finds chips that vanish in the middle of a read
+``watch.py``      notices that a chip has restarted
+``identify.py``   tells which chip is at the address instead
 ``faults.py``     from what a CircuitPython driver raises to our errors
 ================  ======================================================================================
 """

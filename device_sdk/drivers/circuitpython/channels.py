@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from device_sdk._text import did_you_mean
 from device_sdk.drivers.base import Channel, Reading
-from device_sdk.drivers.values import bad, measured
+from device_sdk.drivers.values import bad, check_unit, measured, shown
 from device_sdk.errors import ArgumentError
 
 __all__ = ["STANDARD_PROPERTIES", "ChannelTable", "PropertyChannel", "Source", "parse_channels"]
@@ -49,6 +49,12 @@ class PropertyChannel:
 
     def reading(self, channel: Channel, value: object, time: float) -> Reading:
         """Make the reading out of the property's value."""
+        try:
+            return self._reading(channel, value, time)
+        except Exception as error:  # the value's class belongs to the chip's driver
+            return bad(channel, time, f"the value cannot be read: {shown(error)}")
+
+    def _reading(self, channel: Channel, value: object, time: float) -> Reading:
         is_number = isinstance(value, numbers.Real) and not isinstance(value, _TRUTH)
         if is_number and value in self.invalid:
             return bad(channel, time, f"the chip has measured nothing: it says {value}")
@@ -78,10 +84,11 @@ def _vector(name: str, unit: str, scale: float = 1.0) -> tuple[PropertyChannel, 
 
 
 STANDARD_PROPERTIES: dict[str, tuple[PropertyChannel, ...]] = {
-    "temperature": (PropertyChannel("temperature", "Cel", precision=3),),
+    # What a TMP117 says before its first conversion, and a barometer that is switched off.
+    "temperature": (PropertyChannel("temperature", "Cel", precision=3, invalid=(-256,)),),
     "relative_humidity": (PropertyChannel("humidity", "%RH", precision=2),),
     "humidity": (PropertyChannel("humidity", "%RH", precision=2),),
-    "pressure": (PropertyChannel("pressure", "Pa", 100, precision=2),),
+    "pressure": (PropertyChannel("pressure", "Pa", 100, precision=2, invalid=(0,)),),
     # Chips say 0 until they have measured; no air on earth is below 300 ppm.
     "CO2": (PropertyChannel("co2", "ppm", min=300, invalid=(0,)),),
     "eCO2": (PropertyChannel("eco2", "ppm", invalid=(0,)),),
@@ -194,6 +201,8 @@ def _parse_channel(
             **{key: getattr(standard, key) for key in ("unit", "scale", "min", "max", "precision")},
             **given,
         }
+    if "unit" in keys:
+        check_unit(keys["unit"], f"{where}.unit")
     given["invalid"] = tuple(given.get("invalid", standard.invalid if standard else ()))
     channel = PropertyChannel(**{"name": name, **given})
     if channel.min is not None and channel.max is not None and channel.min > channel.max:

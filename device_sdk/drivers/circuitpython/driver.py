@@ -10,9 +10,12 @@ from device_sdk.drivers.base import Channel, Driver, Reading
 from device_sdk.drivers.bus import I2CBus, check_bus_name, close_bus, open_bus
 from device_sdk.drivers.circuitpython.channels import Source, parse_channels
 from device_sdk.drivers.circuitpython.faults import translated
-from device_sdk.drivers.circuitpython.making import Maker, parse_calls
+from device_sdk.drivers.circuitpython.guard import GuardedBus
+from device_sdk.drivers.circuitpython.making import Maker, check_address, parse_calls, parse_table
 from device_sdk.drivers.circuitpython.ready import Ready
 from device_sdk.drivers.circuitpython.sources import Reader, condition, standard_sources
+from device_sdk.drivers.circuitpython.watch import Watch, parse_watch
+from device_sdk.drivers.values import shown
 from device_sdk.errors import ArgumentError, DriverError
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ class CircuitPythonDriver(Driver):
         ready: property or method that is true when there is a new measurement. Until then ``read()`` returns
             the last readings again, with their time; before the first measurement it waits.
         ready_within: seconds within which ``ready`` must come true; then it is a ReadTimeoutError.
+        watch: properties and registers of one byte (numbers) that keep the value they have after ``start``.
+            Another value means that the chip has restarted: the read fails, the next one sets it up anew.
 
     Raises: ArgumentError: a wrong argument; a wrong name of a property or setting is found by ``open()``.
     """
@@ -69,11 +74,13 @@ class CircuitPythonDriver(Driver):
         start: Sequence[str | Mapping[str, object]] = (),
         ready: str | None = None,
         ready_within: float = 10.0,
+        watch: Sequence[str | int] = (),
     ) -> None:
         if isinstance(bus, str):
             check_bus_name(bus)
-        if address is not None and not 0x08 <= address <= 0x77:
-            raise ArgumentError("address", f"expected 0x08 to 0x77, found {address:#x}")
+        elif not isinstance(bus, I2CBus):
+            raise ArgumentError("bus", f"expected the name of a bus or an I2CBus, found {shown(bus)}")
+        check_address(address)
         where = bus if isinstance(bus, str) else bus.name
         self._place = f"{driver} on {where}" + ("" if address is None else f" at 0x{address:02x}")
         self._bus_name = bus
@@ -82,15 +89,17 @@ class CircuitPythonDriver(Driver):
             driver,
             self._place,
             address,
-            arguments=arguments or {},
-            settings=settings or {},
+            arguments=parse_table("arguments", arguments),
+            settings=parse_table("settings", settings),
             start=parse_calls("start", start),
             addresses=self.addresses,
         )
         self._ready = None if ready is None else Ready(ready, ready_within)
         self._is_ready: Callable[[], bool] = lambda: True
+        self._watched = parse_watch(watch)
+        self._watch: Watch | None = None
         self._reader: Reader | None = None
-        self._bus: I2CBus | None = None
+        self._bus: GuardedBus | None = None
         self._release = ExitStack()
 
     def channels(self) -> tuple[Channel, ...]:
@@ -106,22 +115,16 @@ class CircuitPythonDriver(Driver):
         """
         if self._reader is not None:
             return
-        factory = self._maker.load()
+        self._maker.load()
         with ExitStack() as undo:
             if isinstance(self._bus_name, str):
                 bus = open_bus(self._bus_name)
                 undo.callback(close_bus, bus)
             else:
                 bus = self._bus_name
-            path = self._maker.path
-            with bus.locked():
-                chip = self._maker.make(factory, bus)
-                sources = self._sources or standard_sources(chip, path)
-                reader = Reader(chip, sources, path, self._place)
-            if self._ready is not None:
-                self._is_ready = condition(chip, self._ready.name, path)
-                self._ready.begin()
-            self._bus, self._reader = bus, reader
+            guarded = GuardedBus(bus)
+            self._set_up(guarded)
+            self._bus = guarded
             self._release = undo.pop_all()
 
     def read(self) -> tuple[Reading, ...]:
@@ -130,19 +133,36 @@ class CircuitPythonDriver(Driver):
         Raises: ChecksumError: the chip's CRC did not match. BusError: the bus failed. ReadTimeoutError: it
         takes too long. DriverError: anything else that the CircuitPython driver raised, with its words.
         """
-        bus, reader = self._require_open()
+        bus, _ = self._require_open()
+        if self._watched and self._watch is None:
+            self._set_up(bus)
         if self._ready is None:
-            return self._measure(bus, reader)
-        return self._ready.wait(self._place, self._look) or self._ready.keep(self._measure(bus, reader))
+            return self._measure()
+        return self._ready.wait(self._place, self._look) or self._ready.keep(self._measure())
 
     def close(self) -> None:
         """Drop the driver object and release the bus."""
         self._reader = None
         self._bus = None
+        self._watch = None
         self._is_ready = lambda: True
         self._release.close()
 
-    def _require_open(self) -> tuple[I2CBus, Reader]:
+    def _set_up(self, bus: GuardedBus) -> None:
+        """Make the object of the chip anew."""
+        path = self._maker.path
+        factory = self._maker.load()
+        with bus.call(self._place):
+            chip = self._maker.make(factory, bus)
+            reader = Reader(chip, self._sources or standard_sources(chip, path), path, self._place)
+            with translated(self._place):
+                watch = Watch(chip, bus, self._maker.address, self._watched, path)
+            if self._ready is not None:
+                self._is_ready = condition(chip, self._ready.name, path)
+                self._ready.begin()
+        self._reader, self._watch = reader, watch
+
+    def _require_open(self) -> tuple[GuardedBus, Reader]:
         if self._bus is None or self._reader is None:
             raise DriverError(f"{self._place} is not open: call open() first, or use it in a with statement")
         return self._bus, self._reader
@@ -150,9 +170,22 @@ class CircuitPythonDriver(Driver):
     def _look(self) -> bool:
         """Ask the chip whether it has measured. Between two questions others may use the bus."""
         bus, _ = self._require_open()
-        with bus.locked(), translated(self._place):
+        with bus.call(self._place), translated(self._place):
+            self._check_restart()
             return bool(self._is_ready())
 
-    def _measure(self, bus: I2CBus, reader: Reader) -> tuple[Reading, ...]:
-        with bus.locked():
-            return reader.read(time.time())
+    def _measure(self) -> tuple[Reading, ...]:
+        bus, reader = self._require_open()
+        with bus.call(self._place):
+            with translated(self._place):
+                self._check_restart()
+            readings = reader.read(time.time())
+            with translated(self._place):
+                self._check_restart()
+            return readings
+
+    def _check_restart(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.check(self._place)
+        self._watch = watch

@@ -19,7 +19,7 @@ from device_sdk.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["is_absent", "translated"]
+__all__ = ["Overdue", "is_absent", "translated"]
 
 # CircuitPython drivers raise RuntimeError for everything; the words identify the fault.
 _RUNTIME_ERRORS: tuple[tuple[tuple[str, ...], type[DriverError]], ...] = (
@@ -29,6 +29,10 @@ _RUNTIME_ERRORS: tuple[tuple[tuple[str, ...], type[DriverError]], ...] = (
 
 # How deep an error of the bus may be in the chain of errors that a driver made of it.
 _DEPTH = 5
+
+
+class Overdue(BaseException):
+    """The time of a call is over. No Exception: a driver that waits must not catch it and wait on."""
 
 
 def is_absent(error: BaseException) -> bool:
@@ -51,7 +55,7 @@ def translated(
     """
     try:
         yield
-    except (DeviceSdkError, KeyboardInterrupt, GeneratorExit):
+    except (DeviceSdkError, Overdue, KeyboardInterrupt, GeneratorExit):
         raise
     except OSError as error:
         raise _bus_error(place, error) from error

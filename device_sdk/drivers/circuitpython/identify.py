@@ -14,7 +14,7 @@ from device_sdk.drivers.bus import I2CBus
 from device_sdk.drivers.kinds import what_to_write
 from device_sdk.errors import DriverError
 
-__all__ = ["found_instead"]
+__all__ = ["answers", "found_instead"]
 
 
 class _Register(NamedTuple):
@@ -50,8 +50,8 @@ def found_instead(bus: I2CBus, address: int | None, others: tuple[int, ...]) -> 
     which = f", which is {_listed(others)} for this chip" if others else ""
     if address is None:
         return f"check the wiring and the address{which}"
-    if not _answers(bus, address):
-        there = [other for other in others if _answers(bus, other)]
+    if not answers(bus, address):
+        there = [other for other in others if answers(bus, other)]
         else_ = f"; {_chip(bus, there[0])} answers at 0x{there[0]:02x}" if there else ""
         return f"nothing answers at 0x{address:02x}: check the wiring and the address{which}{else_}"
     chip = _chip(bus, address)
@@ -73,8 +73,8 @@ def _chip(bus: I2CBus, address: int) -> str:
     return "a chip"
 
 
-def _answers(bus: I2CBus, address: int) -> bool:
-    """Probe an address as CircuitPython drivers do."""
+def answers(bus: I2CBus, address: int) -> bool:
+    """Return whether an address acknowledges; probed as CircuitPython drivers do."""
     try:
         bus.transfer(address, b"", None)
     except DriverError as error:

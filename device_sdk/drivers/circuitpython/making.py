@@ -15,9 +15,20 @@ from device_sdk.drivers.bus import I2CBus
 from device_sdk.drivers.circuitpython.faults import is_absent, translated
 from device_sdk.drivers.circuitpython.identify import found_instead
 from device_sdk.drivers.kinds import KERNEL
+from device_sdk.drivers.values import shown
 from device_sdk.errors import ArgumentError, DriverError, MissingDependency
 
-__all__ = ["Call", "Maker", "check_call", "has_value", "listed", "parse_calls", "resolved"]
+__all__ = [
+    "Call",
+    "Maker",
+    "check_address",
+    "check_call",
+    "has_value",
+    "listed",
+    "parse_calls",
+    "parse_table",
+    "resolved",
+]
 
 # How the constructors of CircuitPython drivers call the address.
 _ADDRESS_PARAMETERS = ("address", "addr", "device_address", "i2c_address", "i2c_addr")
@@ -40,6 +51,23 @@ class Call(NamedTuple):
 
     name: str
     arguments: Mapping[str, object] = {}
+
+
+def check_address(address: object) -> None:
+    """Raise ArgumentError for what is neither an address of 7 bits that chips may have, nor ``None``."""
+    is_int = isinstance(address, int) and not isinstance(address, bool)
+    if address is not None and not (is_int and 0x08 <= address <= 0x77):  # type: ignore[operator]
+        found = f"{address:#x}" if is_int else shown(address)
+        raise ArgumentError("address", f"expected 0x08 to 0x77, found {found}")
+
+
+def parse_table(option: str, table: object) -> dict[str, object]:
+    """Return the arguments or settings of a user, by name. Raises: ArgumentError: they are no table."""
+    if table is None:
+        return {}
+    if not isinstance(table, Mapping) or not all(isinstance(name, str) for name in table):
+        raise ArgumentError(option, f"expected a table of names and values, found {shown(table)}")
+    return dict(table)
 
 
 def parse_calls(option: str, calls: object) -> tuple[Call, ...]:
@@ -67,6 +95,8 @@ def _parse_call(option: str, given: object) -> Call:
 class Maker:
     """Makes the object of a chip: imports its class, calls it, sets attributes, calls methods to start it.
 
+    ``address``: that of the chip, also if it is the driver's default; ``None``: not known.
+
     Args:
         path: ``"package.module:Class"``.
         place: what is read, for messages.
@@ -88,7 +118,7 @@ class Maker:
     ) -> None:
         self.path = path
         self.place = place
-        self._address = address
+        self.address = self._address = address
         self._arguments = dict(arguments)
         self._settings = dict(settings)
         self._start = start
@@ -100,6 +130,8 @@ class Maker:
         Raises: MissingDependency, ArgumentError: there is none, or it is not for I2C. DriverError: importing
         it failed.
         """
+        if not isinstance(self.path, str):
+            raise ArgumentError("driver", f"expected 'package.module:Class', found {shown(self.path)}")
         try:
             factory = load_object(self.path, "driver")
         except ArgumentError:
@@ -137,8 +169,8 @@ class Maker:
         except TypeError as error:
             raise ArgumentError("arguments", f"{self.path}: {error}") from None
         address = arguments.get(name, parameters[name].default) if name else None
-        where = address if isinstance(address, int) else None
-        advice = partial(found_instead, bus, where, self._addresses)
+        self.address = address if isinstance(address, int) else None
+        advice = partial(found_instead, bus, self.address, self._addresses)
         with translated(self.place, is_absent, advice), self._without_bus(bus):
             chip = factory(bus, **arguments)
         for name, value in resolved(self._settings, self.path, "settings").items():

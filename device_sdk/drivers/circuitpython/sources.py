@@ -16,7 +16,7 @@ from device_sdk.drivers.circuitpython.making import Call, check_call, has_value,
 from device_sdk.drivers.values import bad, shown
 from device_sdk.errors import ArgumentError, BusError, DriverError, ReadTimeoutError
 
-__all__ = ["Reader", "condition", "standard_sources"]
+__all__ = ["Reader", "condition", "question", "standard_sources"]
 
 
 class Reader:
@@ -29,7 +29,7 @@ class Reader:
     def __init__(self, chip: Any, sources: tuple[Source, ...], path: str, place: str) -> None:
         self._place = place
         self._asked = [
-            (Source(source.read, _named(source)), _question(chip, source, path, place)) for source in sources
+            (Source(source.read, _named(source)), question(chip, source, path, place)) for source in sources
         ]
         self.channels: tuple[Channel, ...] = tuple(
             channel.channel(f"{source.read} of {place}")
@@ -95,7 +95,7 @@ def condition(chip: Any, name: str, path: str) -> Callable[[], bool]:
 
     Raises: ArgumentError: it has no such property or method.
     """
-    ask = _question(chip, Source(name, ()), path, "")
+    ask = question(chip, Source(name, ()), path)
     return lambda: bool(ask())
 
 
@@ -104,8 +104,11 @@ def _is_setting(chip: Any, name: str) -> bool:
     return isinstance(found, property) and found.fset is not None
 
 
-def _question(chip: Any, source: Source, path: str, place: str) -> Callable[[], object]:
-    """Return what asks the chip for a source."""
+def question(chip: Any, source: Source, path: str, place: str = "") -> Callable[[], object]:
+    """Return what asks the chip for a source.
+
+    Raises: ArgumentError: it has no such property or method.
+    """
     option = f"channels.{source.read}"
     target, arguments = chip, source.arguments
     if source.via:
