@@ -325,14 +325,14 @@ class MissingDependency(DeviceSdkError, ImportError):
     """An optional package is needed and not installed.
 
     ``packages``: the requirements to install; ``extra``: the extra that stands for them in an installation
-    from a checkout, ``pip install '.[extra]'``.
+    from a checkout, ``pip install '.[extra]'``. ``how``: what to do, if it is not to install these.
     """
 
     retry = "never"
 
-    def __init__(self, feature: str, extra: str) -> None:
+    def __init__(self, feature: str, extra: str, how: str = "") -> None:
         self.extra = extra
         self.packages = _PACKAGES.get(extra, ())
         wanted = " ".join(f"'{package}'" for package in self.packages)
-        how = f"pip install {wanted}" if wanted else f"see the extra {extra!r} in pyproject.toml"
+        how = how or f"pip install {wanted}" if wanted else f"see the extra {extra!r} in pyproject.toml"
         super().__init__(f"{feature} needs what is not installed: {how}")

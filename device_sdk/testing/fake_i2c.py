@@ -182,7 +182,7 @@ class FakeI2CBus(I2CBus):
             self._unplugged.discard(address)
 
     def cut(self, address: int, after: int) -> None:
-        """Unplug a chip in the middle of its next read: bytes after the first ``after`` are 0xFF.
+        """Unplug a chip in the middle of its next read of more than ``after`` bytes: those behind are 0xFF.
 
         Nobody pulls the wire down then, and the controller cannot know.
 
@@ -238,7 +238,7 @@ class FakeI2CBus(I2CBus):
             if read_count is None:
                 return 0, b""
             answer = device.read(read_count)
-            if address in self._cuts:
+            if self._cuts.get(address, read_count) < read_count:
                 self._unplugged.add(address)
                 answer = answer[: self._cuts.pop(address)].ljust(read_count, b"\xff")
             return 0, answer

@@ -21,6 +21,7 @@ from device_sdk.drivers.circuitpython import (
     CircuitPythonDriver,
     SHT4xDriver,
     guard,
+    making,
 )
 from device_sdk.errors import (
     ArgumentError,
@@ -265,6 +266,8 @@ def test_a_value_outside_the_sensors_range_is_uncertain(bus: FakeI2CBus, sht4x: 
 
 
 def test_an_address_that_the_chip_cannot_have_is_an_argument_error(bus: FakeI2CBus) -> None:
+    with pytest.raises(ArgumentError, match="expected 0x08 to 0x77, found '0x76'"):
+        BME280Driver(bus, "0x76")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="expected 0x76 or 0x77, found 0x44"):
         BME280Driver(bus, 0x44)
 
@@ -405,7 +408,7 @@ def test_what_is_no_number_never_leaves_as_a_value(
         (RuntimeError("Checksum did not validate. Try again."), ChecksumError, "Try again"),
         (RuntimeError("Timed out waiting for data"), ReadTimeoutError, "Timed out"),
         (RuntimeError("DHT sensor not found"), DriverError, "not found"),
-        (OSError(121, "Remote I/O error"), BusError, "chips:Chip on i2c-9: Remote I/O error"),
+        (OSError(121, "Remote I/O error"), BusError, "chips:Chip on i2c-9 at 0x10: Remote I/O error"),
         (ValueError("odd"), DriverError, "ValueError: odd"),
         (ZeroDivisionError("division"), DriverError, "ZeroDivisionError"),
     ],
@@ -641,6 +644,29 @@ def test_a_wrong_call_says_where_and_what(
         driver_for(chips, bus, methods_chip(), **options).open()
 
 
+def test_a_chip_without_a_value_is_asked_to_be_started_if_it_can_be(
+    chips: ModuleType, bus: FakeI2CBus
+) -> None:
+    chip = methods_chip(CO2=property(lambda self: None))
+    with driver_for(chips, bus, chip, channels=["CO2"]) as sensor:
+        assert sensor.read()[0].reason == "no value; does the chip need start(), see 'start'?"
+    with driver_for(chips, bus, chip, channels=["CO2"], start=["start"]) as sensor:
+        assert "'ready'" in sensor.read()[0].reason
+
+
+def test_a_fault_tells_the_driver_the_bus_its_address_and_what_to_do(
+    bus: FakeI2CBus, sht4x: FakeSHT4x
+) -> None:
+    with open_driver("circuitpython", driver="adafruit_sht4x:SHT4x", bus=bus) as sensor:
+        sht4x.corrupt_crc(5)
+        with pytest.raises(ChecksumError) as caught:
+            sensor.read()
+    assert str(caught.value) == (
+        "adafruit_sht4x:SHT4x on i2c-9 at 0x44: Invalid CRC calculated; check the cable and the pull-ups, or"
+        " lower the speed of the bus"
+    )
+
+
 def test_a_start_that_fails_leaves_the_driver_closed(chips: ModuleType, bus: FakeI2CBus) -> None:
     chip = methods_chip(start=lambda self: 1 / 0)
     sensor = driver_for(chips, bus, chip, start=["start"])
@@ -718,7 +744,7 @@ def test_a_class_without_standard_properties_needs_a_table(chips: ModuleType, bu
 
 
 def test_a_setting_that_the_chip_refuses_says_which(chips: ModuleType, bus: FakeI2CBus) -> None:
-    with pytest.raises(DriverError, match=r"on i2c-9, setting temperature: AttributeError"):
+    with pytest.raises(DriverError, match=r"on i2c-9 at 0x10, setting temperature: AttributeError"):
         driver_for(chips, bus, chip_class(temperature=lambda: 1.0), settings={"temperature": 5}).open()
 
 
@@ -770,13 +796,24 @@ def test_a_bus_that_no_name_fits_is_found_before_open() -> None:
         CircuitPythonDriver("chips:Chip", "spi0.0")
 
 
-def test_a_missing_package_names_the_extra_and_the_package() -> None:
+def test_a_missing_package_names_the_extra_and_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "find_spec", lambda name: None)
     with pytest.raises(
         MissingDependency,
         match=r"adafruit_nosuch_chip .*by Adafruit .*adafruit-circuitpython-nosuch-chip\).* 'adafruit-blinka",
     ) as caught:
         open_driver("circuitpython", driver="adafruit_nosuch_chip:Chip", bus="i2c-1")
     assert caught.value.extra == "blinka"
+
+
+def test_a_missing_package_beside_blinka_is_all_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "find_spec", lambda name: object())
+    with pytest.raises(MissingDependency) as caught:
+        open_driver("circuitpython", driver="adafruit_nosuch_chip:Chip", bus="i2c-1")
+    assert str(caught.value) == (
+        "adafruit_nosuch_chip:Chip needs what is not installed: there is no module adafruit_nosuch_chip;"
+        " look on pypi.org for a package by Adafruit Industries, mostly adafruit-circuitpython-nosuch-chip"
+    )
 
 
 def test_a_chip_whose_package_is_in_the_extra_asks_for_that_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from device_sdk.drivers.bus import I2CBus
 from device_sdk.drivers.circuitpython.channels import PropertyChannel, Source
 from device_sdk.drivers.circuitpython.driver import CircuitPythonDriver
-from device_sdk.drivers.circuitpython.making import listed
+from device_sdk.drivers.circuitpython.making import check_address, listed
 from device_sdk.errors import ArgumentError
 
 __all__ = ["BME280Driver", "SHT4xDriver"]
@@ -29,6 +29,7 @@ class _ChipDriver(CircuitPythonDriver):
 
     def __init__(self, bus: str | I2CBus = "i2c-1", address: int | None = None) -> None:
         possible = self.addresses
+        check_address(address)
         if address is not None and address not in possible:
             raise ArgumentError("address", f"expected {listed(possible)}, found {address:#x}")
         super().__init__(self.chip.driver, bus, possible[0] if address is None else address)

@@ -81,13 +81,11 @@ class CircuitPythonDriver(Driver):
         elif not isinstance(bus, I2CBus):
             raise ArgumentError("bus", f"expected the name of a bus or an I2CBus, found {shown(bus)}")
         check_address(address)
-        where = bus if isinstance(bus, str) else bus.name
-        self._place = f"{driver} on {where}" + ("" if address is None else f" at 0x{address:02x}")
         self._bus_name = bus
         self._sources: tuple[Source, ...] = () if channels is None else parse_channels(channels)
         self._maker = Maker(
             driver,
-            self._place,
+            bus if isinstance(bus, str) else bus.name,
             address,
             arguments=parse_table("arguments", arguments),
             settings=parse_table("settings", settings),
@@ -138,7 +136,7 @@ class CircuitPythonDriver(Driver):
             self._set_up(bus)
         if self._ready is None:
             return self._measure()
-        return self._ready.wait(self._place, self._look) or self._ready.keep(self._measure())
+        return self._ready.wait(self._maker.place, self._look) or self._ready.keep(self._measure())
 
     def close(self) -> None:
         """Drop the driver object and release the bus."""
@@ -152,10 +150,11 @@ class CircuitPythonDriver(Driver):
         """Make the object of the chip anew."""
         path = self._maker.path
         factory = self._maker.load()
-        with bus.call(self._place):
+        with bus.call(self._maker.place):
             chip = self._maker.make(factory, bus)
-            reader = Reader(chip, self._sources or standard_sources(chip, path), path, self._place)
-            with translated(self._place):
+            sources = self._sources or standard_sources(chip, path)
+            reader = Reader(chip, sources, path, self._maker.place, is_started=self._maker.starts)
+            with translated(self._maker.place):
                 watch = Watch(chip, bus, self._maker.address, self._watched, path)
             if self._ready is not None:
                 self._is_ready = condition(chip, self._ready.name, path)
@@ -164,28 +163,30 @@ class CircuitPythonDriver(Driver):
 
     def _require_open(self) -> tuple[GuardedBus, Reader]:
         if self._bus is None or self._reader is None:
-            raise DriverError(f"{self._place} is not open: call open() first, or use it in a with statement")
+            raise DriverError(
+                f"{self._maker.place} is not open: call open() first, or use it in a with statement"
+            )
         return self._bus, self._reader
 
     def _look(self) -> bool:
         """Ask the chip whether it has measured. Between two questions others may use the bus."""
         bus, _ = self._require_open()
-        with bus.call(self._place), translated(self._place):
+        with bus.call(self._maker.place), translated(self._maker.place):
             self._check_restart()
             return bool(self._is_ready())
 
     def _measure(self) -> tuple[Reading, ...]:
         bus, reader = self._require_open()
-        with bus.call(self._place):
-            with translated(self._place):
+        with bus.call(self._maker.place):
+            with translated(self._maker.place):
                 self._check_restart()
             readings = reader.read(time.time())
-            with translated(self._place):
+            with translated(self._maker.place):
                 self._check_restart()
             return readings
 
     def _check_restart(self) -> None:
         watch, self._watch = self._watch, None
         if watch is not None:
-            watch.check(self._place)
+            watch.check(self._maker.place)
         self._watch = watch

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Overdue", "is_absent", "translated"]
 
 # CircuitPython drivers raise RuntimeError for everything; the words identify the fault.
-_RUNTIME_ERRORS: tuple[tuple[tuple[str, ...], type[DriverError]], ...] = (
-    (("crc", "checksum"), ChecksumError),
-    (("timeout", "timed out"), ReadTimeoutError),
+_RUNTIME_ERRORS: tuple[tuple[tuple[str, ...], type[DriverError], str], ...] = (
+    (("crc", "checksum"), ChecksumError, "check the cable and the pull-ups, or lower the speed of the bus"),
+    (("timeout", "timed out"), ReadTimeoutError, "if it lasts, switch the chip's supply off and on"),
 )
 
 # How deep an error of the bus may be in the chain of errors that a driver made of it.
@@ -69,9 +69,9 @@ def translated(
         if hidden is not None:
             raise _bus_error(place, hidden) from error
         text = str(_words(error)).lower()
-        for words, meaning in _RUNTIME_ERRORS:
+        for words, meaning, remedy in _RUNTIME_ERRORS:
             if isinstance(error, RuntimeError) and any(word in text for word in words):
-                raise meaning(f"{place}: {_words(error)}") from error
+                raise meaning(f"{place}: {_words(error)}; {remedy}") from error
         raise DriverError(f"{place}: {shown(error)}") from error
 
 

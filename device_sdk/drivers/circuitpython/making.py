@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from device_sdk._load import load_object
@@ -99,7 +100,7 @@ class Maker:
 
     Args:
         path: ``"package.module:Class"``.
-        place: what is read, for messages.
+        bus_name: for messages.
         address: 7 bits; ``None``: the driver's own default.
         arguments, settings, start: as of :class:`CircuitPythonDriver`.
         addresses: those that the chip can have, for a driver whose package comes with the extra ``blinka``.
@@ -108,7 +109,7 @@ class Maker:
     def __init__(
         self,
         path: str,
-        place: str,
+        bus_name: str,
         address: int | None,
         *,
         arguments: Mapping[str, object],
@@ -117,12 +118,23 @@ class Maker:
         addresses: tuple[int, ...] = (),
     ) -> None:
         self.path = path
-        self.place = place
+        self._bus_name = bus_name
         self.address = self._address = address
         self._arguments = dict(arguments)
         self._settings = dict(settings)
         self._start = start
         self._addresses = addresses
+
+    @property
+    def place(self) -> str:
+        """What is read, for messages: the driver, the bus, and the address as far as it is known."""
+        at = "" if self.address is None else f" at 0x{self.address:02x}"
+        return f"{self.path} on {self._bus_name}{at}"
+
+    @property
+    def starts(self) -> bool:
+        """Whether methods are called to start the chip."""
+        return bool(self._start)
 
     def load(self) -> Any:
         """Return the class.
@@ -149,6 +161,9 @@ class Maker:
         except (TypeError, ValueError) as error:
             raise ArgumentError("driver", f"{self.path} is no class of a driver: {error}") from None
         self._check_wires(next(iter(parameters.values()), None))
+        if self._address is None:
+            named = [self._arguments.get(name, parameters[name].default) for name in _address_of(parameters)]
+            self.address = next((each for each in named if isinstance(each, int)), None)
         return factory
 
     def make(self, factory: Any, bus: I2CBus) -> Any:
@@ -159,17 +174,15 @@ class Maker:
         """
         parameters = inspect.signature(factory).parameters
         arguments = resolved(self._arguments, self.path, "arguments")
-        name = next((name for name in _ADDRESS_PARAMETERS if name in parameters), None)
         if self._address is not None:
-            if name is None:
+            names = _address_of(parameters)
+            if not names:
                 raise ArgumentError("address", f"{self.path} takes no address, only {', '.join(parameters)}")
-            arguments[name] = self._address
+            arguments[names[0]] = self._address
         try:
             inspect.signature(factory).bind(bus, **arguments)
         except TypeError as error:
             raise ArgumentError("arguments", f"{self.path}: {error}") from None
-        address = arguments.get(name, parameters[name].default) if name else None
-        self.address = address if isinstance(address, int) else None
         advice = partial(found_instead, bus, self.address, self._addresses)
         with translated(self.place, is_absent, advice), self._without_bus(bus):
             chip = factory(bus, **arguments)
@@ -217,14 +230,19 @@ class Maker:
             # The driver adafruit_sht31d is in the package adafruit-circuitpython-sht31d, and so on. That is a
             # guess from the user's word: no command to copy, for anybody can register a name that is free.
             package = top.replace("adafruit_", "adafruit-circuitpython-", 1).replace("_", "-")
+            look = f"look on pypi.org for a package by Adafruit Industries, mostly {package}"
+            if find_spec("adafruit_blinka") is not None:
+                return MissingDependency(self.path, "blinka", f"there is no module {top}; {look}")
             return MissingDependency(
-                f"{top} is not installed (look on pypi.org for a package by Adafruit Industries, mostly "
-                f"{package}) and, like every CircuitPython driver,",
-                "blinka",
+                f"{top} is not installed ({look}) and, like every CircuitPython driver,", "blinka"
             )
         if module == top or module.startswith(f"{top}."):
             return ArgumentError("driver", f"no module is called {module!r}")
         return MissingDependency(f"{self.path} imports {module}, which", "blinka")
+
+
+def _address_of(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    return [name for name in _ADDRESS_PARAMETERS if name in parameters]
 
 
 def has_value(chip: Any, name: str) -> bool:

@@ -26,7 +26,9 @@ class Reader:
     failed.
     """
 
-    def __init__(self, chip: Any, sources: tuple[Source, ...], path: str, place: str) -> None:
+    def __init__(
+        self, chip: Any, sources: tuple[Source, ...], path: str, place: str, *, is_started: bool
+    ) -> None:
         self._place = place
         self._asked = [
             (Source(source.read, _named(source)), question(chip, source, path, place)) for source in sources
@@ -36,6 +38,7 @@ class Reader:
             for source, _ in self._asked
             for channel in source.channels
         )
+        self._nothing = _advice_for_nothing(chip, is_started)
 
     def read(self, time: float) -> tuple[Reading, ...]:
         """Ask for each source once; one that fails costs its own channels.
@@ -58,11 +61,21 @@ class Reader:
                 channel = next(channels)
                 if isinstance(value, _Fault):
                     readings.append(bad(channel, time, value.reason))
+                elif value is None:
+                    readings.append(bad(channel, time, self._nothing))
                 else:
                     readings.append(each.reading(channel, value, time))
         if len(failures) == len(self._asked):
             raise failures[0]
         return tuple(readings)
+
+
+def _advice_for_nothing(chip: Any, is_started: bool) -> str:
+    """Return why a chip gives None: most that can be started give it before they have measured."""
+    if is_started:
+        return "no value; if it is the first one, name what the chip says that is ready: 'ready'"
+    starts = [f"{name}()" for name in dir(chip) if name.startswith("start") and not has_value(chip, name)]
+    return f"no value; does the chip need {' or '.join(starts)}, see 'start'?" if starts else "no value"
 
 
 class _Fault(NamedTuple):
