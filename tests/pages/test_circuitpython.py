@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from device_sdk.drivers import Driver, driver_class
+from device_sdk.drivers.circuitpython import presets
 from device_sdk.errors import (
     BusError,
     ChecksumError,
@@ -89,6 +90,8 @@ def open_chip(
     (table,) = parse_config(NODE + CONFIGURATIONS[name]).sensor
     pytest.importorskip(table.options["driver"].partition(":")[0], reason="needs blinka")
     let_time_pass_by(clock, monkeypatch)
+    # The configuration is enough by itself: nobody has to prepare a chip.
+    monkeypatch.setattr(presets, "PRESETS", {})
     address, make, _ = CHIPS[name]
     chip = make(clock)
     bus.add(address, chip)
@@ -302,6 +305,76 @@ def test_a_chip_that_vanishes_in_the_middle_of_a_read_gives_no_values(
     assert words in str(caught.value)
     bus.plug(0x38)
     assert set(qualities(driver).values()) == {"good"}
+
+
+# Chips that are known need the path of their driver and no more
+
+
+def open_known(
+    name: str, bus: FakeI2CBus, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, **more: Any
+) -> tuple[Driver, Any]:
+    (table,) = parse_config(NODE + CONFIGURATIONS[name]).sensor
+    path = table.options["driver"]
+    pytest.importorskip(path.partition(":")[0], reason="needs blinka")
+    let_time_pass_by(clock, monkeypatch)
+    address, make, _ = CHIPS[name]
+    chip = make(clock)
+    bus.add(address, chip)
+    driver = driver_class("circuitpython")(**{"driver": path, "bus": bus, **more})
+    driver.open()
+    return driver, chip
+
+
+@pytest.mark.parametrize("name", ["ina219", "lps22hb", "tsl2591", "veml7700"])
+def test_a_known_chip_that_restarted_is_found_out(
+    name: str, bus: FakeI2CBus, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, chip = open_known(name, bus, clock, monkeypatch)
+    before = values(driver)
+    chip.power_on()
+    with pytest.raises(DriverError, match="the chip has restarted"):
+        driver.read()
+    assert values(driver) == before
+    driver, chip = open_known(name, bus, clock, monkeypatch, watch=[])
+    chip.power_on()
+    driver.read()  # as the user wants it
+
+
+def test_a_known_chip_is_started_and_waited_for_unless_the_user_starts_it(
+    bus: FakeI2CBus, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, _ = open_known("scd41", bus, clock, monkeypatch)
+    assert values(driver)["co2"] == 500
+    driver, _ = open_known("scd41", bus, clock, monkeypatch, start=[])
+    assert set(qualities(driver).values()) == {"bad"}
+
+
+@pytest.mark.parametrize(
+    ("word", "quality"), [(0x4B00, "good"), (0x4B01, "uncertain"), (0xE400, "uncertain")]
+)
+def test_a_known_chip_has_its_range_unless_the_user_gives_one(
+    word: int, quality: str, bus: FakeI2CBus, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, chip = open_known("tmp117", bus, clock, monkeypatch)
+    chip.word = word
+    clock.advance(2)
+    assert qualities(driver) == {"temperature": quality}
+    mine = {"temperature": {"min": -100, "max": 200}}
+    driver, chip = open_known("tmp117", bus, clock, monkeypatch, channels=mine)
+    chip.word = word
+    clock.advance(2)
+    assert qualities(driver) == {"temperature": "good"}
+
+
+@pytest.mark.parametrize("path", sorted(presets.PRESETS))
+def test_what_is_known_about_a_chip_is_in_its_driver(path: str) -> None:
+    module, _, name = path.partition(":")
+    pytest.importorskip(module, reason=f"needs {module}")
+    members = dir(getattr(sys.modules[module], name))
+    known = presets.PRESETS[path]
+    watched = [each for each in known.watch if isinstance(each, str)]
+    named = [*known.ranges, *known.invalid, *known.start, *watched, *([known.ready] if known.ready else [])]
+    assert set(named) <= set(members)
 
 
 # The doubles themselves, by the examples of the data sheets

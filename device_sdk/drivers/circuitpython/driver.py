@@ -12,6 +12,7 @@ from device_sdk.drivers.circuitpython.channels import Source, parse_channels
 from device_sdk.drivers.circuitpython.faults import translated
 from device_sdk.drivers.circuitpython.guard import GuardedBus
 from device_sdk.drivers.circuitpython.making import Maker, check_address, parse_calls, parse_table
+from device_sdk.drivers.circuitpython.presets import preset_for
 from device_sdk.drivers.circuitpython.ready import Ready
 from device_sdk.drivers.circuitpython.sources import Reader, condition, standard_sources
 from device_sdk.drivers.circuitpython.watch import Watch, parse_watch
@@ -55,6 +56,9 @@ class CircuitPythonDriver(Driver):
         watch: properties and registers of one byte (numbers) that keep the value they have after ``start``.
             Another value means that the chip has restarted: the read fails, the next one sets it up anew.
 
+    ``start``, ``ready``, ``watch`` and the ranges of channels that are not given are those of ``PRESETS``,
+    for chips that are often used.
+
     Raises: ArgumentError: a wrong argument; a wrong name of a property or setting is found by ``open()``.
     """
 
@@ -71,16 +75,19 @@ class CircuitPythonDriver(Driver):
         channels: ChannelTable | None = None,
         arguments: Mapping[str, object] | None = None,
         settings: Mapping[str, object] | None = None,
-        start: Sequence[str | Mapping[str, object]] = (),
+        start: Sequence[str | Mapping[str, object]] | None = None,
         ready: str | None = None,
         ready_within: float = 10.0,
-        watch: Sequence[str | int] = (),
+        watch: Sequence[str | int] | None = None,
     ) -> None:
         if isinstance(bus, str):
             check_bus_name(bus)
         elif not isinstance(bus, I2CBus):
             raise ArgumentError("bus", f"expected the name of a bus or an I2CBus, found {shown(bus)}")
         check_address(address)
+        self._preset = preset_for(driver)
+        if start is None:
+            start, ready = self._preset.start, ready or self._preset.ready
         self._bus_name = bus
         self._sources: tuple[Source, ...] = () if channels is None else parse_channels(channels)
         self._maker = Maker(
@@ -94,7 +101,7 @@ class CircuitPythonDriver(Driver):
         )
         self._ready = None if ready is None else Ready(ready, ready_within)
         self._is_ready: Callable[[], bool] = lambda: True
-        self._watched = parse_watch(watch)
+        self._watched = parse_watch(self._preset.watch if watch is None else watch)
         self._watch: Watch | None = None
         self._reader: Reader | None = None
         self._bus: GuardedBus | None = None
@@ -153,6 +160,7 @@ class CircuitPythonDriver(Driver):
         with bus.call(self._maker.place):
             chip = self._maker.make(factory, bus)
             sources = self._sources or standard_sources(chip, path)
+            sources = self._preset.applied(sources)
             reader = Reader(chip, sources, path, self._maker.place, is_started=self._maker.starts)
             with translated(self._maker.place):
                 watch = Watch(chip, bus, self._maker.address, self._watched, path)
