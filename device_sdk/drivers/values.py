@@ -12,7 +12,7 @@ import math
 import numbers
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, SupportsFloat
+from typing import TYPE_CHECKING, NamedTuple
 
 from device_sdk.drivers.base import Reading
 from device_sdk.errors import ArgumentError
@@ -177,6 +177,8 @@ class _Problem(NamedTuple):
 
 def _plain(value: object) -> bool | int | float | str | _Problem:
     """Return a value as one of the types that can be published."""
+    if type(value) is float:  # the usual one, before the slow questions
+        return value if math.isfinite(value) else _Problem(f"the value was {value}")
     match value:
         case None:
             return _Problem("no value")
@@ -189,9 +191,9 @@ def _plain(value: object) -> bool | int | float | str | _Problem:
         case numbers.Integral():
             number = int(value)
             return number if abs(number) < _HIGHEST_INT else _Problem("a whole number of more than 64 bits")
-        case SupportsFloat():  # Decimal and the numbers of NumPy, too
-            real = float(value)
-            return real if math.isfinite(real) else _Problem(f"the value was {real}")
+    if hasattr(type(value), "__float__"):  # Decimal and the numbers of NumPy, too
+        real = float(value)  # type: ignore[arg-type]
+        return real if math.isfinite(real) else _Problem(f"the value was {real}")
     return _Problem(f"expected a number, text or bool, found {shown(value)}")
 
 

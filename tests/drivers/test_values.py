@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from decimal import Decimal
 from enum import Enum, IntEnum
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from device_sdk.drivers import Channel
 from device_sdk.drivers.values import clean, measured
@@ -144,3 +147,22 @@ def test_what_cannot_be_published_is_bad_with_a_short_reason(value: object, word
     assert (reading.value, reading.quality) == (None, "bad")
     assert words in reading.reason
     assert len(reading.reason) < 200
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.decimals()
+    | st.fractions() | st.complex_numbers() | st.datetimes() | st.characters(categories=["Cs"]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@given(ANYTHING, st.sampled_from(["Cel", "%RH", "ppm", "V", "1", "count"]), st.integers(-20, 20) | st.none())
+def test_whatever_a_device_returns_can_be_published_and_only_a_bad_reading_has_no_value(
+    value: object, unit: str, precision: int | None
+) -> None:
+    reading = measured(Channel("c", unit, "", precision=precision), value, 1.0)
+    text = json.dumps([reading.value, reading.reason], ensure_ascii=False, allow_nan=False).encode()
+    assert json.loads(text)[0] == reading.value
+    assert (reading.value is None) == (reading.quality == "bad")
+    assert bool(reading.reason) == (reading.quality != "good")

@@ -179,22 +179,22 @@ class CircuitPythonDriver(Driver):
     def _look(self) -> bool:
         """Ask the chip whether it has measured. Between two questions others may use the bus."""
         bus, _ = self._require_open()
-        with bus.call(self._maker.place), translated(self._maker.place):
+        with bus.call(self._maker.place):
             self._check_restart()
-            return bool(self._is_ready())
+            with translated(self._maker.place):
+                return self._is_ready()
 
     def _measure(self) -> tuple[Reading, ...]:
         bus, reader = self._require_open()
         with bus.call(self._maker.place):
-            with translated(self._maker.place):
-                self._check_restart()
+            self._check_restart()
             readings = reader.read(time.time())
-            with translated(self._maker.place):
-                self._check_restart()
+            self._check_restart()
             return readings
 
     def _check_restart(self) -> None:
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.check(self._maker.place)
-        self._watch = watch
+        if self._watched and self._watch is not None:
+            watch, self._watch = self._watch, None  # it is none if it fails
+            with translated(self._maker.place):
+                watch.check(self._maker.place)
+            self._watch = watch
