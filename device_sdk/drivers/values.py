@@ -69,7 +69,7 @@ _MEANT = {
     **dict.fromkeys(("°c", "degc", "celsius", "deg c", "cel"), "Cel"),
     **dict.fromkeys(("%rh", "% rh", "rh"), "%RH"),
     "lux": "lx",
-    **dict.fromkeys(("ohms", "ohm", "Ω"), "Ohm"),
+    **dict.fromkeys(("ohms", "ohm", "ω"), "Ohm"),
     **dict.fromkeys(("volt", "volts"), "V"),
     **dict.fromkeys(("pascal", "pa"), "Pa"),
     "meter": "m",

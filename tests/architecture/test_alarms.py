@@ -312,6 +312,13 @@ ALARMS = {
         Alarm("boards that cannot keep a window of frames", unwatched=BY_USERS),
         Alarm("a line with less than 80 % of its rate for bulk data", unwatched=BY_BENCHMARKS),
     ],
+    "0038": [
+        Alarm("A chip that does not stand the question whether it is there", unwatched=BY_USERS),
+        Alarm(
+            "a restart of a known chip that `watch` finds where there was none",
+            ("tests/pages/test_circuitpython.py",),
+        ),
+    ],
 }
 
 # 0007 is an index.

@@ -212,6 +212,7 @@ def test_a_driver_that_is_not_open_says_so() -> None:
         ({"units": ["Cel"]}, r"units: expected a unit, or a table of units, found \['Cel'\]"),
         ({"units": {"a": 5}}, "units.a: expected the name of a unit, found 5"),
         ({"units": ""}, "units.value: expected the name of a unit, found ''"),
+        ({"units": "Ω"}, "units.value: the SenML name of 'Ω' is 'Ohm'"),
         ({"units": {"a": "celsius"}}, "units.a: the SenML name of 'celsius' is 'Cel'"),
         ({"arguments": "x"}, "arguments: expected a table, found 'x'"),
     ],
