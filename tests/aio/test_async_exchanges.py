@@ -71,8 +71,8 @@ def test_a_handler_may_make_a_request(server: Server, run: Run) -> None:
 def test_a_request_without_an_answer_ends_with_its_time(server: Server, run: Run) -> None:
     async def main() -> None:
         async with AsyncClient(server.url) as client:
-            with pytest.raises(TimeoutError, match=r"no response to the request on void within 0\.05 s"):
-                await client.request("void", b"", 0.05)
+            with pytest.raises(TimeoutError, match=r"no response to the request on void within 1 s"):
+                await client.request("void", b"", 1.0)  # long enough to be sent on a busy machine
             assert_nobody_waits(client)
         client = AsyncClient("memory://nobody")
         with pytest.raises(TimeoutError, match="was not sent: response/"):
