@@ -14,7 +14,7 @@ from device_sdk.errors import ArgumentError, MissingDependency
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["default_of", "option_problems", "options_schema", "takes_option"]
+__all__ = ["default_address", "default_of", "option_problems", "options_schema", "takes_option"]
 
 
 class _Fit(NamedTuple):
@@ -88,6 +88,15 @@ def takes_option(kind: str, name: str) -> bool:
 def default_of(kind: str, name: str) -> object:
     """Return the default of an option for which :func:`takes_option` is true."""
     return inspect.signature(driver_class(kind)).parameters[name].default
+
+
+def default_address(kind: str) -> int | None:
+    """Return the address at which this kind of driver looks for its chip, if it knows one."""
+    try:
+        addresses: tuple[int, ...] = getattr(driver_class(kind), "addresses", ())
+    except MissingDependency:
+        return None
+    return addresses[0] if addresses else None
 
 
 def options_schema(kind: str) -> dict[str, Any]:

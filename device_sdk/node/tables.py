@@ -21,7 +21,7 @@ from device_sdk.drivers.base import DRIVERS
 from device_sdk.drivers.bus import check_bus_name
 from device_sdk.errors import ArgumentError
 from device_sdk.net.base import parse_url
-from device_sdk.node.driver_options import default_of, takes_option
+from device_sdk.node.driver_options import default_address, default_of, takes_option
 from device_sdk.node.sensor import READ_TIMEOUT_S
 
 __all__ = ["BrokerTable", "ClockTable", "NodeConfig", "NodeTable", "QueueTable", "SensorTable", "TlsTable"]
@@ -143,7 +143,7 @@ class SensorTable(Table, frozen=True, kw_only=True):
     @property
     def place(self) -> str:
         """Driver, bus and address in words, for the log."""
-        bus, address = self.bus_name, self.options.get("address")
+        bus, address = self.bus_name, self.options.get("address", default_address(self.driver))
         where = f"{self.driver} on {bus}" if bus else self.driver
         return f"{where} at {address:#04x}" if isinstance(address, int) else where
 

@@ -121,7 +121,7 @@ def test_a_sensor_runs_on_the_thread_of_its_bus_or_else_of_its_driver(sensor: st
     ("sensor", "place"),
     [
         ('driver = "bme280"\noptions = { address = 0x77 }', "bme280 on i2c-1 at 0x77"),
-        ('driver = "sht4x"\nbus = "/dev/i2c-7"', "sht4x on /dev/i2c-7"),
+        ('driver = "sht4x"\nbus = "/dev/i2c-7"', "sht4x on /dev/i2c-7 at 0x44"),
         ('driver = "host"', "host"),
     ],
 )
