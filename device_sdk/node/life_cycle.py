@@ -104,7 +104,6 @@ class LifeCycle:
         if WAIT in step.actions:
             self.retry_at = now + min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._attempts, 16))
             self._attempts += 1
-            self._failures = 0
         if FORGET in step.actions:
             self._failures = self._attempts = 0
         return step
