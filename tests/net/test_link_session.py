@@ -207,7 +207,7 @@ def test_a_lost_frame_is_repeated_before_its_time_out_when_others_follow() -> No
     lost = iter([b""])
     line.up.faults = lambda data: next(lost, data)
     line.board.write(BULK[:1500])
-    assert line.run(lambda: received(line)[0] == BULK[:1500], 0.25)
+    assert line.run(lambda: received(line)[0] == BULK[:1500], board.timing.answer)
     assert board.outbound.repeated == 1
 
 
@@ -221,6 +221,53 @@ def test_the_last_frame_before_a_pause_is_repeated_after_the_time_out() -> None:
     line.board.write(b"alone")
     assert line.run(lambda: received(line)[0] == b"alone", 1)
     assert board.timing.answer <= line.now - start < board.timing.answer + 0.1
+
+
+def test_time_outs_that_have_doubled_are_short_again_after_an_acknowledgement() -> None:
+    line = Line()
+    board, _ = line.connect()
+    line.run(lambda: False, 0.5)
+    lost = iter([b""] * 3)
+    line.up.faults = lambda data: next(lost, data)
+    line.board.write(b"one")
+    assert line.run(lambda: board.outbound.repeated == 3 and board.outbound.waiting == 0, 5)
+    lost = iter([b""])
+    start = line.now
+    line.board.write(b"two")
+    assert line.run(lambda: received(line)[0] == b"onetwo", 1)
+    assert line.now - start < 1.5 * board.timing.answer
+
+
+def test_a_window_that_is_read_again_is_announced_at_once() -> None:
+    end, stream = opened()
+    for seq in range(8):
+        end.receive(encode(DATA, 9, seq, 0, 8, b"x"), 0.0)
+    assert [frame.credit for frame in frames(end.next_frame(0.0))] == [0]
+    assert end.next_frame(0.0) == b""
+    assert stream.take() == b"x" * 8
+    assert [(frame.kind, frame.credit) for frame in frames(end.next_frame(0.0))] == [(ACK, 8)]
+
+
+def test_frames_of_another_epoch_are_nobodys_data() -> None:
+    end, stream = opened()
+    end.receive(encode(DATA, 8, 0, 0, 8, b"old") + encode(CLOSE, 8, 0, 0, 8, b"\0\1"), 0.0)
+    assert (stream.take(), stream.end, end.next_frame(0.0)) == (b"", None, b"")
+    gateway = Answerer(115_200, 256, 8, 8)
+    gateway.receive(encode(HELLO, 0, 0, 0, 0, Hello(1, 256, 8, 5).pack()), 0.0)
+    gateway.next_frame(0.0)
+    gateway.receive(encode(ACK, 9, 0, 0, 8) + encode(DATA, 10, 0, 0, 8, b"old"), 0.0)
+    assert gateway.stream is not None
+    assert gateway.stream.take() == b""
+    (frame,) = frames(gateway.next_frame(0.0))
+    assert (frame.kind, frame.epoch, frame.payload[0]) == (CLOSE, 10, words.UNKNOWN)
+
+
+def test_a_welcome_with_another_epoch_ends_the_stream() -> None:
+    end, stream = opened()
+    end.receive(welcome(9), 0.0)
+    assert stream.end is None
+    end.receive(welcome(10), 0.0)
+    assert stream.end == words.RESTARTED
 
 
 # Bad input

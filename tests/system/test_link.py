@@ -19,9 +19,11 @@ from device_sdk.net.base import parse_url
 from device_sdk.net.link import words
 from device_sdk.net.link.answerer import Answerer
 from device_sdk.net.link.stream import LinkStream
-from device_sdk.testing import PtyLine
+from device_sdk.net.tls import TLSOptions
+from device_sdk.testing import Certificates, PtyLine
 from device_sdk.testing.broker_process import ChildBroker
 from tests.system.test_serial_line import Listener
+from tests.system.test_tls import TlsMosquitto
 
 PATIENCE = 40.0
 EAGER = ReconnectPolicy(first=0.05, longest=0.2)
@@ -213,6 +215,39 @@ def test_a_line_that_is_noisy_and_unplugged_twice_delivers_what_was_produced(
         listener.wait_for(lambda counts: set(counts) == sent)
         assert {p: n for p, n in listener.counts.items() if p.startswith(b"2-") and n != 1} == {}
     assert bridge.epochs >= 3
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def test_tls_goes_over_a_noisy_line(certificates: Certificates) -> None:
+    if not TlsMosquitto.available():
+        pytest.skip("needs mosquitto")
+    tls = TLSOptions(ca_file=certificates.ca, server_name="localhost")
+    received: Counter[bytes] = Counter()
+    done = threading.Event()
+
+    def receive(message: Message) -> None:
+        received[message.payload] += 1
+        if received.total() == 50:
+            done.set()
+
+    with (
+        TlsMosquitto(certificates) as broker,
+        Bridge((HOST, broker.tls_port)) as bridge,
+        PtyLine(HOST, bridge.listener.getsockname()[1]) as line,
+    ):
+        line.noise(1 / 500, seed=7)
+        with Client(f"{line.url}&framing=link", client_id="board", tls=tls, reconnect=EAGER) as board:
+            board.subscribe("round", qos=2, on_message=receive).wait(PATIENCE)
+            for number in range(50):
+                board.publish("round", b"%d" % number, qos=2)
+            assert done.wait(PATIENCE)
+        assert received == Counter({b"%d" % number: 1 for number in range(50)})
+        assert bridge.damaged > 5
+        assert bridge.epochs == 1
 
 
 def test_a_broker_that_goes_away_is_the_reason_that_the_board_reads(
