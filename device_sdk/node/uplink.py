@@ -75,9 +75,9 @@ class Uplink:
             return self.client.publish(topic, payload, qos=qos, retain=retain)
 
     def listen(self, topic: str, handler: Callable[[Message], object]) -> None:
-        """As :meth:`Client.subscribe`, without retained messages; before :meth:`start`."""
+        """As :meth:`Client.subscribe`; before :meth:`start`."""
         self._listening.append((topic, handler))
-        self.client.subscribe(topic, on_message=handler, retain_handling=2)
+        self.client.subscribe(topic, on_message=handler)
 
     def clock_was_set(self) -> None:
         """Try to connect at once: a certificate that was not valid yet may be now."""
@@ -113,7 +113,7 @@ class Uplink:
                 folding.warning("file", str(error), text, error)
                 continue
             for topic, handler in self._listening:
-                found[0].subscribe(topic, on_message=handler, retain_handling=2)
+                found[0].subscribe(topic, on_message=handler)
             self._settle()
             with self._lock:
                 if self._stopped.is_set():

@@ -20,6 +20,7 @@ ONCE = {
     ("engine/events.py", "_log"): "the events are counted already, and few",
     ("engine/events.py", "_log_connected"): "only after a line that says the opposite",
     ("node/clock/gate.py", "_end"): "at the stop of the node",
+    ("node/clock/gate.py", "_tell_patience"): "once: no sample waits any more",
     ("node/clock/gate.py", "_tell_time"): "once: the time is known then",
     ("node/clock/gate.py", "begin"): "at the start of the node",
     ("node/clock/waiting_room.py", "_all_messages"): "at the start of the node",

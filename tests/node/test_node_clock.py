@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from device_sdk import Client
 from device_sdk.errors import ConfigError
 from device_sdk.node.clock import build
 from device_sdk.node.config import parse_config
@@ -89,6 +92,26 @@ def test_a_message_with_the_time_lets_them_go_and_one_without_is_told(
     lines = [line for line in caplog.messages if "topic site/time: expected" in line]
     assert lines
     assert "\x1b" not in "".join(lines)
+
+
+def test_a_retained_message_is_no_time_and_the_log_says_why(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = CONFIG.format(url=server.url, clock='wait = "never"\ntopic = "site/time"')
+    with Client(server.url) as somebody:
+        somebody.publish("site/time", f"{time.time():.3f}", qos=1, retain=True).wait(10)
+        told = threading.Event()
+
+        def look(record: logging.LogRecord) -> bool:
+            if "retained" in record.getMessage():
+                told.set()
+            return True
+
+        caplog.handler.addFilter(look)
+        with Service(parse_config(text)):
+            assert told.wait(10)
+            assert not samples(server)
+    assert "publish it without retain" in caplog.text
 
 
 @pytest.mark.parametrize(

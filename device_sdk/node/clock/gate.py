@@ -82,6 +82,7 @@ class Gate:
         self._lock = threading.Lock()  # over the two that follow
         self._is_open = False
         self._stopping = False
+        self._gave_up = False
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -103,7 +104,8 @@ class Gate:
             log.info("the clock is not known to be right: samples have no time until it is")
         elif not known:
             wait = "for as long as it takes" if self._wait == math.inf else f"up to {self._wait:g} s"
-            log.warning("the clock is not known to be right: samples wait %s for the time (clock.wait)", wait)
+            advice = "'timedatectl' shows who sets it; wait = 0 in [clock] waits for nobody"
+            log.warning("the clock is not known to be right: samples wait %s for the time; %s", wait, advice)
         return known and self._is_open
 
     def put(self, sample: Sample) -> None:
@@ -141,6 +143,7 @@ class Gate:
         if not self._open_if_empty(known):
             return _SOON_S
         if not known:
+            self._tell_patience()
             return _LATER_S
         return None if self._room.is_settled else _SOON_S
 
@@ -214,6 +217,12 @@ class Gate:
             self._without_time += 1
         return delivery
 
+    def _tell_patience(self) -> None:
+        if self._wait and not self._gave_up:
+            self._gave_up = True
+            log.warning("%g s have passed: samples go without a time until it is known", self._wait)
+
     def _tell_time(self) -> None:
-        log.info("the time is known now, from %s", self._clock.source)
+        text = "the time is known now, from %s; %d samples went without it"
+        log.info(text, self._clock.source, self._without_time)
         self._hooks.on_time(self._without_time > 0)

@@ -30,6 +30,8 @@ def from_message(offer: Offer, topic: str) -> Callable[[Message], None]:
 
     def take(message: Message) -> None:
         if message.retain:
+            text = "topic %s: a retained message is no time, it may be old: publish it without retain"
+            folding.warning("retained", "", text, topic)
             return
         utc = parse_time(message.payload.decode("utf-8", "replace"))
         if utc is None or not offer(utc, boottime(), f"topic {topic}"):

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from device_sdk._clock import EARLIEST, boottime
+from device_sdk._folding import Folding
+from device_sdk._log import Log
 from device_sdk.node.clock.evidence import EVIDENCE
 
 if TYPE_CHECKING:
@@ -16,8 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["WallClock", "parse_time"]
 
-# 2100-01-01: what shows more is wrong as well.
-_LATEST = 4_102_444_800
+# What shows more is wrong as well: nobody runs this package for thirty years without an update.
+_LATEST = EARLIEST + 30 * 365 * 86_400
+
+# Seconds: a second offer that differs by more moves the time of samples for everybody to see.
+_JUMP_S = 60.0
+
+log = Log("device_sdk.node")
 
 
 class WallClock:
@@ -43,6 +50,7 @@ class WallClock:
         self._wall = wall
         self._kernel_is_right = False
         self._offset: float | None = None  # UTC less uptime, of the last offer
+        self._folding = Folding(log, uptime)
 
     def look(self) -> bool:
         """Look for evidence, and return whether the time is known. Takes up to 0.5 s while it is not."""
@@ -60,9 +68,16 @@ class WallClock:
         if not EARLIEST <= utc < _LATEST:
             return False
         if not self._kernel_is_right:
+            self._note_jump(utc - uptime, source)
             self._offset = utc - uptime
             self.source = source
         return True
+
+    def _note_jump(self, offset: float, source: str) -> None:
+        moved = 0.0 if self._offset is None else offset - self._offset
+        if abs(moved) > _JUMP_S:
+            text = "%s moves the time of samples by %+.0f s: do all who give the time agree?"
+            self._folding.warning("jump", "", text, source, moved)
 
     def utc(self, uptime: float) -> float | None:
         """Return the time of a moment, in seconds since 1970-01-01 UTC; ``None``: not known."""

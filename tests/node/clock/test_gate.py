@@ -134,6 +134,14 @@ class TestSteps:
         node.put(2)
         assert node.seen[-1] == (2, NOW)
 
+    def test_the_end_of_the_patience_is_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        node = started(Node(wait=30.0))
+        for _ in range(3):
+            node.uptime += 20.0
+            node.gate.step()
+        told = [line for line in caplog.messages if "go without a time" in line]
+        assert told == ["30 s have passed: samples go without a time until it is known"]
+
     def test_without_patience_nothing_waits(self) -> None:
         node = started(Node(wait=0.0))
         node.put(0)
@@ -252,7 +260,7 @@ def test_the_thread_tells_once_that_the_time_is_known_and_ends(caplog: pytest.Lo
     assert thread is not None
     until(node, lambda: not thread.is_alive())
     assert node.times == [True]
-    assert "the time is known now, from NTP" in caplog.text
+    assert "the time is known now, from NTP; 1 samples went without it" in caplog.text
     assert "samples have no time until it is" in caplog.text
 
 
