@@ -118,7 +118,7 @@ class LinkPeer:
 
 
 class LinkRig(Rig):
-    can = Abilities(timers=True, lags=True)
+    can = Abilities(cheap_to_open=False, timers=True, lags=True)
 
     def __init__(self, folder: Path, options: str = "&frame=1024&window=10") -> None:
         self.link = folder / "usb-test-if00"
