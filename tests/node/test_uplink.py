@@ -19,7 +19,7 @@ from device_sdk.store.inspect import QueueReader
 from device_sdk.store.memory import MemoryStore
 from device_sdk.testing import BrokerServer, ModelBroker
 from tests.node.test_service import samples, server, service, status, told
-from tests.steps import steps
+from tests.steps import eventually, steps
 from tests.store.disks import HangingDisk, hanging
 
 __all__ = ["server", "steps"]  # fixtures
@@ -162,6 +162,7 @@ def test_a_node_on_a_disk_that_hangs_starts_and_uses_the_disk_when_it_answers(
     node.start()
     slow.answer()
     assert opened.wait(30)
+    eventually(lambda: node.client.stats.queued > 0)
     assert node.stop(drain=0) == 0
     with QueueReader(path) as reader:
         assert len(list(reader.export())) > 0

@@ -172,7 +172,7 @@ class Gate:
         self._take_in()
         if not self._room.keeps:
             self._patient_until = -math.inf
-            self._release(self._clock.look())
+        self._release(self._clock.look())
         if len(self._room):
             waits = "%d samples wait in their file for the time, or for room in the queue"
             text = waits if self._room.keeps else "%d samples are lost: the queue is full"
