@@ -76,6 +76,9 @@ _MEANT = {
     "seconds": "s",
 }
 
+# Text and truth values have no physical unit.
+_UNITS_OF_WORDS = frozenset({"1", ""})
+
 _USUAL = {"%RH": Range(0, 100)}
 
 # Removes what binary fractions leave (0.23099999999999998), and keeps every digit of a 32-bit counter.
@@ -91,8 +94,9 @@ def measured(channel: Channel, value: object, time: float) -> Reading:
     """Make a reading from the result of a device or a function.
 
     A number is rounded to ``channel.precision`` decimals and judged by :data:`POSSIBLE` and the channel's
-    range, see above; text and truth values are good, a member of an enumeration is its name. ``None``, NaN,
-    infinity, and whatever cannot be published, such as a list, are ``bad`` with the value ``None``. Never
+    range, see above. Text, truth values, and members of an enumeration by their names, are good in the unit
+    ``1`` and ``bad`` in any other. ``None``, NaN, infinity, and whatever cannot be published, such as a list,
+    are ``bad`` with the value ``None``. Never
     raises.
     """
     try:
@@ -103,7 +107,12 @@ def measured(channel: Channel, value: object, time: float) -> Reading:
         case _Problem():
             return bad(channel, time, plain.reason)
         case bool() | str():
-            return Reading(channel.name, plain, channel.unit, time)
+            if channel.unit in _UNITS_OF_WORDS:
+                return Reading(channel.name, plain, channel.unit, time)
+            what = "text" if isinstance(plain, str) else "truth value"
+            return bad(
+                channel, time, f"expected a number for {channel.unit}, found the {what} {shown(plain)}"
+            )
         case number:
             return _judged(channel, number, time)
 

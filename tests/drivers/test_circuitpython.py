@@ -22,6 +22,7 @@ from device_sdk.drivers.circuitpython import (
     SHT4xDriver,
     guard,
     making,
+    units,
 )
 from device_sdk.errors import (
     ArgumentError,
@@ -348,6 +349,9 @@ def driver_for(chips: ModuleType, bus: FakeI2CBus, chip: Callable[..., object], 
     return CircuitPythonDriver("chips:Chip", bus, **options)
 
 
+# What most drivers give where they differ.
+USUAL_UNITS = {"current": "mA", "power": "W", "shunt_voltage": "V", "magnetic": "uT", "gyro": "rad/s"}
+
 STANDARD_VALUES = {
     # property: value in CircuitPython's unit -> channels with value and unit in ours
     "temperature": (21.5, {"temperature": (21.5, "Cel")}),
@@ -383,7 +387,10 @@ STANDARD_VALUES = {
 
 
 @pytest.mark.parametrize("name", sorted(STANDARD_PROPERTIES))
-def test_a_standard_property_comes_out_in_our_unit(chips: ModuleType, bus: FakeI2CBus, name: str) -> None:
+def test_a_standard_property_comes_out_in_our_unit(
+    chips: ModuleType, bus: FakeI2CBus, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(units.UNITS, "chips", USUAL_UNITS)
     value, expected = STANDARD_VALUES[name]
     with driver_for(chips, bus, chip_class(**{name: lambda: value})) as sensor:
         assert {r.channel: (r.value, r.unit) for r in sensor.read()} == expected
@@ -430,8 +437,8 @@ def test_the_bus_is_locked_from_the_first_property_to_the_last(chips: ModuleType
         def free() -> bool:
             return elsewhere.submit(bus.try_lock).result(timeout=10)
 
-        with driver_for(chips, bus, chip_class(temperature=free, pressure=free)) as sensor:
-            assert values(sensor) == {"temperature": False, "pressure": False}
+        with driver_for(chips, bus, chip_class(light=free, proximity=free)) as sensor:
+            assert values(sensor) == {"light": False, "proximity": False}
         assert free()
 
 
@@ -683,7 +690,10 @@ def test_a_vector_without_a_value_has_bad_channels(chips: ModuleType, bus: FakeI
 
 def test_a_unit_of_ones_own_leaves_the_value_as_it_is(chips: ModuleType, bus: FakeI2CBus) -> None:
     chip = chip_class(pressure=lambda: 1013.25, current=lambda: 57)
-    channels = {"pressure": {"unit": "hPa"}, "current": {"name": "load", "description": "at the fuse"}}
+    channels = {
+        "pressure": {"unit": "hPa"},
+        "current": {"name": "load", "description": "at the fuse", "scale": 0.001},
+    }
     with driver_for(chips, bus, chip, channels=channels) as sensor:
         assert values(sensor) == {"pressure": 1013.25, "load": 0.057}
         assert sensor.channels()[1].description == "at the fuse"

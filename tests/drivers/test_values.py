@@ -78,8 +78,26 @@ def test_whole_numbers_of_any_size_stay_whole() -> None:
 
 
 @pytest.mark.parametrize("value", [True, "open"])
-def test_text_and_truth_values_are_good_in_any_unit(value: object) -> None:
-    assert measured(Channel("c", "ppm", ""), value, 0.0).value == value
+def test_text_and_truth_values_are_good_in_the_unit_one(value: object) -> None:
+    assert measured(Channel("c", "1", ""), value, 0.0).value == value
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("21.5", "the text '21.5'"),
+        ("hello", "the text 'hello'"),
+        (True, "the truth value True"),
+        ("\x1b[2J", r"the text '\x1b[2J'"),
+    ],
+)
+@pytest.mark.parametrize("unit", ["Cel", "V", "widgets"])
+def test_text_and_truth_values_are_no_measurement_in_a_physical_unit(
+    value: object, found: str, unit: str
+) -> None:
+    reading = measured(Channel("c", unit, ""), value, 0.0)
+    assert (reading.value, reading.quality) == (None, "bad")
+    assert reading.reason == f"expected a number for {unit}, found {found}"
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
@@ -113,7 +131,7 @@ class Text(str):
     ],
 )
 def test_numbers_texts_and_enumerations_of_any_class_come_out_plain(value: object, plain: object) -> None:
-    reading = measured(TEMPERATURE, value, 0.0)
+    reading = measured(Channel("c", "1", ""), value, 0.0)
     assert (reading.value, type(reading.value), reading.quality) == (plain, type(plain), "good")
 
 

@@ -7,6 +7,7 @@ not know, or a fake bus, works as well. The packages come with the extra ``blink
 ``driver.py``     :class:`CircuitPythonDriver`: the life of a chip, from ``open()`` to ``close()``
 ``chips.py``      chips that need no configuration but the bus: BME280, SHT4x
 ``channels.py``   the channels of a property or a method: the standard table, and that of the user
+``units.py``      the units in which drivers give their properties, where they differ
 ``presets.py``    facts about chips that are often used: ranges, how they start, how a restart is noticed
 ``sources.py``    asks the chip's object for each property or method, and takes its results apart
 ``ready.py``      chips that say when there is something new

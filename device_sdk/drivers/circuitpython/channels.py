@@ -8,15 +8,23 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from device_sdk._text import did_you_mean
 from device_sdk.drivers.base import Channel, Reading
+from device_sdk.drivers.circuitpython.units import DIFFERING, factor, unit_of
 from device_sdk.drivers.values import bad, check_unit, measured, shown
 from device_sdk.errors import ArgumentError
 
-__all__ = ["STANDARD_PROPERTIES", "ChannelTable", "PropertyChannel", "Source", "parse_channels"]
+__all__ = [
+    "STANDARD_PROPERTIES",
+    "ChannelTable",
+    "PropertyChannel",
+    "Source",
+    "parse_channels",
+    "standard_channels",
+]
 
 ChannelTable = Sequence[str] | Mapping[str, Mapping[str, object] | Sequence[Mapping[str, object]]]
 
@@ -111,7 +119,31 @@ STANDARD_PROPERTIES: dict[str, tuple[PropertyChannel, ...]] = {
     "magnetic": _vector("magnetic", "T", 1e-6),
 }
 """Property of a CircuitPython driver -> the channels it becomes; their units are SI where ours differ: Pa for
-hPa, A for mA, m for cm, kg for g, T for µT, ppm for ppb."""
+hPa, A for mA, m for cm, kg for g, T for µT, ppm for ppb. ``UNITS`` has drivers with units of their own."""
+
+
+def standard_channels(read: str, path: object) -> tuple[PropertyChannel, ...]:
+    """Return the channels that a property of a driver becomes, for the unit that this driver has.
+
+    Args:
+        path: the class, ``"package.module:Class"``.
+
+    Raises: ArgumentError: drivers differ in the unit, and this one is not known.
+    """
+    channels = STANDARD_PROPERTIES.get(read, ())
+    if not channels:
+        return ()
+    unit = channels[0].unit
+    found = unit_of(path, read, unit)
+    if found is None:
+        raise ArgumentError(
+            f"channels.{read}",
+            f"drivers give it in {DIFFERING[read]}, and the unit of {path} is not known: look at its"
+            f' docstring and say it, {{ unit = "{unit}", scale = ... }}, where scale makes {unit} of what the'
+            " driver gives",
+        )
+    return tuple(replace(channel, scale=factor(found, unit) or 1.0) for channel in channels)
+
 
 _TRUTH: type = bool  # is a number to Python; it has no scale
 
@@ -148,22 +180,25 @@ _SOURCE_KEYS = {
 }
 
 
-def parse_channels(channels: ChannelTable) -> tuple[Source, ...]:
+def parse_channels(channels: ChannelTable, path: object) -> tuple[Source, ...]:
     """Return the sources that a user's table names, in its order.
+
+    Args:
+        path: the class of the driver; its units are not always the standard ones.
 
     Raises: ArgumentError: the table is wrong; the message says where.
     """
     if isinstance(channels, str) or not isinstance(channels, Mapping | Sequence) or not channels:
         raise ArgumentError("channels", f"expected a list or a table of properties, found {channels!r:.80}")
     wanted = channels if isinstance(channels, Mapping) else {name: {} for name in channels}
-    sources = tuple(_parse_source(name, given) for name, given in wanted.items())
+    sources = tuple(_parse_source(name, given, path) for name, given in wanted.items())
     names = [channel.name for source in sources for channel in source.channels]
     if len(set(names)) != len(names):
         raise ArgumentError("channels", f"two channels have one name: {', '.join(names)}")
     return sources
 
 
-def _parse_source(name: object, given: object) -> Source:
+def _parse_source(name: object, given: object, path: object) -> Source:
     where = f"channels.{name}"
     if not isinstance(name, str) or not isinstance(given, Mapping | list | tuple):
         raise ArgumentError(where, f"expected a table, or a list of tables, found {given!r:.80}")
@@ -174,35 +209,64 @@ def _parse_source(name: object, given: object) -> Source:
     if values is not None and table:
         raise ArgumentError(where, f"values has tables of its own: write {', '.join(table)} in there")
     read = of_source.pop("read", name)
+    of = _Property(where, read, of_source.get("via", path))
     standard = STANDARD_PROPERTIES.get(read, ())
-    if values is None and not table and len(standard) > 1 and read == name:
-        return Source(read, standard, **of_source)
+    if values is None and len(standard) > 1 and "key" not in table:
+        # What is said about a vector is said about each of its axes.
+        _check_keys(where, table, _CHANNEL_KEYS)
+        prefix = table.pop("name", name)
+        values = [{**table, "name": f"{prefix}.{axis.name[-1]}"} for axis in standard]
     tables = [table] if values is None else values
     if not tables or not all(isinstance(each, Mapping) for each in tables):
         raise ArgumentError(where, f"expected a list of tables, found {tables!r:.80}")
-    only = standard[0] if len(standard) == len(tables) == 1 else None
-    default = only.name if only and read == name else name
-    found = tuple(_parse_channel(where, default, each, only) for each in tables)
+    is_like = len(standard) == len(tables) or any("key" in each for each in tables)
+    like = standard[0] if standard and is_like else None
+    default = like.name if like and len(standard) == 1 and read == name else name
+    found = tuple(_parse_channel(of, default, each, like) for each in tables)
     if 0 < sum(channel.key is None for channel in found) < len(found):
         raise ArgumentError(where, "either all of its tables have a key, or none")
     return Source(read, found, **of_source)
 
 
+class _Property(NamedTuple):
+    """What a line of the table reads: where it stands, the property, and the class that has it."""
+
+    where: str
+    read: str
+    path: object
+
+    def scale_to(self, unit: str, standard: PropertyChannel) -> float:
+        """Return what to multiply with to get a unit. Raises: ArgumentError: it is not known."""
+        found = unit_of(self.path, self.read, standard.unit)
+        if found is None:
+            standard_channels(self.read, self.path)  # raises
+        scale = 1.0 if standard.unit == "1" else factor(str(found), unit)
+        if scale is None:
+            raise ArgumentError(
+                f"{self.where}.scale",
+                f"the driver gives {found}: say what to multiply with to make it {unit}, scale = ...; 1 if it"
+                f" gives {unit}",
+            )
+        return scale
+
+
 def _parse_channel(
-    where: str, name: str, keys: Mapping[str, object], standard: PropertyChannel | None
+    of: _Property, name: str, keys: Mapping[str, object], standard: PropertyChannel | None
 ) -> PropertyChannel:
+    where = of.where
     _check_keys(where, keys, _CHANNEL_KEYS)
     given: dict[str, Any] = dict(keys)
-    if "unit" not in given and "names" not in given:
-        if standard is None:
-            raise ArgumentError(where, f"{name!r} has no standard unit, say which: unit = ...")
-        # A given unit has a scale of its own; without a given unit, what is standard applies.
-        given = {
-            **{key: getattr(standard, key) for key in ("unit", "scale", "min", "max", "precision")},
-            **given,
-        }
-    if "unit" in keys:
-        check_unit(keys["unit"], f"{where}.unit")
+    if "unit" in given:
+        check_unit(given["unit"], f"{where}.unit")
+    elif "names" not in given and standard is None:
+        raise ArgumentError(where, f"{name!r} has no standard unit, say which: unit = ...")
+    if standard is not None and "names" not in given:
+        unit = given.setdefault("unit", standard.unit)
+        if "scale" not in given:
+            given["scale"] = of.scale_to(unit, standard)
+        if unit == standard.unit:
+            kept = {key: getattr(standard, key) for key in ("min", "max", "precision")}
+            given = {**kept, **given}
     given["invalid"] = tuple(given.get("invalid", standard.invalid if standard else ()))
     channel = PropertyChannel(**{"name": name, **given})
     if channel.min is not None and channel.max is not None and channel.min > channel.max:

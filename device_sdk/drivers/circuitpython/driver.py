@@ -31,11 +31,13 @@ class CircuitPythonDriver(Driver):
     """Any CircuitPython driver of an I2C sensor, by the path of its class.
 
     One ``read()`` asks for each property once, with the bus locked. ``open()`` makes the driver object anew,
-    so a sensor that was unplugged is set up again by ``close()`` and ``open()``. A property that raises, or
-    gives what cannot be published, costs its own channels; a chip that does not answer costs the sample.
+    and so does a ``read()`` after a fault of the bus: a sensor that was unplugged is set up again before it
+    is believed. A property that raises, or gives what cannot be published, costs its own channels; a chip
+    that does not answer costs the sample.
 
-    Units: those of the table ``STANDARD_PROPERTIES``; a property that is not in it needs a unit. Duration of
-    one ``read()``: the chip's measuring time, 10 to 500 ms for most; the bus is locked for that time.
+    Units: those of the table ``STANDARD_PROPERTIES``; a property that is not in it needs a unit, and so does
+    one whose unit differs from driver to driver (current, power), if the driver is not known. Duration of one
+    ``read()``: the chip's measuring time, 10 to 500 ms for most; the bus is locked for that time.
 
     Args:
         driver: ``"adafruit_bme280.basic:Adafruit_BME280_I2C"``.
@@ -89,7 +91,7 @@ class CircuitPythonDriver(Driver):
         if start is None:
             start, ready = self._preset.start, ready or self._preset.ready
         self._bus_name = bus
-        self._sources: tuple[Source, ...] = () if channels is None else parse_channels(channels)
+        self._sources: tuple[Source, ...] = () if channels is None else parse_channels(channels, driver)
         self._maker = Maker(
             driver,
             bus if isinstance(bus, str) else bus.name,
@@ -139,7 +141,7 @@ class CircuitPythonDriver(Driver):
         takes too long. DriverError: anything else that the CircuitPython driver raised, with its words.
         """
         bus, _ = self._require_open()
-        if self._watched and self._watch is None:
+        if bus.is_lost or (self._watched and self._watch is None):
             self._set_up(bus)
         if self._ready is None:
             return self._measure()
@@ -168,6 +170,7 @@ class CircuitPythonDriver(Driver):
                 self._is_ready = condition(chip, self._ready.name, path)
                 self._ready.begin()
         self._reader, self._watch = reader, watch
+        bus.is_lost = False
 
     def _require_open(self) -> tuple[GuardedBus, Reader]:
         if self._bus is None or self._reader is None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from device_sdk._load import load_object
 from device_sdk._text import did_you_mean
 from device_sdk.drivers.base import Channel, Reading
-from device_sdk.drivers.circuitpython.channels import STANDARD_PROPERTIES, PropertyChannel, Source
+from device_sdk.drivers.circuitpython.channels import (
+    STANDARD_PROPERTIES,
+    PropertyChannel,
+    Source,
+    standard_channels,
+)
 from device_sdk.drivers.circuitpython.faults import translated
 from device_sdk.drivers.circuitpython.making import Call, check_call, has_value, resolved
 from device_sdk.drivers.values import bad, shown
@@ -87,12 +93,13 @@ class _Fault(NamedTuple):
 def standard_sources(chip: Any, path: str) -> tuple[Source, ...]:
     """Return the standard properties that the chip measures; one that can be set is a setting.
 
-    Raises: ArgumentError: it has none.
+    Raises: ArgumentError: it has none, or one whose unit is not known.
     """
     found: dict[tuple[PropertyChannel, ...], Source] = {}
-    for name, channels in STANDARD_PROPERTIES.items():
+    for name in STANDARD_PROPERTIES:
         # Some drivers have both humidity and relative_humidity: one value, one channel.
         if has_value(chip, name) and not _is_setting(chip, name):
+            channels = standard_channels(name, path)
             found.setdefault(channels, Source(name, channels))
     if not found:
         methods = [name for name in dir(chip) if not name.startswith("_")]
@@ -177,6 +184,8 @@ def _constants(path: str) -> dict[str, str]:
 def _take_apart(source: Source, value: Any) -> list[object]:
     """Return the value of each channel of a source."""
     channels = source.channels
+    if isinstance(value, Iterator):  # the driver of the LSM9DS1 gives a map, which reads nothing by itself
+        value = tuple(islice(value, len(channels) + 1))
     if channels[0].key is not None:
         return [None if value is None else _item(source.read, value, channel.key) for channel in channels]
     if len(channels) == 1 and not isinstance(value, tuple | list):
