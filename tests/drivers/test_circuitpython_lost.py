@@ -11,7 +11,13 @@ import pytest
 
 from device_sdk.drivers import open_driver
 from device_sdk.errors import DriverError
-from device_sdk.testing.fake_i2c import FakeI2CBus, FakeI2CDevice, FakeRegisterDevice, NoAcknowledge
+from device_sdk.testing.fake_i2c import (
+    FakeI2CBus,
+    FakeI2CDevice,
+    FakeRegisterDevice,
+    FakeWordDevice,
+    NoAcknowledge,
+)
 
 ADDRESS = 0x23
 
@@ -20,6 +26,7 @@ class FakeBH1750(FakeI2CDevice):
     """ROHM BH1750FVI: it measures once it was told how, and its data are 0 after power-on."""
 
     mode = 0
+    lux = 100.0
 
     def power_on(self) -> None:
         """Forget the mode."""
@@ -30,9 +37,25 @@ class FakeBH1750(FakeI2CDevice):
         self.mode = data[0] if data else self.mode
 
     def read(self, count: int) -> bytes:
-        """Return 100 lx: 1.2 counts are 1 lx, twice as many in the mode 2 of high resolution."""
-        counts = 120 * (1 + self.mode % 2)
+        """Return the light: 1.2 counts are 1 lx, twice as many in the mode 2 of high resolution."""
+        counts = min(0xFFFF, int(self.lux * 1.2) * (1 + self.mode % 2))
         return (counts if self.mode & 0x30 else 0).to_bytes(2)[:count]
+
+
+class FakeVEML7700(FakeWordDevice):
+    """Vishay VEML7700: 16 bits of light in register 4; at the reset it is switched off."""
+
+    byte_order = "little"
+    light = 5000
+
+    def power_on(self) -> None:
+        """Reset the registers."""
+        self.words = dict.fromkeys(range(8), 0) | {0: 1, 7: 0xC481}
+
+    def word_read(self, register: int) -> int:
+        """Return the light as long as it is switched on."""
+        is_on = not self.words[0] & 1
+        return self.light * is_on if register in (4, 5) else self.words[register]
 
 
 class SwitchedOn(FakeRegisterDevice):
@@ -163,3 +186,37 @@ def test_a_busy_chip_is_not_set_up_again(bus: FakeI2CBus, chip: type[Chip]) -> N
             device.busy = 1
             assert sensor.read()[0].value == 14
     assert chip.made == 1
+
+
+def test_a_light_sensor_in_more_light_than_it_can_measure_is_bad() -> None:
+    pytest.importorskip("adafruit_bh1750", reason="needs adafruit-circuitpython-bh1750")
+    bus, chip = FakeI2CBus(), FakeBH1750()
+    bus.add(ADDRESS, chip)
+    for resolution in ("HIGH", "MID"):
+        settings = {"resolution": f"adafruit_bh1750:Resolution.{resolution}"}
+        with open_driver(
+            "circuitpython", driver="adafruit_bh1750:BH1750", bus=bus, settings=settings
+        ) as sensor:
+            chip.lux = 20_000
+            assert sensor.read()[0].quality == "good"
+            chip.lux = 1e6
+            assert sensor.read()[0].quality == "bad"
+
+
+@pytest.mark.parametrize("gain", ["ALS_GAIN_2", "ALS_GAIN_1", "ALS_GAIN_1_4", "ALS_GAIN_1_8"])
+@pytest.mark.parametrize("duration", ["ALS_25MS", "ALS_50MS", "ALS_100MS", "ALS_800MS"])
+def test_a_veml7700_in_more_light_than_it_can_measure_is_bad(gain: str, duration: str) -> None:
+    pytest.importorskip("adafruit_veml7700", reason="needs adafruit-circuitpython-veml7700")
+    bus, chip = FakeI2CBus(), FakeVEML7700()
+    bus.add(0x10, chip)
+    settings = {
+        "light_gain": f"adafruit_veml7700:VEML7700.{gain}",
+        "light_integration_time": f"adafruit_veml7700:VEML7700.{duration}",
+    }
+    with open_driver(
+        "circuitpython", driver="adafruit_veml7700:VEML7700", bus=bus, settings=settings
+    ) as sensor:
+        for light, is_bad in [(5000, False), (0x7FFF, False), (0xFFFE, False), (0xFFFF, True)]:
+            chip.light = light
+            illuminance = next(each for each in sensor.read() if each.channel == "illuminance")
+            assert (illuminance.quality == "bad") is is_bad

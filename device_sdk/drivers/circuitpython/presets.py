@@ -19,7 +19,7 @@ class Preset(NamedTuple):
     """What is known about a chip.
 
     ``ranges``: property -> what it can measure, in our unit; ``invalid``: property -> what it gives when it
-    has measured nothing; ``start``, ``ready``, ``watch`` as of the driver.
+    could not measure; ``start``, ``ready``, ``watch`` as of the driver.
     """
 
     ranges: Mapping[str, tuple[float, float]] = {}
@@ -48,11 +48,16 @@ class Preset(NamedTuple):
         )
 
 
+# What a converter of 16 bits says when there is more than it can measure.
+_FULL = 65_535
+
 _PRESSURE = (30_000, 110_000)
 
 PRESETS: dict[str, Preset] = {
     "adafruit_adt7410:ADT7410": Preset({"temperature": (-55, 150)}),
     "adafruit_ahtx0:AHTx0": Preset({"temperature": (-40, 85)}),
+    # In both of the driver's resolutions; no other count gives these numbers.
+    "adafruit_bh1750:BH1750": Preset({"lux": (0, 54_612)}, {"lux": (_FULL / 1.2, _FULL / 1.2 / 2)}),
     "adafruit_bme680:Adafruit_BME680_I2C": Preset({"temperature": (-40, 85), "pressure": _PRESSURE}),
     "adafruit_bmp280:Adafruit_BMP280_I2C": Preset({"temperature": (-40, 85), "pressure": _PRESSURE}),
     "adafruit_hts221:HTS221": Preset({"temperature": (-40, 120)}),
@@ -74,7 +79,16 @@ PRESETS: dict[str, Preset] = {
     "adafruit_tmp117:TMP117": Preset({"temperature": (-55, 150)}),
     # The registers that switch them on: else it is dark.
     "adafruit_tsl2591:TSL2591": Preset({"lux": (0, 88_000)}, watch=(0xA0,)),
-    "adafruit_veml7700:VEML7700": Preset({"lux": (0, 140_000)}, watch=("light_shutdown",)),
+    # lx per count with the highest gain and the longest time, by the age of the driver; each step of either
+    # doubles it.
+    "adafruit_veml7700:VEML7700": Preset(
+        {"lux": (0, 140_000)},
+        {
+            "lux": tuple(_FULL * (most * 2**step) for most in (0.0036, 0.0042) for step in range(10)),
+            "light": (_FULL,),
+        },
+        watch=("light_shutdown",),
+    ),
     # 8190 mm and more stand for an error; in cm.
     "adafruit_vl53l0x:VL53L0X": Preset({"distance": (0, 2)}, {"distance": (819.0, 819.1)}),
 }
