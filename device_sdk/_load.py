@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["export", "load", "load_object"]
+__all__ = ["check_path", "export", "load", "load_object"]
 
 _DID_YOU_MEAN = "device_sdk._text:did_you_mean"  # only for an error, see there
 
@@ -39,15 +39,26 @@ def export(package: dict[str, Any], homes: Mapping[str, str], name: str) -> Any:
     return value
 
 
+def check_path(path: str, argument: str) -> None:
+    """Raise ArgumentError for a text that is not of the form ``"package.module:name"``, without an import."""
+    module, colon, name = path.partition(":")
+    if not (colon and all(part.isidentifier() for part in [*module.split("."), *name.split(".")])):
+        hint = (
+            f"; the name of a file is written without .py: {module[:-3]}:name"
+            if module.endswith(".py")
+            else ""
+        )
+        raise ArgumentError(argument, f"expected 'package.module:name', found {path!r:.80}{hint}")
+
+
 def load_object(path: str, argument: str) -> Any:
     """Return what a user names.
 
     Raises: ArgumentError: the path is not of the form ``"package.module:name"``, or the module has no such
     name; it carries ``argument``. Whatever importing the module raises, ImportError for a start.
     """
-    module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
-        raise ArgumentError(argument, f"expected 'package.module:name', found {path!r}")
+    check_path(path, argument)
+    module_name, _, name = path.partition(":")
     module = importlib.import_module(module_name)
     if not hasattr(module, name):
         hint = load(_DID_YOU_MEAN)(name, vars(module))

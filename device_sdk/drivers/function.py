@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from device_sdk._load import load_object
+from device_sdk._load import check_path, load_object
 from device_sdk.drivers.base import Channel, Driver, Reading
-from device_sdk.drivers.values import check_unit, measured, shown
+from device_sdk.drivers.values import bad, check_unit, measured, shown
 from device_sdk.errors import ArgumentError, BusError, DeviceSdkError, DriverError, ReadTimeoutError
 
 __all__ = ["FunctionDriver"]
@@ -61,6 +61,8 @@ class FunctionDriver(Driver):
         self._arguments = dict(arguments or {})
         self._call: Callable[..., object] | None = None
         self._channels: tuple[Channel, ...] = ()
+        if isinstance(function, str):
+            check_path(function, "function")
 
     def channels(self) -> tuple[Channel, ...]:
         """Return the channels of ``units``, or those of the function's first result."""
@@ -96,7 +98,15 @@ class FunctionDriver(Driver):
         new = values.keys() - set(names)
         if new and not self._units:
             raise DriverError(f"{self._place} returned new values {sorted(new)}: name all of them in units")
-        return tuple(measured(channel, values.get(channel.name), now) for channel in self._channels)
+        returned = f"the function returned {shown(', '.join(values))[1:-1] or 'nothing'}"
+        if values.keys().isdisjoint(names):
+            raise DriverError(f"{self._place}: {returned}; units names {', '.join(names)}")
+        return tuple(
+            measured(channel, values[channel.name], now)
+            if channel.name in values
+            else bad(channel, now, f"no value: {returned}")
+            for channel in self._channels
+        )
 
     def close(self) -> None:
         """Drop the function. It is not called."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from device_sdk._text import did_you_mean
 from device_sdk.drivers.base import Reading
 from device_sdk.errors import ArgumentError
 
@@ -72,12 +73,37 @@ _MEANT = {
     **dict.fromkeys(("ohms", "ohm", "ω"), "Ohm"),
     **dict.fromkeys(("volt", "volts"), "V"),
     **dict.fromkeys(("pascal", "pa"), "Pa"),
+    "c": "Cel",  # also the coulomb, which no sensor gives
+    **dict.fromkeys(("µg/m³", "µg/m3", "ug/m³"), "ug/m3"),
+    **dict.fromkeys(("m/s²", "m/s^2"), "m/s2"),
+    **dict.fromkeys(("°", "degree", "degrees"), "deg"),
+    **dict.fromkeys(("°/s", "dps"), "deg/s"),
+    **dict.fromkeys(("gauss", "gs"), "G"),
+    **dict.fromkeys(("µt", "μt"), "uT"),
+    **dict.fromkeys(("ampere", "amp", "amps"), "A"),
+    **dict.fromkeys(("watt", "watts"), "W"),
+    **dict.fromkeys(("percent",), "%"),
+    "none": "1",
     "meter": "m",
     "seconds": "s",
 }
 
 # Text and truth values have no physical unit.
 _UNITS_OF_WORDS = frozenset({"1", ""})
+
+# RFC 8428 §12.1 without the coulomb, RFC 8798 §3 and §4, and what IANA has registered since.
+_SENML = """
+m kg g s A K cd mol Hz rad sr N Pa J W V F Ohm S Wb T H Cel lm lx Bq Gy Sv kat m2 m3 l m/s m/s2 m3/s l/s W/m2
+cd/m2 bit bit/s lat lon pH dB dBW Bspl count / % %RH %EL EL 1/s 1/min beat/min beats S/m B VA VAs var vars J/m
+kg/m3 deg NTU ms min h MHz kW kVA kvar Ah Wh kWh varh kvarh kVAh Wh/km KiB GB Mbit/s B/s MB/s mV mA dBm ug/m3
+mm/h m/h ppm /100 /1000 hPa mm cm km km/h ppb ppt VAh mg/l ug/l g/l
+"""
+# Without a name there: ours, and those in which drivers give their properties.
+_OTHERS = """
+1 rad/s 1/m3 deg/s rpm G uT mT mW uA uV nV kPa bar mbar kHz GHz kOhm MOhm uS/cm mS/cm g/m3 mg/m3 ug MiB kB MB
+KiB/s us ns d m/min l/min l/h m3/h N/m Nm mN kN V/m uW/cm2 W/m3 degF steps
+"""
+_UNITS = frozenset((_SENML + _OTHERS).split())
 
 _USUAL = {"%RH": Range(0, 100)}
 
@@ -120,15 +146,18 @@ def measured(channel: Channel, value: object, time: float) -> Reading:
 def check_unit(unit: object, argument: str) -> str:
     """Return a unit that a user gave.
 
-    Any name may be one, for not every unit has a SenML name; but what has one is called by it.
+    It is a SenML unit, or one of those that have no SenML name and are known as well.
 
-    Raises: ArgumentError: it is no text, or another name of a SenML unit.
+    Raises: ArgumentError: it is no text, or no such unit; the message has the name that was meant.
     """
     if not isinstance(unit, str) or not unit:
         raise ArgumentError(argument, f"expected the name of a unit, found {shown(unit)}")
     meant = _MEANT.get(unit.lower(), unit)
     if meant != unit:
         raise ArgumentError(argument, f"the SenML name of {unit!r} is {meant!r}")
+    if unit not in _UNITS:
+        hint = did_you_mean(unit, _UNITS) or '; a number without a unit has the unit "1"'
+        raise ArgumentError(argument, f"{unit!r:.40} is no SenML unit{hint}")
     return unit
 
 

@@ -64,17 +64,45 @@ def option_problems(kind: str, options: Mapping[str, object]) -> list[tuple[str,
                 problems.append((name, mismatch(expected, options[name], name)))
         elif parameter.default is inspect.Parameter.empty:
             problems.append((name, f"{kind} needs this option"))
-    if not problems:
+    wrong = {name for name, _ in problems}
+    rest = {name: value for name, value in options.items() if name not in wrong}
+    return problems + _problems_of(kind, rest)
+
+
+def _problems_of(kind: str, options: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return what the constructor says about options, again and again without each that it names."""
+    driver = driver_class(kind)
+    parameters = inspect.signature(driver).parameters
+    needed = {name for name, each in parameters.items() if each.default is inspect.Parameter.empty}
+    problems: list[tuple[str, str]] = []
+    while needed <= options.keys():
         try:
             driver(**options)
         except ArgumentError as error:
-            argument = error.argument.partition(".")[0]
+            argument, _, within = error.argument.partition(".")
             problems.append((argument, str(error).removeprefix(f"{argument}: ")))
+            if argument not in options:
+                break
+            options = _without(options, argument, within)
         except MissingDependency:
-            pass
+            break
         except Exception as error:
             problems.append(("", f"{kind} does not take these options: {type(error).__name__}: {error}"))
+            break
+        else:
+            break
     return problems
+
+
+def _without(options: Mapping[str, object], name: str, within: str) -> dict[str, object]:
+    """Return options without one, or without the wrong entry of its table if others are left in it."""
+    rest = dict(options)
+    table = rest.pop(name)
+    if isinstance(table, dict):
+        left = {key: value for key, value in table.items() if not f"{within}.".startswith(f"{key}.")}
+        if 0 < len(left) < len(table):
+            rest[name] = left
+    return rest
 
 
 def takes_option(kind: str, name: str) -> bool:

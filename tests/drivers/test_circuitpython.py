@@ -611,7 +611,7 @@ def test_a_number_that_stands_for_nothing_is_bad(chips: ModuleType, bus: FakeI2C
     channels = {"distance": {"invalid": [819]}, "eCO2": {}}
     with driver_for(chips, bus, chip, channels=channels) as sensor:
         assert [reading.reason for reading in sensor.read()] == [
-            "the chip has measured nothing: it says 819.0", "the chip has measured nothing: it says 0"
+            "the chip says 819.0 when it could not measure", "the chip says 0 when it could not measure"
         ]  # fmt: skip
 
 
@@ -711,6 +711,9 @@ def test_a_list_of_names_takes_the_standard_channels(chips: ModuleType, bus: Fak
         ([], "channels: expected a list or a table"),
         ("temperature", "channels: expected a list or a table"),
         (["colour"], "channels.colour: 'colour' has no standard unit"),
+        (["powr"], r"channels.powr: 'powr' has no standard unit, .*; did you mean 'power'\?"),
+        ({"temperature": {"unit": "celsius"}}, "the SenML name of 'celsius' is 'Cel'"),
+        ({"colour": {"unit": "Kel"}}, "channels.colour.unit: 'Kel' is no SenML unit"),
         ({"temperature": {"units": "K"}}, r"channels.temperature.units: there is:.*did you mean 'unit'\?"),
         ({"temperature": {"scale": "2"}}, "channels.temperature.scale: expected a number, found '2'"),
         ({"temperature": {"min": True}}, "channels.temperature.min: expected a number, found True"),
@@ -751,6 +754,26 @@ def test_a_name_that_the_class_does_not_have_is_an_argument_error(
 def test_a_class_without_standard_properties_needs_a_table(chips: ModuleType, bus: FakeI2CBus) -> None:
     with pytest.raises(ArgumentError, match="none of the standard properties"):
         driver_for(chips, bus, chip_class(value=lambda: 1)).open()
+
+
+def test_what_is_private_is_never_proposed(chips: ModuleType, bus: FakeI2CBus) -> None:
+    chip = methods_chip(_conversion_flag=property(lambda self: True))
+    wrong: list[dict[str, Any]] = [
+        {"ready": "conversion_flag"},
+        {"channels": {"conversion_flag": {"unit": "1"}}},
+        {"settings": {"conversion_flag": 1}},
+        {"start": ["conversion_flag"]},
+    ]
+    for options in wrong:
+        with pytest.raises(ArgumentError, match="conversion_flag") as caught:
+            driver_for(chips, bus, chip, **options).open()
+        assert "_conversion_flag'?" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["adafruit_mcp9808", "adafruit_mcp9808.py", "a b:C", ":C", "a:"])
+def test_a_path_of_a_wrong_form_is_found_before_anything_is_opened(path: str) -> None:
+    with pytest.raises(ArgumentError, match=r"driver: expected 'package.module:name', found"):
+        CircuitPythonDriver(path)
 
 
 def test_a_setting_that_the_chip_refuses_says_which(chips: ModuleType, bus: FakeI2CBus) -> None:

@@ -213,10 +213,26 @@ def test_a_driver_that_is_not_open_says_so() -> None:
         ({"units": {"a": 5}}, "units.a: expected the name of a unit, found 5"),
         ({"units": ""}, "units.value: expected the name of a unit, found ''"),
         ({"units": "Ω"}, "units.value: the SenML name of 'Ω' is 'Ohm'"),
+        ({"units": "C"}, "units.value: the SenML name of 'C' is 'Cel'"),
+        ({"units": "lux"}, "units.value: the SenML name of 'lux' is 'lx'"),
+        ({"units": "ppms"}, r"units.value: 'ppms' is no SenML unit; did you mean 'ppm'\?"),
+        ({"units": "widgets"}, "units.value: 'widgets' is no SenML unit; a number without a unit has the"),
+        ({"function": "funcs.py"}, "function: expected 'package.module:name', .*without .py: funcs:name"),
+        ({"function": "funcs:"}, "function: expected 'package.module:name', found 'funcs:'"),
         ({"units": {"a": "celsius"}}, "units.a: the SenML name of 'celsius' is 'Cel'"),
         ({"arguments": "x"}, "arguments: expected a table, found 'x'"),
     ],
 )
 def test_an_option_of_a_wrong_type_or_unit_says_so(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
-        FunctionDriver(lambda: 5.0, **options)
+        FunctionDriver(**{"function": lambda: 5.0, **options})
+
+
+def test_a_result_without_any_of_the_names_says_which_it_has() -> None:
+    words = "the function returned temp, hum; units names value"
+    with pytest.raises(DriverError, match=words):
+        readings(lambda: {"temp": 3, "hum": 4}, "Cel")
+    units = {"temperature": "Cel", "humidity": "%RH"}
+    temperature, humidity = readings(lambda: {"temp": 3, "humidity": 4}, units)
+    assert (temperature.quality, humidity.quality) == ("bad", "good")
+    assert temperature.reason == "no value: the function returned temp, humidity"

@@ -91,7 +91,7 @@ def test_text_and_truth_values_are_good_in_the_unit_one(value: object) -> None:
         ("\x1b[2J", r"the text '\x1b[2J'"),
     ],
 )
-@pytest.mark.parametrize("unit", ["Cel", "V", "widgets"])
+@pytest.mark.parametrize("unit", ["Cel", "V", "count"])
 def test_text_and_truth_values_are_no_measurement_in_a_physical_unit(
     value: object, found: str, unit: str
 ) -> None:

@@ -406,3 +406,37 @@ def test_a_fault_in_tls_or_queue_names_its_key(
 
 def test_a_proxy_that_is_none_is_a_fault_of_its_key() -> None:
     assert "broker.proxy" in faults(with_line('proxy = "gopher://x"', "[broker]"))
+
+
+def test_all_mistakes_in_the_options_of_a_sensor_are_told_at_once() -> None:
+    sensor = """
+[[sensor]]
+name = "a"
+interval = 10
+driver = "circuitpython"
+[sensor.options]
+driver = "adafruit_mcp9808"
+adress = 0x18
+watch = "gain"
+start = "go"
+[sensor.options.channels]
+temperature = { scale = "2" }
+pressure = { unit = "hectopascal" }
+lux = {}
+[[sensor]]
+name = "b"
+interval = 10
+driver = "function"
+[sensor.options]
+function = "funcs.py"
+units = { a = 3, b = "V", c = "C" }
+"""
+    with pytest.raises(ConfigError) as caught:
+        parse_config('[node]\nid = "n"\n[broker]\nurl = "mqtt://127.0.0.1"\n' + sensor)
+    text = str(caught.value)
+    for words in (
+        "sensor[0].options.adress", "sensor[0].options.driver", "sensor[0].options.watch",
+        "sensor[0].options.start", "temperature.scale", "pressure.unit", "sensor[1].options.function",
+        "funcs:name", "a: expected the name of a unit, found 3", "the SenML name of 'C' is 'Cel'",
+    ):  # fmt: skip
+        assert words in text, words

@@ -65,7 +65,7 @@ class PropertyChannel:
     def _reading(self, channel: Channel, value: object, time: float) -> Reading:
         is_number = isinstance(value, numbers.Real) and not isinstance(value, _TRUTH)
         if is_number and value in self.invalid:
-            return bad(channel, time, f"the chip has measured nothing: it says {value}")
+            return bad(channel, time, f"the chip says {value} when it could not measure")
         if isinstance(self.names, Mapping) and self.names:
             value = self.names.get(str(value), f"{value}")
         elif is_number and self.scale != 1:
@@ -259,7 +259,8 @@ def _parse_channel(
     if "unit" in given:
         check_unit(given["unit"], f"{where}.unit")
     elif "names" not in given and standard is None:
-        raise ArgumentError(where, f"{name!r} has no standard unit, say which: unit = ...")
+        hint = did_you_mean(of.read, STANDARD_PROPERTIES)
+        raise ArgumentError(where, f"{name!r} has no standard unit, say which: unit = ...{hint}")
     if standard is not None and "names" not in given:
         unit = given.setdefault("unit", standard.unit)
         if "scale" not in given:

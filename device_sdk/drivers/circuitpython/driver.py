@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
+from device_sdk._load import check_path
 from device_sdk.drivers.base import Channel, Driver, Reading
 from device_sdk.drivers.bus import I2CBus, check_bus_name, close_bus, open_bus
 from device_sdk.drivers.circuitpython.channels import Source, parse_channels
@@ -87,6 +88,8 @@ class CircuitPythonDriver(Driver):
         elif not isinstance(bus, I2CBus):
             raise ArgumentError("bus", f"expected the name of a bus or an I2CBus, found {shown(bus)}")
         check_address(address)
+        if not isinstance(driver, str):
+            raise ArgumentError("driver", f"expected 'package.module:Class', found {shown(driver)}")
         self._preset = preset_for(driver)
         if start is None:
             start, ready = self._preset.start, ready or self._preset.ready
@@ -108,6 +111,7 @@ class CircuitPythonDriver(Driver):
         self._reader: Reader | None = None
         self._bus: GuardedBus | None = None
         self._release = ExitStack()
+        check_path(driver, "driver")
 
     def channels(self) -> tuple[Channel, ...]:
         """Return the channels of the properties, in the order of the table."""

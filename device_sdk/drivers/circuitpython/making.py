@@ -28,6 +28,7 @@ __all__ = [
     "listed",
     "parse_calls",
     "parse_table",
+    "public_names",
     "resolved",
 ]
 
@@ -142,8 +143,6 @@ class Maker:
         Raises: MissingDependency, ArgumentError: there is none, or it is not for I2C. DriverError: importing
         it failed.
         """
-        if not isinstance(self.path, str):
-            raise ArgumentError("driver", f"expected 'package.module:Class', found {shown(self.path)}")
         try:
             factory = load_object(self.path, "driver")
         except ArgumentError:
@@ -252,6 +251,11 @@ def has_value(chip: Any, name: str) -> bool:
     return found is not missing and not callable(found)
 
 
+def public_names(thing: object) -> list[str]:
+    """Return the names of an object that are for its users."""
+    return [name for name in dir(thing) if not name.startswith("_")]
+
+
 def check_call(chip: Any, call: Call, path: str, option: str) -> None:
     """Raise ArgumentError if the chip's object has no such method, or the method not these arguments."""
     method = inspect.getattr_static(chip, call.name, None)
@@ -288,7 +292,9 @@ def _constant(path: str, option: str) -> object:
         raise ArgumentError(option, f"{path} cannot be imported: {error}") from error
     for name in rest:
         if not hasattr(value, name):
-            raise ArgumentError(option, f"{path}: there is no {name!r}{did_you_mean(name, dir(value))}")
+            raise ArgumentError(
+                option, f"{path}: there is no {name!r}{did_you_mean(name, public_names(value))}"
+            )
         value = getattr(value, name)
     return value
 
@@ -299,4 +305,4 @@ def listed(addresses: tuple[int, ...]) -> str:
 
 
 def _no(path: str, name: str, chip: Any, what: str = "") -> str:
-    return f"{path} has no {what and what + ' '}{name!r}{did_you_mean(name, dir(chip))}"
+    return f"{path} has no {what and what + ' '}{name!r}{did_you_mean(name, public_names(chip))}"

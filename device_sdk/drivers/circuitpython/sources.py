@@ -18,7 +18,7 @@ from device_sdk.drivers.circuitpython.channels import (
     standard_channels,
 )
 from device_sdk.drivers.circuitpython.faults import translated
-from device_sdk.drivers.circuitpython.making import Call, check_call, has_value, resolved
+from device_sdk.drivers.circuitpython.making import Call, check_call, has_value, public_names, resolved
 from device_sdk.drivers.values import bad, shown
 from device_sdk.errors import ArgumentError, BusError, DriverError, ReadTimeoutError
 
@@ -102,10 +102,10 @@ def standard_sources(chip: Any, path: str) -> tuple[Source, ...]:
             channels = standard_channels(name, path)
             found.setdefault(channels, Source(name, channels))
     if not found:
-        methods = [name for name in dir(chip) if not name.startswith("_")]
         raise ArgumentError(
             "channels",
-            f"{path} has none of the standard properties: say which to read of {', '.join(methods)}",
+            f"{path} has none of the standard properties: say which to read of"
+            f" {', '.join(public_names(chip))}",
         )
     return tuple(found.values())
 
@@ -138,7 +138,7 @@ def question(chip: Any, source: Source, path: str, place: str = "") -> Callable[
             raise ArgumentError(option, f"{source.read} of {path} is a property, it takes no arguments")
         return lambda: getattr(target, source.read)
     if not hasattr(type(target), source.read):
-        hint = did_you_mean(source.read, dir(target))
+        hint = did_you_mean(source.read, public_names(target))
         raise ArgumentError("channels", f"{path} has no property {source.read!r}{hint}")
     check_call(target, Call(source.read, arguments), path, option)
     values = resolved(arguments, path, option)
@@ -204,7 +204,7 @@ def _item(read: str, value: Any, key: str | int | None) -> object:
         there, known = key in value, [str(each) for each in value]
         found = value[key] if there else None
     elif isinstance(key, str):
-        there, known = hasattr(value, key), [name for name in dir(value) if not name.startswith("_")]
+        there, known = hasattr(value, key), public_names(value)
         found = getattr(value, key, None)
     else:
         there = isinstance(value, tuple | list) and -len(value) <= (key or 0) < len(value)
