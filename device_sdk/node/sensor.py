@@ -17,7 +17,7 @@ from device_sdk._clock import boottime
 from device_sdk._folding import Folding, without_numbers
 from device_sdk._log import Log
 from device_sdk.errors import DeviceNotFoundError, DeviceSdkError, DriverError
-from device_sdk.node.life_cycle import CLOSE, ONLINE, RENEW, LifeCycle, State
+from device_sdk.node.life_cycle import CLOSE, HOLD, HOLD_S, ONLINE, RENEW, LifeCycle, State
 from device_sdk.node.readings import Taken, checked
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ OPEN_TIMEOUT_S = 30.0
 _GONE = {errno.ENODEV: "vanish", errno.ENXIO: "vanish", errno.EIO: "give_up"}
 _MAX_CAUSES = 10  # an exception may be its own cause
 _DAY_S = 86_400.0
+_AGAIN = {
+    State.BACKOFF: f"it is tried again when that returns, or in {HOLD_S / 60:g} minutes",
+    State.FAILED: "one before still hangs, so it is tried again when both have returned",
+}
 
 log = Log("device_sdk.node")
 
@@ -212,9 +216,16 @@ class Sensor:
             self._close(device, guard)
 
     def hang(self, why: str) -> None:
-        """Leave the driver to the thread that hangs in it; it is made and opened anew after a while."""
+        """Leave the driver to the thread that hangs in it; it is made and opened anew after a while.
+
+        With the second thread that hangs the sensor has failed, until both return.
+        """
         if RENEW in self._enter("hang", why):
             self._device = Device(self.name, self._make_driver)
+
+    def come_back(self) -> None:
+        """Note that a call has returned that :meth:`hang` was about."""
+        self._enter("return", "its call has returned")
 
     def move(self) -> None:
         """Make the driver object anew: a call of another sensor hangs on the bus that it has open."""
@@ -275,7 +286,7 @@ class Sensor:
         state = step.state
         if (state in ONLINE) != was_online:
             self._on_online(state in ONLINE)
-        self._tell(state, why)
+        self._tell(state, f"{why}; {_AGAIN[state]}" if HOLD in step.actions else why)
         return step.actions
 
     def _tell(self, state: State, why: str) -> None:

@@ -65,6 +65,7 @@ class Service:
         self._gate = make_gate(config, self._uplink, self._lose)
         start = clock()
         self._watch = Watch(clock)
+        advice = {table.name: table.advice for table in config.sensor}
         buses: dict[str, tuple[str, list[Sensor]]] = {}
         for table in config.sensor:
             phase = phase_offset(config.node.id, table.name, table.interval)
@@ -81,7 +82,14 @@ class Service:
             )
             buses.setdefault(table.worker, (table.bus_name, []))[1].append(sensor)
         self.workers = tuple(
-            Worker(name, sensors, watch=self._watch, abandon_bus=partial(abandon_bus, bus), clock=clock)
+            Worker(
+                name,
+                sensors,
+                watch=self._watch,
+                advice=advice,
+                abandon_bus=partial(abandon_bus, bus),
+                clock=clock,
+            )
             for name, (bus, sensors) in buses.items()
         )
 

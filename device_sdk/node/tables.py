@@ -27,6 +27,7 @@ from device_sdk.node.sensor import READ_TIMEOUT_S
 __all__ = ["BrokerTable", "ClockTable", "NodeConfig", "NodeTable", "QueueTable", "SensorTable", "TlsTable"]
 
 _DAY = 86_400
+_WITHOUT_WIRES = ("function", "host")
 _DRIVER = Meta(
     description=f"a driver: {', '.join(sorted(DRIVERS))}", extra_json_schema={"enum": sorted(DRIVERS)}
 )
@@ -146,6 +147,14 @@ class SensorTable(Table, frozen=True, kw_only=True):
         bus, address = self.bus_name, self.options.get("address", default_address(self.driver))
         where = f"{self.driver} on {bus}" if bus else self.driver
         return f"{where} at {address:#04x}" if isinstance(address, int) else where
+
+    @property
+    def advice(self) -> str:
+        """What to do if its calls hang, for the log."""
+        wires = self.driver not in _WITHOUT_WIRES
+        first = "check supply and wires of the device" if wires else "give what it waits for a time-out"
+        thread = "" if self.bus_name else ', give it a thread of its own with bus = "any name"'
+        return f"{first}{thread}, or give it a longer read_timeout"
 
     @property
     def worker(self) -> str:

@@ -289,7 +289,10 @@ def test_the_watchdog_starves_when_a_bus_has_failed_and_the_node_goes_on_until_i
     monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
     monkeypatch.setenv("WATCHDOG_USEC", "400000")
     with BrokerServer(ModelBroker()) as server:
-        process = start(server.url, more='read_timeout = "100ms"\n', lamp=HANGS)
+        soon = 'read_timeout = "100ms"\n'
+        table = GOOD[GOOD.index("[[sensor]]") :].format()
+        others = [table.replace('"lamp"', f'"lamp{number}"') + soon for number in (2, 3)]
+        process = start(server.url, more=soon + "".join(others), lamp=HANGS)
         manager.wait_for("function has failed: restart the node")
         manager.heard()
         server.wait_for(lambda: server.broker.retained["n1/lamp/status"].payload == b"offline", PATIENCE_S)

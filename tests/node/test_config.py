@@ -117,6 +117,26 @@ def test_a_sensor_runs_on_the_thread_of_its_bus_or_else_of_its_driver(sensor: st
     assert parse_config(text).sensor[0].worker == worker
 
 
+_WIRES, _TIME_OUT = "check supply and wires of the device", "give what it waits for a time-out"
+
+
+@pytest.mark.parametrize(
+    ("sensor", "first", "has_thread"),
+    [
+        ('driver = "bme280"', _WIRES, True),
+        ('driver = "sysfs"\noptions = { device = "hwmon:cpu" }', _WIRES, False),
+        ('driver = "function"\noptions = { function = "time:time" }', _TIME_OUT, False),
+        ('driver = "host"\nbus = "slow disks"', _TIME_OUT, True),
+    ],
+)
+def test_the_log_can_say_what_to_do_with_a_sensor_that_hangs(
+    sensor: str, first: str, has_thread: bool
+) -> None:
+    thread = "" if has_thread else ', give it a thread of its own with bus = "any name"'
+    advice = parse_config(GOOD.replace('driver = "host"', sensor)).sensor[0].advice
+    assert advice == f"{first}{thread}, or give it a longer read_timeout"
+
+
 @pytest.mark.parametrize(
     ("sensor", "place"),
     [

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from device_sdk.drivers import Reading
+from device_sdk.node.life_cycle import MAX_STUCK
 from device_sdk.node.schedule import Schedule
 from device_sdk.node.sensor import Sensor
 from device_sdk.node.watch import Watch
-from device_sdk.node.worker import MAX_HUNG, Worker
+from device_sdk.node.worker import Worker
 from device_sdk.testing import ManualClock
 from tests.node.fakes import GOOD, FakeDriver
 from tests.node.hanging import Bus
@@ -65,9 +66,10 @@ def run(worker: Worker, watch: Watch, clock: ManualClock, until: float) -> None:
 def test_neither_a_bus_that_hangs_nor_a_slow_neighbour_moves_a_tick_for_an_hour(
     interval: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_sdk.node.life_cycle.FIRST_RETRY_S", 0.001)  # its thread waits in real time
+    monkeypatch.setattr("device_sdk.node.life_cycle.HOLD_S", 0.001)  # its thread waits in real time
+    monkeypatch.setattr("device_sdk.node.life_cycle.FIRST_RETRY_S", 0.001)
     hung = Bus("hung", name="i2c-hung")
-    hangs = [hung.hang("hung", "read", number) for number in range(1, MAX_HUNG + 1)]
+    hangs = [hung.hang("hung", "read", number) for number in range(1, MAX_STUCK + 1)]
     clock, watch, begin = hung.clock, hung.watch, hung.clock()
     quick, slow = Timed(clock, takes=0.001), Timed(clock, takes=interval * 0.4)
     worker = Worker(
