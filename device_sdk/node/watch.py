@@ -20,6 +20,9 @@ __all__ = ["Call", "Watch"]
 
 _NEVER = float("inf")
 _STANDARD_LIBRARY = f"{PurePath(threading.__file__).parent}/"
+_PACKAGE = f"{PurePath(__file__).parents[1]}/"
+_AROUND_EACH = "drivers/staleness.py"  # calls the driver
+_DRIVERS, _OUTSIDE = 1, 2
 
 
 class Call:
@@ -39,13 +42,22 @@ class Call:
 
     @property
     def place(self) -> str:
-        """The line of Python where its thread is at present, not one of the standard library; for the log."""
+        """Where its thread is at present, for the log: the outermost line of a driver, and what it called.
+
+        That is code from outside this package, else one of its drivers; not the standard library.
+        """
         frame = sys._current_frames().get(self._thread)
         if frame is None:
             return "a thread that has ended"
-        while frame.f_back is not None and _is_standard(frame.f_code.co_filename):
-            frame = frame.f_back
-        return f"{PurePath(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+        inner, found, called, rank = None, frame, None, -1
+        while frame is not None:  # from the innermost outwards
+            nearness = _rank(frame.f_code.co_filename)
+            if (nearness >= rank and nearness >= _DRIVERS) or rank < 0 <= nearness:
+                found, called, rank = frame, inner, nearness
+            inner, frame = frame, frame.f_back
+        code = found.f_code
+        where = f"{PurePath(code.co_filename).name}, line {found.f_lineno} ({code.co_qualname})"
+        return f"{where}, which called {called.f_code.co_qualname}" if called else where
 
 
 class Watch:
@@ -122,5 +134,11 @@ class Watch:
             return not self._stopping
 
 
-def _is_standard(file: str) -> bool:
-    return file.startswith("<") or (file.startswith(_STANDARD_LIBRARY) and "-packages/" not in file)
+def _rank(file: str) -> int:
+    """Return how likely the code is what hangs, in the eyes of the user."""
+    if file.startswith("<") or (file.startswith(_STANDARD_LIBRARY) and "-packages/" not in file):
+        return -1
+    if not file.startswith(_PACKAGE):
+        return _OUTSIDE
+    name = file.removeprefix(_PACKAGE)
+    return _DRIVERS if name.startswith("drivers/") and name != _AROUND_EACH else 0

@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+import device_sdk
 from device_sdk.node.watch import Call, Watch
 from device_sdk.testing import ManualClock
 
@@ -107,3 +112,48 @@ def test_whoever_is_told_may_begin_another_call() -> None:
     assert told.wait(PATIENCE_S)
     watch.stop()
     assert watch.join(PATIENCE_S)
+
+
+# Where it hangs
+
+NODE = ("device_sdk/node/worker.py", "run")
+AGING = ("device_sdk/drivers/staleness.py", "read_aged")
+DRIVER = ("device_sdk/drivers/bme280.py", "read")
+BUS = ("device_sdk/drivers/bus/i2c.py", "transfer")
+
+
+def function_of(file: str, name: str) -> Callable[[Callable[[], object]], object]:
+    """A function in this file that calls what it is given in line 2."""
+    folder = Path(device_sdk.__file__).parents[1] if file.startswith("device_sdk") else Path("/home/pi")
+    found: dict[str, Callable[[Callable[[], object]], object]] = {}
+    source = f"def {name}(call):\n    return call()\n"
+    exec(compile(source, str(folder / file), "exec"), found)
+    return found[name]
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        ([NODE, DRIVER, BUS], "bme280.py, line 2 (read), which called transfer"),
+        ([NODE, AGING, DRIVER, BUS], "bme280.py, line 2 (read), which called transfer"),
+        (
+            [NODE, DRIVER, ("weather.py", "rain"), ("requests/api.py", "get")],
+            "weather.py, line 2 (rain), which called get",
+        ),
+        (
+            [NODE, DRIVER, ("site-packages/adafruit_sht4x.py", "temperature"), BUS],
+            "adafruit_sht4x.py, line 2 (temperature), which called transfer",
+        ),
+    ],
+    ids=["of the package", "with an age", "a function of the user", "a driver from outside"],
+)
+def test_the_place_of_a_call_is_the_line_of_the_driver_and_what_it_called(
+    files: list[tuple[str, str]], place: str
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(Call, 0.0, print).result(PATIENCE_S)
+        step: Callable[[], object] = partial(getattr, call, "place")
+        for file, name in reversed(files):
+            step = partial(function_of(file, name), step)
+        assert pool.submit(step).result(PATIENCE_S) == place
+    assert call.place == "a thread that has ended"
