@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from device_sdk._printable import printable
@@ -84,6 +84,10 @@ class Faults:
             around = re.sub(r"(^|\.)[^.\[\]]*$|\[\d+\]$", "", place)
             place = around if around != place else ""  # a key in quotes may have brackets of its own
         self._found.append(Fault(path, problem, self._lines.get(place, 0)))
+
+    def reword(self, path: str, problem: str) -> None:
+        """Say a fault in other words that was noted before, by somebody who knows less of it."""
+        self._found = [replace(one, problem=problem) if one.path == path else one for one in self._found]
 
     def __len__(self) -> int:
         return len(self._found)

@@ -16,7 +16,7 @@ from device_sdk.mqtt.topics import validate_filter, validate_topic
 from device_sdk.net.base import open_transport
 from device_sdk.node.driver_options import option_problems, takes_option
 from device_sdk.node.link import open_broker
-from device_sdk.node.tables import NodeConfig
+from device_sdk.node.tables import NodeConfig, SensorTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,6 +200,12 @@ def _check_driver(sensor: Mapping[str, Any], path: str, faults: Faults) -> None:
         known = f"one of {', '.join(sorted(DRIVERS))}"
         faults.add(f"{path}.driver", mismatch(known, kind, hint=kind_hint(kind, DRIVERS)))
         return
+    for key in sensor.keys() - set(SensorTable.__struct_fields__):
+        if takes_option(kind, key):
+            words = f"this is an option of {kind}: write it as options.{key}, or into options = {{ ... }}"
+            faults.reword(f"{path}.{key}", words)
+    if isinstance(bus, int) and not isinstance(bus, bool) and takes_option(kind, "bus"):
+        faults.reword(f"{path}.bus", mismatch("a text", bus, hint=f'; did you mean "i2c-{bus}"?'))
     if "bus" in options and takes_option(kind, "bus"):
         faults.add(f"{path}.options.bus", 'write it beside the driver: bus = "i2c-1"')
         return

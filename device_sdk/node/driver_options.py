@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from device_sdk._text import did_you_mean
-from device_sdk.config.faults import mismatch
+from device_sdk.config.faults import mismatch, shown
 from device_sdk.drivers.base import driver_class
 from device_sdk.errors import ArgumentError, MissingDependency
 
@@ -61,7 +61,9 @@ def option_problems(kind: str, options: Mapping[str, object]) -> list[tuple[str,
         if name in options:
             expected = _expected(parameter.annotation, options[name])
             if expected:
-                problems.append((name, mismatch(expected, options[name], name)))
+                problems.append(
+                    (name, mismatch(expected, options[name], name, _as_array(expected, options[name])))
+                )
         elif parameter.default is inspect.Parameter.empty:
             problems.append((name, f"{kind} needs this option"))
     wrong = {name for name, _ in problems}
@@ -165,6 +167,11 @@ def _fits(annotation: Any) -> list[_Fit]:
     names = [part.strip().rpartition(".")[2] for part in text.split("|")]
     names = [name for name in names if name not in _ONLY_IN_PYTHON]
     return [_FITS[name] for name in names] if all(name in _FITS for name in names) else []
+
+
+def _as_array(expected: str, value: object) -> str:
+    """Return how to write a single value where an array is expected."""
+    return f"; write [{shown(value)}]" if expected == "an array" and isinstance(value, str) else ""
 
 
 def _listed(names: Mapping[str, object]) -> str:

@@ -212,6 +212,13 @@ def test_one_wrong_line_is_one_fault_with_its_place(
     ("driver", "path", "words"),
     [
         ('driver = "bme280"\nbus = "i2c1"', "bus", ["'i2c-1'", "'i2c1'"]),
+        ('driver = "bme280"\nbus = "1"', "bus", ["found '1'; did you mean 'i2c-1'?"]),
+        ('driver = "bme280"\nbus = 7', "bus", ['expected a text, found 7; did you mean "i2c-7"?']),
+        ('driver = "bme280"\naddress = 0x76', "address", ["an option of bme280: write it as options.a"]),
+        ('driver = "host"\nbus = 7', "bus", ["found 7"]),
+        ('driver = "host"\naddress = 0x76', "address", ["no such key"]),
+        ('driver = "host"\noptions = { disks = "/" }', "options.disks", ['found "/"; write ["/"]']),
+        ('driver = "host"\noptions = { disks = 1 }', "options.disks", ["expected an array, found 1"]),
         ('driver = "bme280"\noptions = { address = "76" }', "options.address", ["a whole number", '"76"']),
         ('driver = "bme280"\noptions = { address = true }', "options.address", ["a whole number", "true"]),
         ('driver = "bme280"\noptions = { address = 0x10 }', "options.address", ["0x76 or 0x77", "0x10"]),

@@ -41,8 +41,9 @@ def check_bus_name(name: str) -> str:
         return os.path.realpath(name)
     if re.fullmatch(r"fake:[\w.]+:\w+", name):
         return name
+    hint = f"; did you mean 'i2c-{name}'?" if re.fullmatch(r"\d+", name) else ""
     raise ArgumentError(
-        "bus", f"expected 'i2c-1', '/dev/i2c-1' or 'fake:package.module:name', found {name!r}"
+        "bus", f"expected 'i2c-1', '/dev/i2c-1' or 'fake:package.module:name', found {name!r}{hint}"
     )
 
 
