@@ -6,7 +6,21 @@ import fcntl
 import os
 import stat
 import time
-from errno import EDQUOT, EIO, ENODEV, ENOSPC, ENOTCONN, ENOTDIR, ENXIO, EREMOTEIO, EROFS, ESTALE, ETIMEDOUT
+from errno import (
+    EACCES,
+    EDQUOT,
+    EIO,
+    ENODEV,
+    ENOSPC,
+    ENOTCONN,
+    ENOTDIR,
+    ENXIO,
+    EPERM,
+    EREMOTEIO,
+    EROFS,
+    ESTALE,
+    ETIMEDOUT,
+)
 
 from device_sdk.errors import StoreError, StoreUnavailableError
 from device_sdk.store.voucher import LOCK_BYTES, first_line, is_lock
@@ -139,7 +153,7 @@ class StoreLock:
         try:
             fd = self._make(name)
         except OSError as error:
-            raise unusable(name, error) from error
+            raise self._without_lock(name, error) from error
         if fd is None:
             return
         if not is_lock(fd):
@@ -165,6 +179,18 @@ class StoreLock:
             return os.open(name, _READ_FLAGS)
         except FileNotFoundError:
             return None
+
+    def _without_lock(self, name: str, error: OSError) -> StoreError:
+        """Return the error of a lock that cannot be made; of a wrong folder with what to do."""
+        folder = os.path.dirname(self._path) or "."
+        if error.errno in _DISK_FAILS:
+            return unusable(name, error)
+        if not os.path.isdir(folder):
+            advice = "; the folder of the store cannot be made: make it, or name a file in another one"
+            return unusable(folder, error, advice)
+        may_not = error.errno in (EACCES, EPERM)
+        advice = f"; let this user write in the folder {folder}, or name a file in another one"
+        return unusable(name, error, advice if may_not else "")
 
     def hold_on(self) -> None:
         """Take the lock if it could not be made before, or its file was removed: nobody else would see it.

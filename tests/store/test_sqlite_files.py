@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -82,6 +83,34 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="symbolic link"):
         store_at(tmp_path / "queue.db").open()
     assert victim.read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_what_to_do() -> None:
+    with pytest.raises(StoreError) as caught:
+        SqliteStore("/proc/nope/x.db").open()
+    assert str(caught.value) == (
+        "/proc/nope: No such file or directory; the folder of the store cannot be made: make it, "
+        "or name a file in another one"
+    )
+
+
+def test_a_folder_in_which_we_may_not_write_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_file = os.open
+
+    def refuse(path: str, flags: int, *rest: Any) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_file(path, flags, *rest)
+
+    monkeypatch.setattr("device_sdk.store.files.os.open", refuse)
+    with pytest.raises(StoreError) as caught:
+        StoreLock(f"{tmp_path}/x.db").acquire()
+    assert str(caught.value) == (
+        f"{tmp_path}/x.db.lock: Permission denied; let this user write in the folder {tmp_path}, "
+        "or name a file in another one"
+    )
 
 
 def test_a_folder_or_a_pipe_is_no_store(tmp_path: Path) -> None:
