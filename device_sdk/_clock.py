@@ -9,14 +9,15 @@ monotonic seconds: they bound work, not silence.
 
 from __future__ import annotations
 
+import os
 import time
-from functools import partial
+from functools import cache, partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["EARLIEST", "LONGEST_WAIT", "ahead", "boottime"]
+__all__ = ["EARLIEST", "LONGEST_WAIT", "ahead", "boot_id", "boottime"]
 
 
 def _clock() -> Callable[[], float]:
@@ -39,6 +40,21 @@ LONGEST_WAIT = 15.0
 EARLIEST = 1_796_083_200  # 2026-12-01
 
 _TOLERANCE = 0.001
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+@cache
+def boot_id() -> str:
+    """Return the identifier of this start of the machine.
+
+    Where the kernel gives none, it is one of this process: moments of two starts are never taken for each
+    other's.
+    """
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read(64).strip()
+    except (OSError, ValueError):
+        return os.urandom(16).hex()
 
 
 def ahead() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,14 @@ def test_how_far_it_is_ahead_is_told_without_the_noise_of_two_readings(
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(_clock, "boottime", lambda: 100.0 + slept)
     assert _clock.ahead() == ahead
+
+
+def test_the_identifier_of_the_start_is_the_kernels() -> None:
+    assert _clock.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_without_one_of_the_kernel_two_processes_never_share_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_clock, "_BOOT_ID", "/nowhere/boot_id")
+    ours, theirs = (_clock.boot_id.__wrapped__() for _ in range(2))
+    assert ours
+    assert ours != theirs

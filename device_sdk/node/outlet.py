@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from device_sdk._clock import boot_id
 from device_sdk._folding import Folding
 from device_sdk._log import Log
 from device_sdk.errors import DeviceSdkError
-from device_sdk.node.sample import Sample, boot_id
+from device_sdk.node.sample import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable

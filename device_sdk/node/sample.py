@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
 
 from device_sdk.drivers.base import Reading
 
-__all__ = ["Sample", "boot_id", "pack", "unpack"]
-
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+__all__ = ["Sample", "pack", "unpack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +25,6 @@ class Sample:
     boot: str
     uptime: float
     readings: tuple[Reading, ...]
-
-
-@cache
-def boot_id() -> str:
-    """Return the identifier of this start of the machine; empty where the kernel gives none."""
-    try:
-        with open(_BOOT_ID, encoding="ascii") as file:
-            return file.read(64).strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def pack(sample: Sample) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from zlib import crc32
 
-from device_sdk._clock import boottime
+from device_sdk._clock import EARLIEST, boot_id, boottime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
     Times = tuple[float | None, float | None, float | None, int | None]
 
-__all__ = ["NO_EXPIRY", "SET_AFTER", "ExpiryClock"]
-
-#: A wall clock that shows less than this (2026-11-01, before the first release) was never set.
-SET_AFTER = 1_793_491_200.0
+__all__ = ["NO_EXPIRY", "ExpiryClock"]
 
 #: The times of a message that does not expire.
 NO_EXPIRY: Times = (None, None, None, None)
@@ -43,7 +40,7 @@ class ExpiryClock:
     ) -> None:
         self._steady = steady
         self._wall = wall
-        self._boot = crc32((_boot_id() if boot is None else boot).encode())
+        self._boot = crc32((boot_id() if boot is None else boot).encode())
 
     def time_of_day(self) -> float:
         """Return the wall-clock time, whether it was set or not."""
@@ -55,7 +52,7 @@ class ExpiryClock:
             return NO_EXPIRY
         life = expires_at - self._steady()
         wall = self._wall()
-        return expires_at, life, wall + life if wall >= SET_AFTER else None, self._boot
+        return expires_at, life, wall + life if wall >= EARLIEST else None, self._boot
 
     def from_row(
         self, expires_at: float | None, life: float | None, wall_expiry: float | None, boot: int | None
@@ -70,14 +67,6 @@ class ExpiryClock:
         if boot == self._boot:
             return expires_at
         wall = self._wall()
-        if wall_expiry is not None and wall >= SET_AFTER:
+        if wall_expiry is not None and wall >= EARLIEST:
             life = min(life, wall_expiry - wall)
         return self._steady() + life
-
-
-def _boot_id() -> str:
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return repr(time.time())  # no two processes share a boot then: the wall clock decides

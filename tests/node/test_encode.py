@@ -8,7 +8,7 @@ import pytest
 
 from device_sdk.drivers import Reading
 from device_sdk.node.encode import encode_json
-from device_sdk.node.sample import Sample, boot_id, pack, unpack
+from device_sdk.node.sample import Sample, pack, unpack
 
 UTC = 1795324828.10449
 BOOT = "6f1c0d5e-1c7a-4b42-9f0e-3a4f1d2c5b60"
@@ -72,8 +72,3 @@ def test_a_packed_sample_is_unpacked_as_it_was() -> None:
 def test_a_body_that_is_no_sample_is_a_value_error(body: bytes) -> None:
     with pytest.raises(ValueError):
         unpack("t", 0, False, body)
-
-
-def test_the_identifier_of_the_start_is_the_kernels() -> None:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        assert boot_id() == file.read().strip()

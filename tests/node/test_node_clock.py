@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from device_sdk import Client
+from device_sdk._clock import boot_id
 from device_sdk.errors import ConfigError
 from device_sdk.node.clock import build
 from device_sdk.node.config import parse_config
-from device_sdk.node.sample import boot_id
 from device_sdk.node.service import Service
 from device_sdk.testing import BrokerServer, ModelBroker
 from tests.node.fakes import BEHAVIOUR

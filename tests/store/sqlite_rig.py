@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from device_sdk._clock import EARLIEST
 from device_sdk.store.base import SavedMessage, SavedSession, StorePolicy
-from device_sdk.store.clock import SET_AFTER, ExpiryClock
+from device_sdk.store.clock import ExpiryClock
 from device_sdk.store.inspect import QueueReader
 from device_sdk.store.sqlite import SqliteStore
 from device_sdk.testing.clock import ManualClock
@@ -31,7 +32,7 @@ class Rig:
         self.folder = folder
         self.policy = StorePolicy(**{"min_free": 0, **policy})
         self.clock = ManualClock()
-        self.wall = ManualClock(SET_AFTER + 1_000_000)
+        self.wall = ManualClock(EARLIEST + 1_000_000)
         self.boot = "first boot"
         self.path = folder / "queue.db"
         self.lives = 0

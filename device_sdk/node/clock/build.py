@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from device_sdk import StorePolicy
-from device_sdk._clock import boottime
+from device_sdk._clock import boot_id, boottime
 from device_sdk.engine.build import store_for
 from device_sdk.errors import StoreUnavailableError
 from device_sdk.node.clock.evidence import EVIDENCE, RTC
@@ -17,7 +17,6 @@ from device_sdk.node.clock.gate import Gate, Hooks
 from device_sdk.node.clock.sources import from_message, from_sensor
 from device_sdk.node.clock.waiting_room import WaitingRoom
 from device_sdk.node.clock.wall_clock import WallClock
-from device_sdk.node.sample import boot_id
 from device_sdk.store.memory import MemoryStore
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from device_sdk._clock import boottime
+from device_sdk._clock import boot_id, boottime
 from device_sdk._log import Log
 from device_sdk.errors import DeviceSdkError, QueueFullError
 from device_sdk.node.encode import encode_json
-from device_sdk.node.sample import boot_id, pack
+from device_sdk.node.sample import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
