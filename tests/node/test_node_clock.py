@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -55,6 +56,10 @@ def samples(server: Server) -> list[dict[str, Any]]:
     return [json.loads(payload) for payload in server.broker.payloads("n1/gps")]
 
 
+def more_than(server: Server, count: int) -> bool:
+    return len(samples(server)) > count
+
+
 def test_samples_go_without_a_time_until_the_sensor_gives_it_and_the_node_says_what_time_that_was(
     server: Server,
 ) -> None:
@@ -92,6 +97,28 @@ def test_a_message_with_the_time_lets_them_go_and_one_without_is_told(
     lines = [line for line in caplog.messages if "topic site/time: expected" in line]
     assert lines
     assert "\x1b" not in "".join(lines)
+
+
+def test_a_boards_rtc_counts_only_for_who_trusts_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "RTC", ("the board's RTC", lambda: True))
+    for clock in ("wait = 0", "wait = 0\nrtc = true"):
+        with Service(parse_config(CONFIG.format(url=server.url, clock=clock))):
+            count = len(samples(server))
+            server.wait_for(partial(more_than, server, count))
+    times = [sample["time"] for sample in samples(server)]
+    assert times[0] is None
+    assert abs(times[-1] - time.time()) < 30
+
+
+def test_a_node_connects_at_once_when_the_time_is_known(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+    monkeypatch.setattr(Client, "reconnect_now", lambda self, **_: asked.set())
+    BEHAVIOUR["gps"] = lambda: {"temperature": 21.5, "time": time.time()}
+    text = CONFIG.format(url=server.url, clock='wait = "never"\nsensor = "gps"')
+    with Service(parse_config(text)):
+        assert asked.wait(10)
 
 
 def test_a_retained_message_is_no_time_and_the_log_says_why(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -241,13 +239,13 @@ class TestSteps:
 # With the thread
 
 
-def until(node: Node, condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        node.gate._wake.set()
-        threading.Event().wait(0.01)
-    raise AssertionError("too late")
+def until_the_end(node: Node) -> None:
+    """Let the gate's thread look, and wait until it has nothing more to do."""
+    thread = node.gate._thread
+    assert thread is not None
+    node.gate._wake.set()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_the_thread_tells_once_that_the_time_is_known_and_ends(caplog: pytest.LogCaptureFixture) -> None:
@@ -256,9 +254,7 @@ def test_the_thread_tells_once_that_the_time_is_known_and_ends(caplog: pytest.Lo
     node.gate.start()
     node.put(0)
     node.synchronise()
-    thread = node.gate._thread
-    assert thread is not None
-    until(node, lambda: not thread.is_alive())
+    until_the_end(node)
     assert node.times == [True]
     assert "the time is known now, from NTP; 1 samples went without it" in caplog.text
     assert "samples have no time until it is" in caplog.text
@@ -274,8 +270,8 @@ def test_a_stop_leaves_in_the_file_what_waits(tmp_path: Path, caplog: pytest.Log
     again = Node(path=tmp_path / "q.samples")
     again.synchronise()
     again.gate.start()
-    until(again, lambda: again.seen == [(0, NOW)])
-    again.gate.stop()
+    until_the_end(again)
+    assert again.seen == [(0, NOW)]
 
 
 def test_a_stop_without_a_file_lets_them_go_without_a_time() -> None:
